@@ -1,0 +1,131 @@
+"""What `python -m experiments.<dataset>` does: parse, run (or resume, or report), compare, print."""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from experiments import config as configs
+from experiments import outcome, plan, records
+from experiments.config import Config
+from experiments.metrics import RunFailed
+from experiments.problem import Problem, load_data, make_problem, recipe_for, start_ticket, training_phase
+from experiments.run import Interrupted, Job, train
+from rare_gems import report, sanity, ticket_io, transforms
+from rare_gems.phase import Ticket
+
+__all__ = ["main"]
+
+# The tickets that --compare puts beside the one found: the scope in which its mask is shuffled.
+VARIANTS = {"shuffled": "layer", "random": "global"}
+
+
+def main(dataset: str, args: list[str] | None = None) -> int:
+    """Runs one experiment.
+
+    Returns:
+      the exit status: 0; 2 for a mistake of the user (one line on standard error); 3 for a run that failed; 75
+      after SIGTERM and 130 after Ctrl-C, where the same command goes on.
+    """
+    with _plain_warnings():
+        try:
+            _main(dataset, sys.argv[1:] if args is None else args)
+        except RunFailed as error:
+            return _complain(dataset, error, 3)
+        except Interrupted as error:
+            return _complain(dataset, error.args[0], 75 if error.args[1] == signal.SIGTERM else 130)
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            return _complain(dataset, f"{error.strerror or error}{where}", 3 if error.errno == errno.ENOSPC else 2)
+        except ValueError as error:
+            if os.environ.get("RARE_GEMS_TRACEBACK"):
+                raise
+            return _complain(dataset, error, 2)
+    return 0
+
+
+def _complain(dataset: str, error: Any, status: int) -> int:
+    print(f"experiments.{dataset}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+        yield
+
+
+def _main(dataset: str, args: list[str]) -> None:
+    config, sources = configs.parse(dataset, args)
+    console = Console()
+    if config.dry_run:
+        plan.print_plan(console, dataset, config, sources)
+        return
+    summaries = []
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        run = dataclasses.replace(config, seed=seed, num_seeds=1)
+        folder = configs.run_folder(dataset, run, one_of_many=config.num_seeds > 1)
+        rows = _run_and_compare(dataset, run, folder)
+        report.print_table(console, rows, title=f"{dataset}, {run.model}, seed {seed}")
+        console.print(f"files: {folder}", soft_wrap=True)
+        summaries.append(rows)
+    if len(summaries) > 1:
+        together = [report.aggregate(list(rows)) for rows in zip(*summaries, strict=True)]
+        report.print_table(console, together, title=f"{dataset}, {config.model}, {len(summaries)} seeds")
+
+
+def _run_and_compare(dataset: str, config: Config, folder: Path) -> list[dict[str, Any]]:
+    """The summaries of the ticket and of what it is compared with; finished parts are read, not run again."""
+    fields = configs.as_dict(dataset, config)
+
+    @functools.cache
+    def problem() -> tuple[Problem, str]:
+        data = load_data(dataset, config)
+        return make_problem(data, config), data.note
+
+    def searched() -> Job:
+        solve, _ = problem()
+        ticket, state = start_ticket(solve.model, config)
+        recipe = recipe_for(config, ticket.mask, solve.feed.num_batches)
+        return Job(f"{dataset} {config.pruner}", recipe, ticket, state, jax.random.key(config.seed))
+
+    def rearranged(name: str) -> Job:
+        solve, _ = problem()
+        ticket, state = start_ticket(solve.model, config)
+        found = ticket_io.load(folder / "ticket.safetensors", like=ticket)
+        search = ticket_io.load(folder / "search.safetensors", like=ticket, like_state=state)
+        again = Ticket(search.ticket.params, search.ticket.scores, found.ticket.mask)
+        edit = transforms.edit(sanity.shuffle(VARIANTS[name]))
+        recipe = (edit, training_phase(config, solve.feed.num_batches))
+        return Job(f"{dataset} {name}", recipe, again, search.model_state, jax.random.key(config.seed))
+
+    rows = [_settle(fields, config.pruner, folder, config, problem, searched)]
+    for name in VARIANTS if config.compare else ():
+        job = functools.partial(rearranged, name)
+        rows.append(_settle(fields | {"variant": name}, name, folder / "compare" / name, config, problem, job))
+    return rows
+
+
+def _settle(
+    fields: dict[str, Any], name: str, folder: Path, config: Config,
+    problem: Callable[[], tuple[Problem, str]], make_job: Callable[[], Job],
+) -> dict[str, Any]:  # fmt: skip
+    """The summary of one run folder: read if it is finished, else made."""
+    with records.claim(folder, fields):
+        summary = records.read_summary(folder)
+        if summary is None:
+            solve, note = problem()
+            result = train(make_job(), solve, folder, config)
+            summary = outcome.write(folder, fields, name, note, result)
+    return summary

@@ -1,0 +1,84 @@
+"""What a finished run leaves: ticket.safetensors, plots, and summary.json last of all."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import records
+from experiments.run import Result
+from rare_gems import masks, report, ticket_io
+
+__all__ = ["write"]
+
+_PACKAGES = ("rare_gems", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Result) -> dict[str, Any]:
+    """Writes the files of a finished run.
+
+    Args:
+      fields: the configuration. name: what tables call the ticket. note: about the data, e.g. "JPEG".
+    Returns:
+      the summary, as in summary.json.
+    """
+    mask, initial = result.ticket.mask, result.found.ticket.params
+    header = {key: fields[key] for key in ("dataset", "model")}
+    header |= {"method": name, "seed": fields["seed"], "sparsity_target": fields["sparsity"]}
+    ticket_io.save(
+        folder / "ticket.safetensors", result.ticket, metadata=header, initial=initial, model_state=result.model_state
+    )
+    layers = [
+        {"name": layer, "num_kept": kept, "num_prunable": size} for layer, (kept, size) in masks.layer_counts(mask).items()
+    ]
+    summary = _summary(fields, name, note, result, layers)
+    (folder / "plots").mkdir(exist_ok=True)
+    title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
+    report.plot_search(result.rows, folder / "plots" / "accuracy_and_sparsity.png", title)
+    report.plot_layers(layers, folder / "plots" / "layer_sparsity.png", title)
+    records.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _summary(
+    fields: dict[str, Any], name: str, note: str, result: Result, layers: list[dict[str, Any]]
+) -> dict[str, Any]:
+    mask = result.ticket.mask
+    spent = {
+        part: sum(row["seconds"] for row in result.rows if row["phase"] == part) for part in ("search", "finetune")
+    }
+    steps = {part: [row for row in result.rows if row["phase"] == part] for part in spent}
+    return {
+        "name": name,
+        "pruner": fields["pruner"],
+        "model": fields["model"],
+        "dataset": fields["dataset"],
+        "dataset_name": _dataset_name(fields["dataset"], note),
+        "seed": fields["seed"],
+        "sparsity_target": fields["sparsity"],
+        "sparsity": masks.sparsity(mask),
+        "num_kept": masks.num_kept(mask),
+        "num_prunable": masks.num_prunable(mask),
+        "accuracy": result.before | {"after_finetune": result.after, "best_validation": result.best},
+        "layer_sparsity": masks.layer_sparsity(mask),
+        "layers": layers,
+        "epochs": {part: len(rows) for part, rows in steps.items()},
+        "seconds": spent | {"total": sum(spent.values())},
+        "device": _device(),
+        "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
+    }
+
+
+def _dataset_name(dataset: str, note: str) -> str:
+    spelled = {"cifar10": "CIFAR-10", "digits": "digits"}[dataset]
+    return f"{spelled} ({note})" if note == "JPEG" else spelled
+
+
+def _device() -> str:
+    first = jax.devices()[0]
+    if first.platform == "cpu":
+        return f"cpu, {os.cpu_count()} cores, {platform.machine()}"
+    return f"{len(jax.devices())} x {first.device_kind}"

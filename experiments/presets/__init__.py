@@ -1,0 +1,27 @@
+"""Hyper-parameters with their sources: one file per reported family of numbers, looked up by `presets.lookup`."""
+
+import math
+from typing import Any, NamedTuple
+
+from experiments.presets import digits, rare_gems
+
+__all__ = ["Preset", "lookup"]
+
+
+class Preset(NamedTuple):
+    """`values`: field of `Config` -> value (nested as "gem_miner.period"); `sources`: field -> where it is from."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+
+
+def lookup(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
+    """The preset for these four; between the sparsities of a table, the row nearest in log(1 - sparsity)."""
+    for table in (rare_gems.TABLES, digits.TABLES):
+        for tables in ((pruner, model, dataset), (pruner, "*", dataset)):
+            if tables in table:
+                rows = table[tables]
+                row = min(rows, key=lambda s: abs(math.log1p(-s) - math.log1p(-sparsity)))
+                return Preset(*rows[row])
+    values, sources = rare_gems.DEFAULT[pruner]
+    return Preset(values, sources)

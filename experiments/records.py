@@ -1,0 +1,125 @@
+"""What a run leaves on disk: config.json, metrics.csv, summary.json. Every file is renamed into place when whole."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments.config import UsageError, digest
+
+__all__ = ["COLUMNS", "append_row", "claim", "read_summary", "write_json", "write_rows", "write_text"]
+
+COLUMNS = (
+    "phase", "epoch", "step", "loss", "train_accuracy", "validation_accuracy", "test_accuracy", "sparsity_frozen",
+    "sparsity", "bound", "flips", "seconds",
+)  # fmt: skip
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file as a whole, or leaves it as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The same for JSON, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes metrics.csv anew; empty cells where a row has None."""
+    write_text(path, _csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Adds a row to metrics.csv."""
+    with path.open("a", newline="") as file:
+        file.write(_csv([row]))
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(
+        {name: _short(row.get(name)) for name in COLUMNS} for row in rows
+    )
+    return text.getvalue()
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.7g}" if isinstance(value, float) else value
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """summary.json of a finished run, or None."""
+    path = folder / "summary.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UsageError(f"{path}: expected JSON, got something else; remove the file to run again") from None
+
+
+@contextmanager
+def claim(folder: Path, fields: dict[str, Any]) -> Iterator[None]:
+    """Makes the run folder, writes config.json or checks that it is of the same configuration, and locks it.
+
+    Raises:
+      UsageError: if the folder is of another configuration, isn't a run folder, or another process uses it.
+      OSError: if it cannot be written.
+    """
+    path = folder / "config.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"{folder}: another process is running in this folder") from None
+        if path.exists():
+            _check_same(folder, path, fields)
+        else:
+            others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+            if others:
+                raise UsageError(
+                    f"{folder}: expected an empty folder or one of this run, got one with {', '.join(others[:3])}"
+                )
+            write_json(path, fields)
+        yield
+
+
+def _check_same(folder: Path, path: Path, fields: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text())
+        differing = [
+            f"{name} {_nested(found, name)!r} there, {_nested(fields, name)!r} here"
+            for name in sorted(_names(found) | _names(fields))
+            if _nested(found, name) != _nested(fields, name)
+        ]
+    except (ValueError, AttributeError):
+        raise UsageError(f"{path}: expected the configuration of a run, got something else") from None
+    if digest(found) != digest(fields):
+        raise UsageError(f"{folder} belongs to another configuration: {'; '.join(differing[:3])}")
+
+
+def _names(fields: dict[str, Any], prefix: str = "") -> set[str]:
+    names: set[str] = set()
+    for name, value in fields.items():
+        names |= _names(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name}
+    return names
+
+
+def _nested(fields: dict[str, Any], name: str) -> Any:
+    value: Any = fields
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

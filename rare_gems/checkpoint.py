@@ -1,0 +1,152 @@
+"""Checkpoints of a run in progress, with Orbax: asynchronous, the last two kept, verified when they are read.
+
+A checkpoint is a pytree of arrays (a `trainer.Carry`, say) and a JSON dictionary. The leaves are packed into one
+vector per dtype, and a digest of all their bytes lies beside them, so that damage is found rather than trained on.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+__all__ = ["Restored", "close", "open_folder", "restore_latest", "save"]
+
+PyTree = Any
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read: where it was taken, its arrays, and the dictionary saved with them."""
+
+    position: int
+    tree: PyTree
+    notes: dict[str, Any]
+
+
+def open_folder(folder: Path, keep: int = 2) -> ocp.CheckpointManager:
+    """Opens (and makes) a folder of checkpoints that keeps the last `keep`.
+
+    Raises:
+      OSError: if the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    return ocp.CheckpointManager(folder.resolve(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, position: int, tree: PyTree, notes: dict[str, Any]) -> None:
+    """Saves in the background; the arrays are copied to the host before this returns, so they may be donated.
+
+    Args:
+      position: grows with every save of a run. tree: arrays of any dtype, PRNG keys included.
+      notes: JSON-able; handed back by `restore_latest`.
+    Raises:
+      OSError: if this or the previous save could not be written (disk full, read-only).
+    """
+    packed = _pack(tree)
+    meta = {"digest": _digest(packed), "notes": notes}
+    args = ocp.args.Composite(arrays=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave(meta))
+    _as_os_error(lambda: manager.save(position, args=args))
+
+
+def close(manager: ocp.CheckpointManager) -> None:
+    """Waits for the last save to be on disk. Raises OSError if it could not be written."""
+    _as_os_error(manager.wait_until_finished)
+    manager.close()
+
+
+def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
+    """The newest checkpoint that is whole, or None if there is none.
+
+    A damaged one is skipped with a warning, for the one before it, and removed, so that its place can be written
+    again.
+
+    Args:
+      template: from the notes to the tree that was saved (arrays or `ShapeDtypeStruct`s).
+    Raises:
+      ValueError: if `template` does, because the notes belong to something else.
+    """
+    for position in sorted(manager.all_steps(), reverse=True):
+        try:
+            meta = manager.restore(position, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            notes = meta["notes"]
+        except Exception as error:  # whatever the reader stumbles on: a damaged file can fail anywhere
+            _drop(manager, position, error)
+            continue
+        like = template(notes)
+        try:
+            shapes = {name: np.zeros(size, dtype) for name, (size, dtype) in _layout(like).items()}
+            args = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
+            packed = {name: np.asarray(x) for name, x in manager.restore(position, args=args)["arrays"].items()}
+            if _digest(packed) != meta["digest"]:
+                raise ValueError("its digest does not match its contents")
+            return Restored(position, _unpack(packed, like), notes)
+        except Exception as error:
+            _drop(manager, position, error)
+    return None
+
+
+def _drop(manager: ocp.CheckpointManager, position: int, error: Exception) -> None:
+    reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+    folder = Path(manager.directory) / str(position)
+    warnings.warn(f"skipped the damaged checkpoint {folder} ({reason})", stacklevel=3)
+    manager.delete(position)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _layout(tree: PyTree) -> dict[str, tuple[int, np.dtype]]:
+    """Size and dtype of the vector that holds all leaves of one dtype."""
+    layout: dict[str, tuple[int, np.dtype]] = {}
+    for leaf in jax.tree.leaves(tree):
+        raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        size, dtype = math.prod(raw.shape), np.dtype(raw.dtype)
+        layout[dtype.name] = (layout.get(dtype.name, (0, dtype))[0] + size, dtype)
+    return layout
+
+
+def _pack(tree: PyTree) -> dict[str, np.ndarray]:
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
+    groups: dict[str, list[np.ndarray]] = {}
+    for leaf in jax.device_get(leaves):
+        array = np.asarray(leaf)
+        groups.setdefault(array.dtype.name, []).append(array.reshape(-1))
+    return {name: np.concatenate(group) for name, group in groups.items()}
+
+
+def _unpack(packed: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    used = dict.fromkeys(packed, 0)
+    leaves, treedef = jax.tree.flatten(like)
+    out = []
+    for leaf in leaves:
+        raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        name, size = np.dtype(raw.dtype).name, math.prod(raw.shape)
+        part = jnp.asarray(packed[name][used[name] : used[name] + size].reshape(raw.shape))
+        used[name] += size
+        out.append(jax.random.wrap_key_data(part) if _is_key(leaf) else part)
+    return treedef.unflatten(out)
+
+
+def _digest(packed: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(packed):
+        digest.update(f"{name}{packed[name].shape}".encode() + np.ascontiguousarray(packed[name]).tobytes())
+    return digest.hexdigest()
+
+
+def _as_os_error(call: Callable[[], Any]) -> None:
+    """Orbax and tensorstore report a failed write as ValueError, RuntimeError or an OSError of their own."""
+    try:
+        call()
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"could not write a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error

@@ -1,0 +1,1 @@
+"""Data: sources on the host (`sources`, `prepare`) and batches made on the device (`batches`)."""

@@ -1,0 +1,54 @@
+"""How a number of kept weights is shared out among the layers."""
+
+import math
+from typing import Any
+
+import jax
+
+from rare_gems.masks import num_prunable, path_name
+
+__all__ = ["apportion", "uniform"]
+
+
+def apportion(total: int, sizes: list[int]) -> list[int]:
+    """Shares `total` out in proportion to `sizes`, exactly: floors, then one more by largest remainder.
+
+    Ties of the remainder go to the earlier entry. No share exceeds its size.
+
+    Raises:
+      ValueError: if total is not between 0 and sum(sizes).
+    Example:
+      >>> apportion(4, [3, 3, 3])
+      [2, 1, 1]
+    """
+    whole = sum(sizes)
+    if not 0 <= total <= whole:
+        raise ValueError(f"total: expected an integer from 0 to {whole}, got {total}")
+    if whole == 0:
+        return [0] * len(sizes)
+    shares, remainders = zip(*(divmod(total * size, whole) for size in sizes), strict=True)
+    order = sorted(range(len(sizes)), key=lambda i: -remainders[i])
+    more = set(order[: total - sum(shares)])
+    return [share + (i in more) for i, share in enumerate(shares)]
+
+
+def uniform(mask: Any, num_kept: int) -> Any:
+    """The same keep ratio in every layer, `num_kept` in all: a tree of integers for `keep_top(scope="layer")`.
+
+    Args:
+      mask: any tree with the prunable leaves' shapes (`ShapeDtypeStruct`s will do).
+    Raises:
+      ValueError: if a layer would be left without a weight.
+    Example:
+      >>> uniform({"a": jax.ShapeDtypeStruct((10,), bool), "b": jax.ShapeDtypeStruct((30,), bool)}, 4)
+      {'a': 1, 'b': 3}
+    """
+    leaves, treedef = jax.tree.flatten(mask)
+    counts = apportion(num_kept, [math.prod(leaf.shape) for leaf in leaves])
+    for (path, leaf), count in zip(jax.tree_util.tree_leaves_with_path(mask), counts, strict=True):
+        if count == 0:
+            raise ValueError(
+                f"uniform keep ratios: {num_kept} of {num_prunable(mask)} weights leave none of the "
+                f"{math.prod(leaf.shape)} in {path_name(path)}; keep more, or use the global scope"
+            )
+    return treedef.unflatten(counts)

@@ -1,0 +1,278 @@
+"""Pure operations on pruning masks of any pytree. Needs JAX and NumPy only.
+
+A mask is a pytree of bool arrays (True = kept) with the structure of the params, and `None` where a leaf of the
+params is not prunable. Scores have the same structure. Nothing here knows a framework: dicts, lists, NNX states
+and Equinox modules are all pytrees.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> from rare_gems import masks
+  >>> params = {"dense": {"kernel": jnp.array([[3.0, -1.0], [0.5, -2.0]]), "bias": jnp.ones(2)}}
+  >>> mask = masks.ones(params)
+  >>> scores = masks.map_kept(jnp.abs, params, mask)
+  >>> mask = masks.keep_top(scores, masks.count_for(masks.num_prunable(mask), 0.5))
+  >>> masks.apply(params, mask)["dense"]["kernel"].tolist()
+  [[3.0, 0.0], [0.0, -2.0]]
+"""
+
+import decimal
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rare_gems import selection
+
+__all__ = [
+    "apply", "check", "count_for", "is_prunable", "keep_top", "layer_counts", "layer_sparsity", "map_kept",
+    "num_kept", "num_prunable", "ones", "overlap", "path_name", "shuffle", "sparsity",
+]  # fmt: skip
+
+PyTree = Any
+
+
+def path_name(path: tuple) -> str:
+    """The name of a leaf: the parts of its key path joined by "/", e.g. `layer1/0/conv1/kernel`.
+
+    Example:
+      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"a": [jnp.ones(2)]})
+      >>> path_name(path)
+      'a/0'
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def is_prunable(path: tuple, leaf: Any) -> bool:
+    """The default rule: floating-point arrays of two dimensions or more that aren't called "bias".
+
+    So every convolution and dense kernel counts, first and last layer included; BatchNorm and biases never do.
+
+    Args:
+      path: the leaf's key path. leaf: anything with `ndim` and `dtype`; other leaves are not prunable.
+    """
+    if not hasattr(leaf, "ndim") or not hasattr(leaf, "dtype"):
+        return False
+    is_bias = "bias" in path_name(path[-2:]).split("/")  # frameworks may end paths in .value
+    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating) and not is_bias
+
+
+def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] = is_prunable) -> PyTree:
+    """The dense mask of `params`: True everywhere, and None where a leaf is not prunable.
+
+    Args:
+      params: any pytree of arrays. prunable: (key path, leaf) -> bool.
+    Returns:
+      bool arrays in the shapes of the prunable leaves.
+    Raises:
+      ValueError: if no leaf is prunable.
+    """
+    mask = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.ones(leaf.shape, bool) if prunable(path, leaf) else None, params
+    )
+    if not jax.tree.leaves(mask):
+        raise ValueError("expected at least one prunable leaf in params, got none")
+    return mask
+
+
+def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> PyTree:
+    """`fn(leaf)` at every prunable leaf of `tree`, and `default` where `mask` holds None.
+
+    Example:
+      >>> map_kept(jnp.abs, [jnp.array([-1.0]), "name"], [jnp.array([True]), None])
+      [Array([1.], dtype=float32), None]
+    """
+    return jax.tree.map(lambda m, leaf: default if m is None else fn(leaf), mask, tree, is_leaf=_is_none)
+
+
+def apply(params: PyTree, mask: PyTree) -> PyTree:
+    """params * mask: zero where the mask is False; leaves where the mask is None pass through unchanged.
+
+    Args:
+      params: any pytree. mask: bool, as from `ones`.
+    Returns:
+      a tree like `params`, same dtypes; differentiable in `params`.
+    Raises:
+      ValueError: if a leaf of the mask has another shape than its parameter.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, m, w: w if m is None else _masked(path, m, w), mask, params, is_leaf=_is_none
+    )
+
+
+def _masked(path: tuple, mask: jax.Array, leaf: jax.Array) -> jax.Array:
+    if mask.shape != leaf.shape:
+        raise ValueError(f"mask of {path_name(path)}: expected shape {leaf.shape}, got {mask.shape}")
+    return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+
+
+def num_prunable(mask: PyTree) -> int:
+    """How many weights may be removed: the size of the mask (or of scores). Works on `ShapeDtypeStruct`s."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(mask))
+
+
+def num_kept(mask: PyTree) -> Any:
+    """How many weights the mask keeps: a Python integer, or a traced int32 scalar under tracing."""
+    leaves = jax.tree.leaves(mask)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves), jnp.int32(0))
+    return sum(int(jnp.sum(leaf, dtype=jnp.int32)) for leaf in leaves)
+
+
+def count_for(num_prunable: int, sparsity: float | str | decimal.Decimal) -> int:
+    """How many of `num_prunable` weights a network of that sparsity keeps.
+
+    num_kept = n - round_half_even(n * sparsity), in exact decimal arithmetic from the digits that were typed.
+
+    Args:
+      num_prunable: n. sparsity: the fraction removed, in [0, 1).
+    Raises:
+      ValueError: if sparsity is outside [0, 1).
+    Example:
+      >>> count_for(268_336, 0.9856), count_for(25_502_912, 0.9)
+      (3864, 2550291)
+    """
+    with decimal.localcontext() as context:
+        context.prec = 60
+        fraction = decimal.Decimal(str(sparsity))
+        if not 0 <= fraction < 1:
+            raise ValueError(f"sparsity: expected a fraction removed in [0, 1), got {sparsity}")
+        removed = (num_prunable * fraction).to_integral_value(rounding=decimal.ROUND_HALF_EVEN)
+    return num_prunable - int(removed)
+
+
+def sparsity(mask: PyTree) -> Any:
+    """The fraction of prunable weights that is removed: a float, or a traced float32 scalar under tracing."""
+    n, kept = num_prunable(mask), num_kept(mask)
+    return 1 - kept / n if isinstance(kept, int) else (n - kept).astype(jnp.float32) / n
+
+
+def layer_counts(mask: PyTree) -> dict[str, tuple[int, int]]:
+    """Per layer, in leaf order: name -> (kept, prunable)."""
+    leaves = jax.tree_util.tree_leaves_with_path(mask)
+    return {path_name(path): (int(np.count_nonzero(leaf)), math.prod(leaf.shape)) for path, leaf in leaves}
+
+
+def layer_sparsity(mask: PyTree) -> dict[str, float]:
+    """The fraction removed per layer: path -> value, in leaf order.
+
+    Example:
+      >>> layer_sparsity({"a": jnp.array([True, False, False, False]), "b": None})
+      {'a': 0.75}
+    """
+    return {name: 1 - kept / n for name, (kept, n) in layer_counts(mask).items()}
+
+
+def keep_top(
+    scores: PyTree, num_kept: Any, scope: Literal["global", "layer"] = "global", within: PyTree | None = None
+) -> PyTree:
+    """The mask of exactly `num_kept` highest scores; ties are broken by leaf order, then flat index.
+
+    Args:
+      scores: float arrays, None where not prunable. NaN ranks lowest under tracing.
+      num_kept: Python or traced integer; with scope "layer" the number kept in each layer, or a tree of
+        integers that matches `scores`.
+      scope: compare all scores with each other ("global"), or within each leaf ("layer").
+      within: bool, the candidates (default: all). Under tracing, a `num_kept` above the number of candidates
+        keeps them all.
+    Returns:
+      a mask in the structure of `scores`.
+    Raises:
+      ValueError: outside tracing, where a score is NaN or a count is not between 0 and the candidates.
+    Example:
+      >>> keep_top({"a": jnp.array([0.1, 0.3]), "b": jnp.array([0.3, 0.2])}, 1)
+      {'a': Array([False,  True], dtype=bool), 'b': Array([False, False], dtype=bool)}
+    """
+    if scope not in ("global", "layer"):
+        raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
+    counts = num_kept
+    if scope == "layer" and isinstance(num_kept, int | np.integer | jax.Array):
+        counts = jax.tree.map(lambda _: num_kept, scores)
+    if within is not None and jax.tree.structure(within) != jax.tree.structure(scores):
+        raise ValueError(
+            f"within: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(within)}"
+        )
+    _check_scores(scores)
+    _check_counts(scores, counts, within, scope)
+    if scope == "global":
+        return selection.top_mask(scores, counts, within)
+    return selection.top_mask_per_leaf(scores, counts, within)
+
+
+def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "layer") -> PyTree:
+    """The same number kept at random positions: within each layer, or ("global") anywhere.
+
+    Args:
+      key: consumed once. mask: bool.
+    Source: the layerwise rearrangement of Sanity-Checking Pruning, section 3; random shuffling of Rare Gems, 4.
+    """
+    if scope not in ("global", "layer"):
+        raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
+    leaves, treedef = jax.tree.flatten(mask)
+    if scope == "global":
+        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+        flat = jax.random.permutation(key, jnp.concatenate([leaf.reshape(-1) for leaf in leaves]))
+        pieces = jnp.split(flat, ends)
+    else:
+        keys = jax.random.split(key, len(leaves))
+        pieces = [jax.random.permutation(k, leaf.reshape(-1)) for k, leaf in zip(keys, leaves, strict=True)]
+    return treedef.unflatten([p.reshape(leaf.shape) for p, leaf in zip(pieces, leaves, strict=True)])
+
+
+def overlap(a: PyTree, b: PyTree) -> Any:
+    """The share of the weights kept by `a` that `b` keeps too: |a and b| / |a|.
+
+    Symmetric for masks of equal counts, where it is 1 - |a xor b| / (2 num_kept). 1 if `a` keeps nothing.
+    Source: Lottery Jackpots, Eq. 5, whose norm counts a moved weight twice; here it counts once.
+    """
+    both = num_kept(jax.tree.map(jnp.logical_and, a, b))
+    kept = num_kept(a)
+    if isinstance(both, int) and isinstance(kept, int):
+        return both / kept if kept else 1.0
+    return jnp.where(kept > 0, both.astype(jnp.float32) / jnp.maximum(kept, 1), 1.0)
+
+
+def check(mask: PyTree, num_kept: int) -> None:
+    """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if leaf.dtype != bool:
+            raise ValueError(f"mask of {path_name(path)}: expected dtype bool, got {leaf.dtype}")
+    kept = sum(k for k, _ in layer_counts(mask).values())
+    if kept != num_kept:
+        raise ValueError(f"mask: expected {num_kept} weights kept, got {kept} of {num_prunable(mask)}")
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _is_concrete(*trees: PyTree) -> bool:
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def _check_scores(scores: PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"scores of {path_name(path)}: expected a floating dtype, got {leaf.dtype}")
+        if _is_concrete(leaf) and bool(jnp.any(jnp.isnan(leaf))):
+            raise ValueError(f"scores of {path_name(path)}: expected numbers, got NaN")
+
+
+def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str) -> None:
+    if scope == "layer" and jax.tree.structure(counts) != jax.tree.structure(scores):
+        raise ValueError(
+            f"num_kept: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(counts)}"
+        )
+    if not _is_concrete(counts, within):
+        return
+    candidates = scores if within is None else within
+    size = num_prunable if within is None else num_kept
+    named = [("num_kept", counts, size(candidates))]
+    if scope == "layer":
+        layers = zip(jax.tree_util.tree_leaves_with_path(candidates), jax.tree.leaves(counts), strict=True)
+        named = [(f"num_kept of {path_name(path)}", count, size(leaf)) for (path, leaf), count in layers]
+    for name, count, most in named:
+        if not 0 <= int(count) <= most:
+            raise ValueError(f"{name}: expected an integer from 0 to {most}, got {count}")

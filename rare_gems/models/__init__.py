@@ -1,0 +1,1 @@
+"""Networks as pairs of pure functions: `apply(params, state, x, train) -> (logits, state)`."""

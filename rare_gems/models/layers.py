@@ -1,0 +1,101 @@
+"""The layers the networks share: convolution, dense layer, batch normalization, in torch's conventions."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from rare_gems.models.fast_conv import conv2d
+
+__all__ = ["BatchNorm", "Conv", "Linear", "kaiming_normal", "option_a_shortcut"]
+
+
+def kaiming_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw a float32 kernel from N(0, 2 / fan_in), fan_in = product of all dimensions but the last."""
+    fan_in = 1
+    for size in shape[:-1]:
+        fan_in *= size
+    return jax.random.normal(key, shape, jnp.float32) * jnp.float32((2 / fan_in) ** 0.5)
+
+
+class Conv(nnx.Module):
+    """A square convolution without bias; NHWC, kernel HWIO, zero padding of size // 2 on all four sides.
+
+    The padding is explicit because torch's stride-2 3x3 padding of 1 is not "SAME" (which pads 0 and 1).
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, rngs: nnx.Rngs):
+        self.stride, self.padding = stride, size // 2
+        self.kernel = nnx.Param(kaiming_normal(rngs(), (size, size, inputs, outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding)
+
+
+class Linear(nnx.Module):
+    """A dense layer x W + b; the bias starts at zero and is left out on request."""
+
+    def __init__(self, inputs: int, outputs: int, *, use_bias: bool = True, rngs: nnx.Rngs):
+        self.kernel = nnx.Param(kaiming_normal(rngs(), (inputs, outputs)))
+        self.use_bias = use_bias
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype)[None] if self.use_bias else y
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalization (x - mean) / sqrt(var + eps) over all axes but the last, by default not affine.
+
+    The batch is normalized by its biased variance; the running statistics move by
+    `running = momentum * running + (1 - momentum) * batch` with the unbiased variance, as torch's do (whose
+    momentum is our 1 - momentum; flax.nnx.BatchNorm keeps the biased variance). Statistics are float32.
+    """
+
+    def __init__(self, features: int, *, affine: bool = False, eps: float = 1e-5, momentum: float = 0.9):
+        self.affine, self.eps, self.momentum = affine, eps, momentum
+        self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
+        if affine:
+            self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+            self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        axes = tuple(range(x.ndim - 1))
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        if train:
+            count = x.size // x.shape[-1]
+            mean = x.mean(axes)
+            var = jnp.square(x - mean[(None,) * len(axes)]).mean(axes)
+            unbiased = var * jnp.float32(count / max(count - 1, 1))
+            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * lax.stop_gradient(mean)
+            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * lax.stop_gradient(unbiased)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        expand = (None,) * len(axes)
+        y = (x - mean[expand]) * lax.rsqrt(var + self.eps)[expand]
+        if self.affine:
+            y = y * self.scale[...][expand] + self.bias[...][expand]
+        return y.astype(dtype)
+
+
+def option_a_shortcut(x: jax.Array, outputs: int, stride: int) -> jax.Array:
+    """The parameter-free shortcut of He et al. (2016, section 3.3, option A).
+
+    Args:
+      x: [batch, height, width, inputs].
+      outputs: number of channels to reach; `outputs - inputs` zero channels are added, half on each side.
+      stride: keeps each stride-th row and column, from the first.
+
+    Returns:
+      [batch, ceil(height / stride), ceil(width / stride), outputs].
+
+    Example:
+      >>> option_a_shortcut(jnp.ones((1, 4, 4, 2)), 4, 2)[0, 0, 0].tolist()
+      [0.0, 1.0, 1.0, 0.0]
+    """
+    extra = outputs - x.shape[-1]
+    x = x[:, ::stride, ::stride]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))

@@ -1,0 +1,68 @@
+"""A Flax NNX network, split once into two pure functions over plain nested dicts of arrays."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+__all__ = ["Model", "from_module"]
+
+Tree = Any  # nested dicts of arrays; lists of layers have int keys
+
+
+class Model(NamedTuple):
+    """A network as two pure functions, usable under `jit`, `vmap`, `grad`, `scan` and `eval_shape`.
+
+    `init(key) -> (params, state)` draws float32 params; state holds the running statistics ({} if none).
+    `apply(params, state, x, train) -> (logits, state)`: with `train` (a static bool) it uses batch statistics
+    and moves the running ones, else it uses the running ones and returns `state` as it was.
+    """
+
+    init: Callable[[jax.Array], tuple[Tree, Tree]]
+    apply: Callable[[Tree, Tree, jax.Array, bool], tuple[jax.Array, Tree]]
+
+
+def from_module(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+    """Split an NNX module into a `Model`.
+
+    Args:
+      create: builds the module from its random streams. The module's call is `module(x, train)`; what is an
+        `nnx.Param` becomes params, all other variables become state. It must not keep the streams.
+
+    Returns:
+      A `Model`; the leaves' key paths are the module's attribute names, with ints for list items.
+
+    Example:
+      >>> from rare_gems.models.layers import Linear
+      >>> class Net(nnx.Module):
+      ...     def __init__(self, rngs):
+      ...         self.linear = Linear(4, 2, rngs=rngs)
+      ...     def __call__(self, x, train):
+      ...         return self.linear(x)
+      >>> params, state = from_module(Net).init(jax.random.key(0))
+      >>> params["linear"]["kernel"].shape, state
+      ((4, 2), {})
+    """
+    abstract = jax.eval_shape(lambda: nnx.split(create(nnx.Rngs(jax.random.key(0))), nnx.Param, ...))
+    graphdef, abstract_params, abstract_state = abstract
+
+    def init(key: jax.Array) -> tuple[Tree, Tree]:
+        _, params, state = nnx.split(create(nnx.Rngs(key)), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+
+    def apply(params: Tree, state: Tree, x: jax.Array, train: bool) -> tuple[jax.Array, Tree]:
+        module = nnx.merge(graphdef, _fill(abstract_params, params), _fill(abstract_state, state))
+        logits = module(x, train)  # type: ignore
+        _, _, state = nnx.split(module, nnx.Param, ...)
+        return logits, nnx.to_pure_dict(state)
+
+    return Model(init, apply)
+
+
+def _fill(abstract: Any, values: Tree) -> Any:
+    # Both sides flatten in sorted key order; a wrong tree is told by name.
+    expected, got = jax.tree.structure(nnx.to_pure_dict(abstract)), jax.tree.structure(values)
+    if got != expected:
+        raise ValueError(f"params or state of another network: expected {expected}, got {got}")
+    return jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(values))

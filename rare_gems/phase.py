@@ -1,0 +1,83 @@
+"""The four small types that every method is written in: `Ticket`, `Transform`, `Phase`, `Recipe`."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import optax
+
+__all__ = ["Batch", "Context", "Info", "Key", "LossFn", "Mask", "ModelState", "Params", "Phase", "PyTree",
+           "Recipe", "Scores", "State", "Step", "Ticket", "Transform", "View"]
+
+PyTree = Any  # checked by structure where it is used, not by annotation
+Params = Scores = Mask = State = ModelState = Batch = PyTree
+Key = jax.Array
+Step = Any  # an int32 scalar, traced or not
+
+
+class Ticket(NamedTuple):
+    """A subnetwork: what is trained, what is scored, and what is kept.
+
+    `scores` (float) and `mask` (bool, True = kept) have the structure of `params`, with `None` where a leaf of
+    `params` is not prunable: the tree itself says what counts.
+    """
+
+    params: Params
+    scores: Scores
+    mask: Mask
+
+
+class Context(NamedTuple):
+    """What a transform may look at beside the ticket.
+
+    `grads` is the DENSE gradient dL/dw at w = view(ticket), before the pull-back through the view; `batch` and
+    `grads` are None outside a training step (in `edit` and in `after`).
+    """
+
+    step: Step
+    key: Key
+    batch: Batch
+    grads: Params | None
+
+
+class Info(NamedTuple):
+    """Diagnostics of one epoch, never fed back: means of `loss` and `accuracy` over its steps (float32), the
+    `sparsity` of the effective mask at its end, and `flips`, the weights whose effective mask it changed."""
+
+    loss: Any
+    accuracy: Any
+    sparsity: Any
+    flips: Any
+
+
+View = Callable[[Ticket, Step, Key], Params]
+LossFn = Callable[[Params, ModelState, Batch, Key], tuple[jax.Array, tuple[ModelState, Any]]]
+
+
+class Transform(NamedTuple):
+    """A pure edit of a ticket, in the shape of optax: `init(ticket) -> state`, and
+    `update(ticket, state, context) -> (ticket, state)`."""
+
+    init: Callable[[Ticket], State]
+    update: Callable[[Ticket, State, Context], tuple[Ticket, State]]
+
+
+class Phase(NamedTuple):
+    """One static stretch of training: what the network sees, which half of the ticket trains, and how it is
+    edited after each step (`during`) and once at the end (`after`; its state is made at the start).
+
+    With `hold_dead`, updates and parameter-like optimizer slots are zero where the mask is False; where the
+    params train, so are the params themselves.
+    """
+
+    view: View
+    trains: Literal["params", "scores"]
+    optimizer: optax.GradientTransformation
+    during: Transform
+    after: Transform
+    num_steps: int
+    hold_dead: bool = True
+    name: str = "search"
+
+
+Recipe = tuple[Phase, ...]

@@ -1,0 +1,161 @@
+"""GEM-MINER: learns which weights of a random network to keep, before any weight is trained.
+
+Source: Sreenivasan et al., Rare Gems: Finding Lottery Tickets at Initialization, 2022, Algorithm 1.
+"""
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rare_gems import keep_ratios, masks, schedules, transforms, views
+from rare_gems.phase import Mask, Phase, Recipe, Step, Transform
+from rare_gems.pruners.finetune import sgd
+
+__all__ = ["freezing_counts", "gem_miner", "search"]
+
+
+def gem_miner(mask: Mask, *, finetune: Phase | None = None, **options: Any) -> Recipe:
+    """The search, then `finetune` on the initial weights under the mask that it found.
+
+      minimise over p in [0, 1]^d:  L(w * 1[p >= 0.5] * q) + lambda * sum p^2,
+      where every T epochs q drops the lowest p, down to round(n (1 - s)^(r / R)) weights at round r of R.
+
+    Args:
+      mask: the prunable structure (arrays or `ShapeDtypeStruct`s).
+      finetune: the last phase (see `pruners.finetune`); None stops at the mask.
+      options: as in `search`.
+    Returns:
+      (search,) or (search, finetune).
+    Raises:
+      ValueError: as `search`.
+    Example:
+      >>> mask = [jax.ShapeDtypeStruct((1000,), bool)]
+      >>> (phase,) = gem_miner(mask, sparsity=0.9, num_epochs=11, steps_per_epoch=4, period=2)
+      >>> phase.num_steps, phase.trains
+      (44, 'scores')
+    Deviations: the mask keeps p >= 0.5 as in the paper (its code: p > 0.5). Rounds are exact and end exactly on
+    target (its code removes ceil(share) plus all ties, and drifts). The scores of frozen weights stay where they are
+    (in its code they drift on under momentum and the regulariser, without effect). All convolutions are
+    frozen and counted (its code forgets the shortcuts of ResNet-18 and -50).
+    """
+    phase = search(mask, **options)
+    return (phase,) if finetune is None else (phase, finetune)
+
+
+def search(
+    mask: Mask,
+    *,
+    sparsity: float,
+    num_epochs: int,
+    steps_per_epoch: int,
+    period: int = 5,
+    learning_rate: float = 0.1,
+    l2: float = 1e-4,
+    norm: Literal["l2", "l1"] = "l2",
+    scope: Literal["global", "layer"] = "global",
+    freeze: bool = True,
+    rounding: Literal["deterministic", "stochastic"] = "deterministic",
+    finetune_mask: Literal["frozen", "rounded"] = "frozen",
+    optimizer: Literal["sgd", "adam"] = "sgd",
+    momentum: float = 0.9,
+) -> Phase:
+    """The search phase: scores train, weights stay.
+
+    Args:
+      mask: the prunable structure. sparsity: s, the fraction removed, in [0, 1).
+      num_epochs: E. steps_per_epoch: optimizer steps in each.
+      period: T; q shrinks after epoch e (from 0) when e % T == 0 and e > 0, R = floor((E - 1) / T) times.
+      learning_rate: of the scores, cosine over the epochs, with `momentum` (SGD) or Adam.
+      l2: lambda; 0 is GEM-MINER(0). norm: what lambda multiplies, "l2": sum p^2, or "l1": sum |p|.
+      scope: rank all scores together, or ("layer") within each layer at equal ratios.
+      freeze: False leaves the sparsity to the regulariser; needs finetune_mask="rounded".
+      rounding: r(p) = 1[p >= 0.5], or r ~ Bernoulli(p).
+      finetune_mask: "frozen" ends with the mask q, of exact size (what the authors ran); "rounded" with q and r(p).
+    Returns:
+      one `Phase`.
+    Raises:
+      ValueError: for any value outside its range, and where nothing would be kept.
+    Source: Rare Gems, section 3; hyper-parameters in its v1, Appendix A.
+    """
+    for name, value, choices in [
+        ("norm", norm, ("l2", "l1")), ("scope", scope, ("global", "layer")), ("optimizer", optimizer, ("sgd", "adam")),
+        ("rounding", rounding, ("deterministic", "stochastic")), ("finetune_mask", finetune_mask, ("frozen", "rounded")),
+    ]:  # fmt: skip
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    if steps_per_epoch < 1:
+        raise ValueError(f"steps_per_epoch: expected 1 or more, got {steps_per_epoch}")
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
+    if not l2 >= 0:
+        raise ValueError(f"l2: expected 0 or more, got {l2}")
+    if not freeze and finetune_mask == "frozen":
+        raise ValueError("finetune_mask: without freezing expected 'rounded', got 'frozen', which would keep everything")
+    freezing = transforms.identity()
+    if freeze:
+        freezing = _freezing(mask, sparsity, num_epochs, steps_per_epoch, period, scope)
+    schedule = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)
+    regulariser = optax.add_decayed_weights(2 * l2) if norm == "l2" else _add_signs(l2)
+    descent = sgd(schedule, momentum) if optimizer == "sgd" else optax.adam(schedule)
+    return Phase(
+        view=views.rounded if rounding == "deterministic" else views.sampled,
+        trains="scores",
+        optimizer=optax.chain(regulariser, descent),
+        during=transforms.chain(transforms.clip_scores(), freezing),
+        after=transforms.identity() if finetune_mask == "frozen" else transforms.keep_rounded(),
+        num_steps=num_epochs * steps_per_epoch,
+        name="search",
+    )
+
+
+def freezing_counts(mask: Mask, sparsity: float, num_rounds: int, scope: Literal["global", "layer"] = "global") -> Any:
+    """How many weights q keeps after each round: int32 [R], or ("layer") a tree of them.
+
+    In the layer scope the equal ratios are rounded so that the layers always sum to the global count.
+
+    Raises:
+      ValueError: if nothing, or ("layer") nothing of some layer, would be kept.
+    Example:
+      >>> freezing_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
+      (316, 100)
+    """
+    n = masks.num_prunable(mask)
+    counts = schedules.exponential_counts(n, sparsity, num_rounds)
+    if counts[-1] < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
+    if scope == "global":
+        return counts
+    rounds = [keep_ratios.uniform(mask, count) for count in counts]
+    return jax.tree.map(lambda *column: column, *rounds)
+
+
+def _freezing(
+    mask: Mask, sparsity: float, num_epochs: int, steps_per_epoch: int, period: int, scope: Literal["global", "layer"]
+) -> Transform:
+    counts = freezing_counts(mask, sparsity, schedules.num_rounds(num_epochs, period), scope)
+
+    def is_round(step: Step) -> jax.Array:
+        epoch = (step + 1) // steps_per_epoch - 1
+        return ((step + 1) % steps_per_epoch == 0) & (epoch > 0) & (epoch % period == 0)
+
+    def count_at(step: Step) -> Any:
+        index = step // steps_per_epoch // period - 1
+        return jax.tree.map(
+            lambda column: jnp.array(column, jnp.int32)[index], counts, is_leaf=lambda x: _is_row(x)
+        )
+
+    return transforms.when(is_round, transforms.keep_top(count_at, scope))
+
+
+def _is_row(node: Any) -> bool:
+    return isinstance(node, tuple) and all(isinstance(entry, int) for entry in node)
+
+
+def _add_signs(strength: float) -> optax.GradientTransformation:
+    """Adds the gradient of strength * sum |p|."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u, p: u + strength * jnp.sign(p), updates, params)
+    )

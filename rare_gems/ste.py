@@ -1,0 +1,69 @@
+"""Straight-through estimators: discrete masks forward, the identity backward. Pure and jit-compiled."""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["bernoulli", "mask_of", "round_half"]
+
+
+@jax.custom_jvp
+@jax.jit
+def round_half(scores: jax.Array) -> jax.Array:
+    """r(p) = 1[p >= 0.5], with dr/dp taken as 1 everywhere, also where p sits at 0 or 1.
+
+    Args:
+      scores: float, any shape.
+    Returns:
+      0.0 or 1.0 in the dtype of `scores`.
+    Example:
+      >>> round_half(jnp.array([0.2, 0.5, 1.0])).tolist()
+      [0.0, 1.0, 1.0]
+      >>> jax.grad(lambda p: (3 * round_half(p)).sum())(jnp.array([0.2, 1.0])).tolist()
+      [3.0, 3.0]
+    Source: Rare Gems, section 3. Deviation from the reference code: it keeps p > 0.5.
+    """
+    return (scores >= 0.5).astype(scores.dtype)
+
+
+@round_half.defjvp
+def _round_half_jvp(primals, tangents):
+    return round_half(*primals), tangents[0]
+
+
+@jax.custom_jvp
+@jax.jit
+def bernoulli(key: jax.Array, scores: jax.Array) -> jax.Array:
+    """r(p) ~ Bernoulli(p), with dr/dp taken as 1.
+
+    Args:
+      key: consumed once. scores: float in [0, 1], the probability of keeping each weight.
+    Returns:
+      0.0 or 1.0 in the dtype of `scores`.
+    Source: Rare Gems, section 3 (randomised rounding); Zhou et al., Deconstructing Lottery Tickets.
+    """
+    return jax.random.bernoulli(key, scores).astype(scores.dtype)
+
+
+@bernoulli.defjvp
+def _bernoulli_jvp(primals, tangents):
+    return bernoulli(*primals), tangents[1]
+
+
+@jax.custom_jvp
+@jax.jit
+def mask_of(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mask as numbers, with d(mask)/d|s| taken as 1: the gradient is sign(s) times the incoming one.
+
+    Args:
+      scores: float; mask: bool, chosen from them (for example the top k of |s|).
+    Returns:
+      0.0 or 1.0 in the dtype of `scores`.
+    Source: edge-popup (Ramanujan et al.), whose straight-through estimator passes through |s|.
+    """
+    return mask.astype(scores.dtype)
+
+
+@mask_of.defjvp
+def _mask_of_jvp(primals, tangents):
+    scores, _ = primals
+    return mask_of(*primals), tangents[0] * jnp.sign(scores)

@@ -1,0 +1,272 @@
+"""The one trainer: a step from a phase, epochs from steps, a run from a recipe."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rare_gems import masks
+from rare_gems.phase import (
+    Batch, Context, Key, LossFn, Mask, ModelState, Params, Phase, Recipe, State, Ticket,
+)  # fmt: skip
+
+__all__ = ["Carry", "Feed", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run"]
+
+
+class Totals(NamedTuple):
+    """Sums over the steps of the present epoch (float32), their number, and the first step of the phase whose
+    loss was not finite (int32, -1: none)."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+    num_steps: jax.Array
+    first_bad: jax.Array
+
+
+class Carry(NamedTuple):
+    """All that a step reads and writes: to save it is to save the run. `step` counts the steps done (int32)."""
+
+    step: jax.Array
+    key: Key
+    ticket: Ticket
+    model_state: ModelState
+    opt_state: Any
+    during: State
+    after: State
+    totals: Totals
+
+
+class Feed(NamedTuple):
+    """Where a step's batch comes from, all of it traced into the step.
+
+    `order(key) -> int32 [num_batches, batch_size]` is drawn once an epoch; `batch(data, indices, key) -> Batch`
+    reads one row of it from `data`, a pytree that lies on the device.
+    """
+
+    data: Any
+    num_batches: int
+    order: Callable[[Key], jax.Array]
+    batch: Callable[[Any, jax.Array, Key], Batch]
+
+
+class Moment(NamedTuple):
+    """The end of an epoch or of a phase. `carry` is donated to the next step: read it before asking for more.
+
+    `epoch` counts the whole epochs done in the phase; `ended` says that this is the phase's end, where `after`
+    has been applied to `ticket`; `interrupted` that `poll` stopped the run.
+    """
+
+    index: int
+    phase: Phase
+    epoch: int
+    carry: Carry
+    ticket: Ticket
+    ended: bool
+    interrupted: bool
+
+
+def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
+    """The carry at the start of a phase: fresh optimizer and transform states, no buffer shared with the caller.
+
+    Raises:
+      ValueError: if the phase trains scores that the ticket does not have.
+    """
+    if phase.trains not in ("params", "scores"):
+        raise ValueError(f"phase {phase.name!r}: trains: expected 'params' or 'scores', got {phase.trains!r}")
+    if jax.tree.structure(ticket.scores) != jax.tree.structure(ticket.mask):
+        raise ValueError("ticket: expected scores and mask of one structure, got different ones")
+    if phase.hold_dead and phase.trains == "params":
+        ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
+    zero = jnp.float32(0)
+    carry = Carry(
+        jnp.int32(0), key, ticket, model_state, _init(phase.optimizer, getattr(ticket, phase.trains)),
+        phase.during.init(ticket), phase.after.init(ticket), Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
+    )  # fmt: skip
+    # A copy each: the step donates its carry, and no buffer may be donated twice or belong to somebody else.
+    return jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), carry)
+
+
+def make_step(loss_fn: LossFn, phase: Phase) -> Callable[[Carry, Batch], Carry]:
+    """One training step of a phase, as a pure function (carry, batch) -> carry.
+
+      w = view(ticket);  g = dL/dw (dense);  the optimizer gets the pull-back of g through the view;
+      then `during` edits the ticket with g in its context.
+
+    Args:
+      loss_fn: (params, model state, batch, key) -> (loss, (model state, accuracy)), scalars in float32.
+      phase: what to train and how.
+    Returns:
+      the step, not compiled: jit it (donating the carry), scan it or vmap it.
+    Example:
+      >>> from rare_gems import transforms, views
+      >>> phase = Phase(views.masked, "params", optax.sgd(0.5), transforms.identity(), transforms.identity(), 1)
+      >>> ticket = Ticket([jnp.array([1.0, 1.0])], [jnp.zeros(2)], [jnp.array([True, False])])
+      >>> loss_fn = lambda params, state, batch, key: ((params[0] * batch).sum(), (state, jnp.float32(0)))
+      >>> carry = begin(phase, ticket, None, jax.random.key(0))
+      >>> make_step(loss_fn, phase)(carry, jnp.array([1.0, 1.0])).ticket.params
+      [Array([0.5, 0. ], dtype=float32)]
+    """
+
+    def step(carry: Carry, batch: Batch) -> Carry:
+        key_view, key_loss, key_during = jax.random.split(jax.random.fold_in(carry.key, carry.step), 3)
+        trained = getattr(carry.ticket, phase.trains)
+
+        def view(trained: Any) -> Params:
+            return phase.view(carry.ticket._replace(**{phase.trains: trained}), carry.step, key_view)
+
+        seen, pull_back = jax.vjp(view, trained)
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (model_state, accuracy)), dense_grads = grad_fn(seen, carry.model_state, batch, key_loss)
+        (grads,) = pull_back(dense_grads)
+        with jax.numpy_dtype_promotion("standard"):  # some optimizers mix integer counts and floats
+            updates, opt_state = phase.optimizer.update(grads, carry.opt_state, trained)
+        opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, carry.opt_state)
+        if phase.hold_dead:
+            updates = _hold(updates, carry.ticket.mask)
+        ticket = carry.ticket._replace(**{phase.trains: optax.apply_updates(trained, updates)})
+        context = Context(carry.step, key_during, batch, dense_grads)
+        ticket, during = phase.during.update(ticket, carry.during, context)
+        if phase.hold_dead:
+            opt_state = _hold_slots(phase.optimizer, opt_state, ticket.mask, trained)
+            if phase.trains == "params":
+                ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
+        totals = _add(carry.totals, carry.step, loss, accuracy)
+        return Carry(carry.step + 1, carry.key, ticket, model_state, opt_state, during, carry.after, totals)
+
+    return step
+
+
+def finish(phase: Phase, carry: Carry) -> Ticket:
+    """The ticket after the phase's `after` transform; with `hold_dead`, trained params zero where it is dead."""
+    context = Context(carry.step, jax.random.fold_in(carry.key, carry.step), None, None)
+    ticket, _ = phase.after.update(carry.ticket, carry.after, context)
+    if phase.hold_dead and phase.trains == "params":
+        ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
+    return ticket
+
+
+def epochs(
+    recipe: Recipe,
+    ticket: Ticket,
+    model_state: ModelState,
+    *,
+    loss_fn: LossFn,
+    feed: Feed,
+    key: Key,
+    resume: tuple[int, Carry] | None = None,
+    loop: Literal["auto", "python", "scan"] = "auto",
+    poll: Callable[[int, int], bool] = lambda index, done: False,
+) -> Iterator[Moment]:
+    """Runs a recipe, handing over at the end of every epoch and of every phase.
+
+    Args:
+      recipe: phases, run in order; an identical phase that comes again is not compiled again.
+      ticket, model_state: where to start; they are copied, never donated.
+      loss_fn: as in `make_step`. feed: where batches come from.
+      key: the run's randomness: phase i uses fold_in(key, i), its epoch e draws the order of examples from
+        fold_in(fold_in(phase key, 2**31 - 1), e).
+      resume: (phase index, carry) of a Moment; the run goes on from there as if it had never stopped.
+      loop: "python" dispatches compiled steps one by one, "scan" compiles an epoch into one call; "auto" scans
+        except on CPU, where XLA runs convolution gradients ten times slower inside a loop (jax-ml/jax#12868).
+      poll: called between steps ("scan": between epochs) with the phase's index and the steps done in it; once it
+        returns True, a last Moment is `interrupted`.
+    Yields:
+      a Moment per epoch, and one per phase end.
+    """
+    scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
+    compiled: dict[int, tuple[Callable, Callable]] = {}  # by identity of the phase
+    start = 0 if resume is None else resume[0]
+    for index in range(start, len(recipe)):
+        phase = recipe[index]
+        if resume is not None and index == start:
+            carry = jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), resume[1])
+        else:
+            carry = begin(phase, ticket, model_state, jax.random.fold_in(key, index))
+        if id(phase) not in compiled:
+            compiled[id(phase)] = _advance_fn(phase, loss_fn, feed, scan), jax.jit(finish, static_argnums=0)
+        advance, finish_phase = compiled[id(phase)]
+        done = int(carry.step)
+        while done < phase.num_steps:
+            target = min(phase.num_steps, (done // feed.num_batches + 1) * feed.num_batches)
+            carry, done, interrupted = advance(carry, done, target, functools.partial(poll, index))
+            yield Moment(index, phase, done // feed.num_batches, carry, carry.ticket, False, interrupted)
+            if interrupted:
+                return
+        ticket, model_state = finish_phase(phase, carry), carry.model_state
+        yield Moment(index, phase, done // feed.num_batches, carry, ticket, True, False)
+
+
+def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any) -> tuple[Ticket, ModelState]:
+    """Runs a recipe to its end; `options` as in `epochs`.
+
+    Returns:
+      the ticket and the model state (BatchNorm statistics) after the last phase.
+    """
+    for moment in epochs(recipe, ticket, model_state, **options):
+        if moment.ended:
+            ticket, model_state = moment.ticket, moment.carry.model_state
+    return ticket, jax.tree.map(jnp.copy, model_state)
+
+
+def _advance_fn(phase: Phase, loss_fn: LossFn, feed: Feed, scan: bool) -> Callable:
+    step = make_step(loss_fn, phase)
+
+    def feed_step(carry: Carry, data: Any, order: jax.Array) -> Carry:
+        row = carry.step % feed.num_batches
+        key = jax.random.fold_in(jax.random.fold_in(carry.key, 2**31 - 2), carry.step)
+        totals = jax.tree.map(lambda t: jnp.where(row == 0, jnp.zeros_like(t), t), carry.totals)
+        totals = totals._replace(first_bad=carry.totals.first_bad)
+        return step(carry._replace(totals=totals), feed.batch(data, order[row], key))
+
+    def order_of(key: Key, epoch: jax.Array) -> jax.Array:
+        return feed.order(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch))
+
+    def scan_steps(carry: Carry, data: Any, num_steps: int) -> Carry:
+        order = order_of(carry.key, carry.step // feed.num_batches)
+        return jax.lax.scan(lambda c, _: (feed_step(c, data, order), None), carry, length=num_steps)[0]
+
+    jit_step = jax.jit(feed_step, donate_argnums=0)
+    jit_order = jax.jit(order_of)
+    jit_scan = jax.jit(scan_steps, donate_argnums=0, static_argnums=2)
+
+    def advance(carry: Carry, done: int, target: int, poll: Callable[[int], bool]) -> tuple[Carry, int, bool]:
+        if scan:
+            return jit_scan(carry, feed.data, target - done), target, poll(target) and target < phase.num_steps
+        order = jit_order(carry.key, done // feed.num_batches)
+        while done < target:
+            carry, done = jit_step(carry, feed.data, order), done + 1
+            if poll(done) and done < phase.num_steps:
+                return carry, done, True
+        return carry, done, False
+
+    return advance
+
+
+def _init(optimizer: optax.GradientTransformation, trained: Any) -> Any:
+    with jax.numpy_dtype_promotion("standard"):
+        return optimizer.init(trained)
+
+
+def _add(totals: Totals, step: jax.Array, loss: jax.Array, accuracy: jax.Array) -> Totals:
+    bad = (totals.first_bad < 0) & ~jnp.isfinite(loss)
+    return Totals(
+        totals.loss + loss.astype(jnp.float32),
+        totals.accuracy + accuracy.astype(jnp.float32),
+        totals.num_steps + 1,
+        jnp.where(bad, step, totals.first_bad),
+    )
+
+
+def _hold(tree: Any, mask: Mask) -> Any:
+    return masks.apply(tree, mask)
+
+
+def _hold_slots(optimizer: optax.GradientTransformation, state: Any, mask: Mask, trained: Any) -> Any:
+    """Zeroes the slots that are shaped like the trained tree, for any optax chain."""
+    leaves = jax.tree.map(lambda m, w: True if m is None else m, mask, trained, is_leaf=lambda x: x is None)
+    return optax.tree.map_params(
+        optimizer, lambda slot, m: jnp.where(m, slot, jnp.zeros_like(slot)), state, leaves
+    )

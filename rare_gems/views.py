@@ -1,0 +1,89 @@
+"""Views: what the network sees of a ticket. `view(ticket, step, key) -> params`, differentiable in both halves.
+
+Leaves whose mask is None are seen as they are.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from rare_gems import masks, ste
+from rare_gems.phase import Key, Mask, Params, Step, Ticket, View
+
+__all__ = ["masked", "rounded", "sampled", "support", "top_scored"]
+
+
+def masked(ticket: Ticket, step: Step, key: Key) -> Params:
+    """w * q: the kept weights.
+
+    Example:
+      >>> ticket = Ticket([jnp.array([2.0, 3.0])], [None], [jnp.array([True, False])])
+      >>> masked(ticket, 0, jax.random.key(0))
+      [Array([2., 0.], dtype=float32)]
+    """
+    del step, key
+    return masks.apply(ticket.params, ticket.mask)
+
+
+def rounded(ticket: Ticket, step: Step, key: Key) -> Params:
+    """w * q * 1[p >= 0.5], straight-through in p: dL/dp = dL/dw_eff * w * q.
+
+    Source: Rare Gems, Algorithm 1, line 6.
+    """
+    del step, key
+    return _through(ticket, jax.tree.map(ste.round_half, ticket.scores))
+
+
+def sampled(ticket: Ticket, step: Step, key: Key) -> Params:
+    """w * q * r with r ~ Bernoulli(p), straight-through in p.
+
+    Source: Rare Gems, section 3 (randomised rounding). One key per leaf, in leaf order.
+    """
+    del step
+    leaves, treedef = jax.tree.flatten(ticket.scores)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    drawn = [ste.bernoulli(k, p) for k, p in zip(keys, leaves, strict=True)]
+    return _through(ticket, treedef.unflatten(drawn))
+
+
+def top_scored(
+    num_kept: int | Callable[[Step], jax.Array] | Mask, scope: Literal["global", "layer"] = "global"
+) -> View:
+    """A view of the `num_kept` weights with the highest |s|, straight-through: dL/ds = dL/dw_eff * w * sign(s).
+
+    Args:
+      num_kept: an integer, a function of the step that returns one, or (scope "layer") a tree of integers.
+      scope: "global" or "layer", as in `masks.keep_top`.
+    Source: edge-popup (Ramanujan et al.); "global" and a falling `num_kept` are the variants of Rare Gems, Table 3.
+    """
+
+    def view(ticket: Ticket, step: Step, key: Key) -> Params:
+        del key
+        count = num_kept(step) if callable(num_kept) else num_kept
+        top = masks.keep_top(jax.tree.map(jnp.abs, ticket.scores), count, scope, within=ticket.mask)
+        return _through(ticket, jax.tree.map(ste.mask_of, ticket.scores, top))
+
+    return view
+
+
+def support(view: View, ticket: Ticket, step: Step, key: Key) -> Mask:
+    """The effective mask: where the view lets a weight through, whatever its value.
+
+    Found by looking at weights of one, so it holds for every view.
+    """
+    shown = masks.map_kept(jnp.ones_like, ticket.params, ticket.mask)
+    whole = jax.tree.map(lambda m, one, w: w if m is None else one, ticket.mask, shown, ticket.params, is_leaf=_is_none)
+    return masks.map_kept(lambda w: w != 0, view(ticket._replace(params=whole), step, key), ticket.mask)
+
+
+def _through(ticket: Ticket, factors: Params) -> Params:
+    params = masks.apply(ticket.params, ticket.mask)
+    return jax.tree.map(
+        lambda f, w: w if f is None else w * f.astype(w.dtype), factors, params, is_leaf=_is_none
+    )
+
+
+def _is_none(leaf: object) -> bool:
+    return leaf is None
