@@ -122,11 +122,16 @@ def _accuracy_fn(model: Model, pixels: dict[str, Any], batch_size: int = 500) ->
 
 def start_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
     """Weights drawn as configured, scores U[0, 1), a mask that keeps everything, and the initial statistics."""
-    key_model, key_weights, key_scores = jax.random.split(jax.random.key(config.seed), 3)
-    params, state = model.init(key_model)
-    mask = masks.ones(params)
-    params = WEIGHTS[config.init](key_weights, params, mask)
-    return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
+
+    @jax.jit
+    def start(key: jax.Array) -> tuple[Ticket, ModelState]:
+        key_model, key_weights, key_scores = jax.random.split(key, 3)
+        params, state = model.init(key_model)
+        mask = masks.ones(params)
+        params = WEIGHTS[config.init](key_weights, params, mask)
+        return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
+
+    return start(jax.random.key(config.seed))
 
 
 def training_phase(config: Config, steps_per_epoch: int) -> Phase:

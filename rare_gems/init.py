@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from rare_gems.masks import num_prunable
 from rare_gems.phase import Key, Mask, Params, Scores
 
 __all__ = ["kaiming_normal", "signed_constant", "uniform", "uniform_scores"]
@@ -22,14 +24,18 @@ def signed_constant(key: Key, params: Params, mask: Mask) -> Params:
       key: consumed once. params: arrays. mask: None where a leaf is left alone.
     Returns:
       a tree like `params`.
+    Example:
+      >>> params, key = {"kernel": jnp.zeros((8, 4))}, jax.random.key(0)
+      >>> sorted(set(signed_constant(key, params, {"kernel": jnp.ones((8, 4), bool)})["kernel"].ravel().tolist()))
+      [-0.5, 0.5]
     Source: Rare Gems (v1), Appendix A; Ramanujan et al., section 4.2 (unscaled fan).
     """
-    return _redraw(key, params, mask, lambda k, leaf, std: std * jax.random.rademacher(k, leaf.shape, leaf.dtype))
+    return _redraw(params, mask, lambda shape: jax.random.rademacher(key, shape, jnp.float32))
 
 
 def kaiming_normal(key: Key, params: Params, mask: Mask) -> Params:
     """w ~ N(0, 2 / fan_in). Source: He et al., 2015, Eq. 10."""
-    return _redraw(key, params, mask, lambda k, leaf, std: std * jax.random.normal(k, leaf.shape, leaf.dtype))
+    return _redraw(params, mask, lambda shape: jax.random.normal(key, shape, jnp.float32))
 
 
 def uniform(key: Key, params: Params, mask: Mask) -> Params:
@@ -37,25 +43,25 @@ def uniform(key: Key, params: Params, mask: Mask) -> Params:
 
     Source: He et al., 2015 (the uniform form). Deviation: torch's default layers draw b = sqrt(1 / fan_in).
     """
-
-    def draw(k: Key, leaf: jax.Array, std: float) -> jax.Array:
-        return std * math.sqrt(3) * jax.random.uniform(k, leaf.shape, leaf.dtype, -1.0, 1.0)
-
-    return _redraw(key, params, mask, draw)
+    return _redraw(params, mask, lambda shape: jax.random.uniform(key, shape, jnp.float32, -(3**0.5), 3**0.5))
 
 
-def uniform_scores(key: Key, mask: Mask, dtype: Any = jnp.float32) -> Scores:
-    """p ~ U[0, 1), None where the mask is None. Source: Rare Gems, Algorithm 1, line 3."""
+def uniform_scores(key: Key, mask: Mask) -> Scores:
+    """p ~ U[0, 1) in float32, None where the mask is None. Source: Rare Gems, Algorithm 1, line 3."""
+    return _split(jax.random.uniform(key, (num_prunable(mask),)), mask)
+
+
+def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array]) -> Params:
+    """Standard draws, scaled leaf by leaf. One draw for all leaves: each would cost half a second of compiling."""
+    drawn = _split(draw((num_prunable(mask),)), mask)
+
+    def one(m: Any, unit: Any, leaf: Any) -> Any:
+        return leaf if m is None else (math.sqrt(2 / math.prod(leaf.shape[:-1])) * unit).astype(leaf.dtype)
+
+    return jax.tree.map(one, mask, drawn, params, is_leaf=lambda leaf: leaf is None)
+
+
+def _split(flat: jax.Array, mask: Mask) -> Any:
     leaves, treedef = jax.tree.flatten(mask)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    return treedef.unflatten([jax.random.uniform(k, m.shape, dtype) for k, m in zip(keys, leaves, strict=True)])
-
-
-def _redraw(key: Key, params: Params, mask: Mask, draw: Callable[[Key, jax.Array, float], jax.Array]) -> Params:
-    leaves, treedef = jax.tree.flatten(mask)
-    keys = treedef.unflatten(list(jax.random.split(key, max(len(leaves), 1))))
-
-    def one(m: Any, k: Any, leaf: Any) -> Any:
-        return leaf if m is None else draw(k, leaf, math.sqrt(2 / math.prod(leaf.shape[:-1])))
-
-    return jax.tree.map(one, mask, keys, params, is_leaf=lambda leaf: leaf is None)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    return treedef.unflatten([x.reshape(m.shape) for x, m in zip(jnp.split(flat, ends), leaves, strict=True)])

@@ -55,8 +55,8 @@ def is_prunable(path: tuple, leaf: Any) -> bool:
     """
     if not hasattr(leaf, "ndim") or not hasattr(leaf, "dtype"):
         return False
-    is_bias = "bias" in path_name(path[-2:]).split("/")  # frameworks may end paths in .value
-    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating) and not is_bias
+    names = [name for name in path_name(path).split("/") if name != "value"]  # NNX variables end in .value
+    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating) and names[-1:] != ["bias"]
 
 
 def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] = is_prunable) -> PyTree:
@@ -116,9 +116,10 @@ def num_prunable(mask: PyTree) -> int:
 def num_kept(mask: PyTree) -> Any:
     """How many weights the mask keeps: a Python integer, or a traced int32 scalar under tracing."""
     leaves = jax.tree.leaves(mask)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if not _is_concrete(leaves):
         return sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves), jnp.int32(0))
-    return sum(int(jnp.sum(leaf, dtype=jnp.int32)) for leaf in leaves)
+    with jax.ensure_compile_time_eval():
+        return sum(int(jnp.sum(leaf, dtype=jnp.int32)) for leaf in leaves)
 
 
 def count_for(num_prunable: int, sparsity: float | str | decimal.Decimal) -> int:
@@ -137,7 +138,7 @@ def count_for(num_prunable: int, sparsity: float | str | decimal.Decimal) -> int
     with decimal.localcontext() as context:
         context.prec = 60
         fraction = decimal.Decimal(str(sparsity))
-        if not 0 <= fraction < 1:
+        if not fraction.is_finite() or not 0 <= fraction < 1:
             raise ValueError(f"sparsity: expected a fraction removed in [0, 1), got {sparsity}")
         removed = (num_prunable * fraction).to_integral_value(rounding=decimal.ROUND_HALF_EVEN)
     return num_prunable - int(removed)
@@ -231,7 +232,8 @@ def overlap(a: PyTree, b: PyTree) -> Any:
     kept = num_kept(a)
     if isinstance(both, int) and isinstance(kept, int):
         return both / kept if kept else 1.0
-    return jnp.where(kept > 0, both.astype(jnp.float32) / jnp.maximum(kept, 1), 1.0)
+    both, kept = jnp.float32(both), jnp.float32(kept)
+    return jnp.where(kept > 0, both / jnp.maximum(kept, 1), jnp.float32(1))
 
 
 def check(mask: PyTree, num_kept: int) -> None:
@@ -256,8 +258,11 @@ def _check_scores(scores: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(f"scores of {path_name(path)}: expected a floating dtype, got {leaf.dtype}")
-        if _is_concrete(leaf) and bool(jnp.any(jnp.isnan(leaf))):
-            raise ValueError(f"scores of {path_name(path)}: expected numbers, got NaN")
+        if _is_concrete(leaf):
+            with jax.ensure_compile_time_eval():
+                has_nan = bool(jnp.any(jnp.isnan(leaf)))
+            if has_nan:
+                raise ValueError(f"scores of {path_name(path)}: expected numbers, got NaN")
 
 
 def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str) -> None:

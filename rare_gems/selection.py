@@ -1,16 +1,14 @@
 """The k largest of a pytree of scores, without sorting. Needs JAX and NumPy only.
 
-Floats are read as unsigned integers of the same order (on the fly, never stored), and the k-th largest integer is
-found by radix descent: each pass over the leaves counts the keys above seven thresholds at once, so 3 bits a pass,
-11 passes for float32, 6 for 16 bits. Leaves stay in place: nothing is concatenated, gathered, reshaped or sorted.
-Ties at the threshold are cut by the same descent on the flat index, within the one leaf where the count runs out.
+Floats are read as unsigned integers of the same order (on the fly, never stored), and the k-th largest is
+found by radix descent: each pass over the leaves counts the keys above seven thresholds at once, 3 bits a
+pass, 11 passes for float32, 6 for 16 bits. Nothing is concatenated, gathered, reshaped or sorted. Ties at the
+threshold are cut by the same descent on the flat index, in the one leaf where the room runs out. Counts are
+int32, so a tree holds fewer than 2^31 scores.
 
-Counts are int32, so a tree may hold at most 2^31 - 1 scores.
-
-On CPU the seven counts come from one variadic reduction (XLA there fuses neither sibling reductions nor the
-comparison into a plain sum: 4 to 10 times slower), elsewhere from seven sums. Sharded leaves need all-reduces of
-scalars only; the exception is CPU devices with a leaf sharded along another axis than its first (or a vector),
-where XLA gathers the partial counts (never the scores).
+On CPU the seven counts are one variadic reduction (XLA there fuses neither sibling sums nor the comparison
+into a sum: 4 to 20 times slower), elsewhere seven sums. Sharded leaves need all-reduces of counts only; the
+exception is CPU devices along another axis than a leaf's first: there XLA gathers partial counts, no scores.
 """
 
 import math
@@ -27,20 +25,20 @@ __all__ = ["has_nan", "top_mask", "top_mask_per_leaf"]
 PyTree = Any
 Count = int | np.integer | jax.Array
 
-WAYS = 8  # brackets a pass; measured on two cores at 25.5 M: a pass with 7, 15, 31 thresholds takes 6.5, 13, 16 ms
+WAYS = 8  # brackets a pass; on two cores a pass over 25.5 M with 7, 15, 31 thresholds takes 6.5, 13, 16 ms
 BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 
 
 def top_mask(scores: PyTree, num_kept: Count, within: PyTree = None) -> PyTree:
     """The mask that keeps the `num_kept` largest scores of all leaves together.
 
-    mask = rank(score) < num_kept, ranked by (score descending, leaf order, flat row-major index). -0 equals +0,
-    denormals are told apart, NaN ranks below -inf.
+    mask = rank(score) < num_kept, ranked by (score descending, leaf order, flat row-major index). -0 equals
+    +0, denormals are told apart, NaN ranks below -inf.
 
     Args:
-      scores: float16, bfloat16, float32 or float64 leaves of any shapes, also mixed (compared exactly); None where
-        not prunable. num_kept: integer, Python or traced int32. within: bool leaves in the shapes of the scores;
-        where False a weight is never kept. If fewer than `num_kept` are left, all of them are kept.
+      scores: float16, bfloat16, float32 or float64 leaves of any shapes, also mixed (compared exactly); None
+        where not prunable. num_kept: integer, Python or traced int32. within: bool leaves in the shapes of
+        the scores, False where never kept. With fewer than `num_kept` candidates all are kept.
     Returns:
       bool leaves in the structure of `scores`, exactly min(num_kept, candidates) of them True.
     Raises:
@@ -60,8 +58,8 @@ def top_mask_per_leaf(scores: PyTree, num_kept: PyTree, within: PyTree = None) -
     """The mask that keeps the largest scores of each leaf by itself; otherwise as `top_mask`.
 
     Args:
-      scores, within: as for `top_mask`. num_kept: a tree of integers (Python or traced int32) in the structure of
-        `scores`, or one integer for every leaf.
+      scores, within: as for `top_mask`. num_kept: integers (Python or traced int32) in the structure of
+        `scores`, or one for every leaf.
     Returns:
       bool leaves in the structure of `scores`; leaf i keeps min(num_kept[i], its candidates).
     Raises:
@@ -110,7 +108,8 @@ def _flatten(scores: PyTree, within: PyTree) -> tuple[list, list, Any]:
     within_leaves = [jnp.asarray(leaf) for leaf in within_leaves]
     for leaf, candidates in zip(leaves, within_leaves, strict=True):
         if candidates.shape != leaf.shape or candidates.dtype != bool:
-            raise ValueError(f"within: expected bool{list(leaf.shape)}, got {candidates.dtype}{list(candidates.shape)}")
+            got = f"{candidates.dtype}{list(candidates.shape)}"
+            raise ValueError(f"within: expected bool{list(leaf.shape)}, got {got}")
     return leaves, within_leaves, treedef
 
 
@@ -122,7 +121,7 @@ def _as_count(num_kept: Count) -> jax.Array:
 
 @jax.jit
 def _top(leaves: list, k: jax.Array, within: list) -> list:
-    """The masks of `leaves`; k has one count for all of them together ([1]) or one for each ([len(leaves)])."""
+    """The masks of `leaves`; k holds one count for all of them together, or one for each."""
     together = k.shape[0] == 1
     names = {leaf.dtype.name for leaf in leaves}
     wide = names.pop() if len(names) == 1 else "float64" if "float64" in names else "float32"
@@ -131,15 +130,15 @@ def _top(leaves: list, k: jax.Array, within: list) -> list:
     everything, nothing = np.uint32(0), np.uint32(2**32 - 1)
 
     def keys_of(i, thresholds):
-        # The barrier ties the leaf to this pass: XLA would otherwise hoist the keys out of the loop and store them.
-        leaf, candidates, thresholds = lax.optimization_barrier((leaves[i], within[i], thresholds))
-        return _keys(leaf, candidates, wide).astype(unsigned), thresholds
+        # The barrier ties the leaf to this pass: XLA would else hoist the keys out of the loop, into memory.
+        tied = lax.optimization_barrier((leaves[i], within[i], thresholds, np.uint32(sizes[i])))
+        return _keys(tied[0], tied[1], wide).astype(unsigned), *tied[2:]
 
     def count_keys(thresholds):
         thresholds = jnp.broadcast_to(thresholds, (len(leaves), WAYS - 1))
-        return jnp.stack([_count(*keys_of(i, thresholds[i])) for i in range(len(leaves))])
+        return jnp.stack([_count(*keys_of(i, thresholds[i])[:2]) for i in range(len(leaves))])
 
-    # Key 0 is no candidate, so the counts at 0 are the sizes; a threshold of 0 means that all candidates are kept.
+    # Key 0 is no candidate, so the counts at 0 are the sizes; a threshold of 0 keeps all candidates.
     total = (lambda c: jnp.sum(c, axis=0, keepdims=True, dtype=jnp.int32)) if together else (lambda c: c)
     high = np.full(k.shape, _key_of_inf(wide) + 1, unsigned)
     low, at_low, at_next = _descend(count_keys, total, k, np.zeros_like(high), high, sizes)
@@ -152,9 +151,8 @@ def _top(leaves: list, k: jax.Array, within: list) -> list:
     is_cut = jnp.logical_and(excess, jnp.logical_and(room > 0, room < ties))  # at most one leaf if together
 
     def count_ties(i, thresholds):
-        keys, thresholds = keys_of(i, thresholds)
-        countdown = jnp.where(keys == threshold[i], _countdown(keys.shape), np.uint32(0))
-        return _count(countdown, thresholds)
+        keys, thresholds, size = keys_of(i, thresholds)
+        return _count(jnp.where(keys == threshold[i], _countdown(size, keys.shape), np.uint32(0)), thresholds)
 
     if together:  # only passes over the one leaf
         cut_leaf = jnp.argmax(is_cut)
@@ -171,8 +169,8 @@ def _top(leaves: list, k: jax.Array, within: list) -> list:
     masks = []
     for i, (leaf, candidates) in enumerate(zip(leaves, within, strict=True)):
         keys = _keys(leaf, candidates, wide).astype(unsigned)
-        kept_ties = jnp.logical_and(keys == threshold[i], _countdown(leaf.shape) >= cut[i])
-        masks.append(jnp.logical_or(keys > threshold[i], kept_ties))
+        first = _countdown(np.uint32(leaf.size), leaf.shape) >= cut[i]
+        masks.append(jnp.logical_or(keys > threshold[i], jnp.logical_and(keys == threshold[i], first)))
     return masks
 
 
@@ -186,8 +184,8 @@ def _descend(
       total: sums over the leaves of a group, [L, ...] -> [G, ...]. k: int32 [G]. low, high: unsigned [G].
       at_low: int32 [L], how many reach `low`; none reach `high`.
     Returns:
-      the threshold [G]; how many keys of each leaf reach it, and reach the next higher key [L] (the latter only if
-      more than k reach the threshold).
+      the threshold [G]; how many keys of each leaf reach it, and how many the next higher key [L] (the latter
+      only if more than k reach the threshold).
     """
     one, ways = low.dtype.type(1), low.dtype.type(WAYS)
 
@@ -217,13 +215,9 @@ def _descend(
 
 def _count(keys: jax.Array, thresholds: jax.Array) -> jax.Array:
     """How many keys reach each threshold: int32 [len(thresholds)]."""
-    return lax.platform_dependent(
-        keys, thresholds, cpu=lambda k, t: _sum_on_cpu(_reached(k, t)), default=lambda k, t: _sum(_reached(k, t))
-    )
-
-
-def _reached(keys: jax.Array, thresholds: jax.Array) -> list:
-    return [(keys >= threshold).astype(jnp.int32) for threshold in thresholds]
+    flags = lambda k, ts: [(k >= t).astype(jnp.int32) for t in ts]  # noqa: E731
+    on_cpu, elsewhere = (lambda k, ts, f=f: f(flags(k, ts)) for f in (_sum_on_cpu, _sum))
+    return lax.platform_dependent(keys, thresholds, cpu=on_cpu, default=elsewhere)
 
 
 def _sum(flags: Sequence) -> jax.Array:
@@ -231,21 +225,20 @@ def _sum(flags: Sequence) -> jax.Array:
 
 
 def _sum_on_cpu(flags: list) -> jax.Array:
-    """One variadic reduction over all axes but the first, whose partial counts, as plain sums, get all-reduced."""
+    """One variadic reduction over all axes but the first, then plain sums, which can be all-reduced."""
     shape = flags[0].shape
-    rows = len(shape) > 1 and math.prod(shape[1:]) >= 4 * WAYS  # otherwise the partial counts would take memory
+    rows = len(shape) > 1 and (shape[0] <= 1024 or math.prod(shape[1:]) >= 64)  # keeps partial counts small
     zeros = [np.int32(0)] * len(flags)
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
     return _sum(lax.reduce(flags, zeros, add, range(int(rows), len(shape))))
 
 
-def _countdown(shape: tuple[int, ...]) -> jax.Array:
-    """size - flat row-major index: uint32, from size down to 1."""
-    index = jnp.zeros(shape, jnp.uint32)
+def _countdown(size: Any, shape: tuple[int, ...]) -> jax.Array:
+    """size - flat row-major index: uint32, so lower indices rank higher, down to 1."""
+    left = jnp.full(shape, size)
     for axis in range(len(shape)):
-        stride = np.uint32(math.prod(shape[axis + 1 :]))
-        index = index + lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
-    return np.uint32(math.prod(shape)) - index
+        left = left - lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(math.prod(shape[axis + 1 :]))
+    return left
 
 
 def _key_of_inf(wide: str) -> int:
@@ -274,7 +267,7 @@ def _bits(leaf: jax.Array, wide: str) -> jax.Array:
     if leaf.dtype.name == "bfloat16":
         bits = lax.bitcast_convert_type(leaf, jnp.uint16).astype(jnp.uint32) << np.uint32(16)
     else:
-        bits = lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)  # a float16 denormal is normal here
+        bits = lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32)  # normal: no float16 denormals
     if wide == "float32":
         return bits
     sign, magnitude = bits >> np.uint32(31), bits & np.uint32(2**31 - 1)

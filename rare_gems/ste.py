@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-__all__ = ["bernoulli", "mask_of", "round_half"]
+__all__ = ["drawn", "mask_of", "round_half"]
 
 
 @jax.custom_jvp
@@ -32,21 +32,21 @@ def _round_half_jvp(primals, tangents):
 
 @jax.custom_jvp
 @jax.jit
-def bernoulli(key: jax.Array, scores: jax.Array) -> jax.Array:
-    """r(p) ~ Bernoulli(p), with dr/dp taken as 1.
+def drawn(scores: jax.Array, noise: jax.Array) -> jax.Array:
+    """r(p) = 1[u < p], a draw from Bernoulli(p) if u ~ U[0, 1), with dr/dp taken as 1.
 
     Args:
-      key: consumed once. scores: float in [0, 1], the probability of keeping each weight.
+      scores: p, float in [0, 1], the probability of keeping each weight. noise: u, same shape.
     Returns:
       0.0 or 1.0 in the dtype of `scores`.
     Source: Rare Gems, section 3 (randomised rounding); Zhou et al., Deconstructing Lottery Tickets.
     """
-    return jax.random.bernoulli(key, scores).astype(scores.dtype)
+    return (noise < scores).astype(scores.dtype)
 
 
-@bernoulli.defjvp
-def _bernoulli_jvp(primals, tangents):
-    return bernoulli(*primals), tangents[1]
+@drawn.defjvp
+def _drawn_jvp(primals, tangents):
+    return drawn(*primals), tangents[0]
 
 
 @jax.custom_jvp

@@ -266,7 +266,7 @@ def _hold(tree: Any, mask: Mask) -> Any:
 
 def _hold_slots(optimizer: optax.GradientTransformation, state: Any, mask: Mask, trained: Any) -> Any:
     """Zeroes the slots that are shaped like the trained tree, for any optax chain."""
-    leaves = jax.tree.map(lambda m, w: True if m is None else m, mask, trained, is_leaf=lambda x: x is None)
+    leaves = jax.tree.map(lambda w, m: True if m is None else m, trained, mask)
     return optax.tree.map_params(
         optimizer, lambda slot, m: jnp.where(m, slot, jnp.zeros_like(slot)), state, leaves
     )

@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks, ste
+from rare_gems import init, masks, ste
 from rare_gems.phase import Key, Mask, Params, Step, Ticket, View
 
 __all__ = ["masked", "rounded", "sampled", "support", "top_scored"]
@@ -39,13 +39,10 @@ def rounded(ticket: Ticket, step: Step, key: Key) -> Params:
 def sampled(ticket: Ticket, step: Step, key: Key) -> Params:
     """w * q * r with r ~ Bernoulli(p), straight-through in p.
 
-    Source: Rare Gems, section 3 (randomised rounding). One key per leaf, in leaf order.
+    Source: Rare Gems, section 3 (randomised rounding).
     """
     del step
-    leaves, treedef = jax.tree.flatten(ticket.scores)
-    keys = jax.random.split(key, max(len(leaves), 1))
-    drawn = [ste.bernoulli(k, p) for k, p in zip(keys, leaves, strict=True)]
-    return _through(ticket, treedef.unflatten(drawn))
+    return _through(ticket, jax.tree.map(ste.drawn, ticket.scores, init.uniform_scores(key, ticket.mask)))
 
 
 def top_scored(

@@ -13,14 +13,13 @@ from rare_gems import selection
 
 # A few structures, so that hypothesis draws data without compiling anew each time.
 STRUCTURES = [
-    {"w": ((7, 5), "float32")},
-    {"a": ((3, 3, 2, 4), "float32"), "b": None, "c": [((6,), "float32"), ((), "float32")], "d": ((2, 40), "float32")},
+    {"a": ((3, 3, 2, 4), "float32"), "b": None, "c": [((6,), "float32"), ((), "float32")]},
     {"a": ((4, 9), "bfloat16"), "b": ((11,), "bfloat16"), "c": None},
     {"a": ((5, 5), "float16"), "b": ((3, 5), "float32"), "c": [((4,), "bfloat16"), None]},
     {"a": ((4, 5), "float16"), "b": ((0, 3), "float16")},
 ]
 X64_STRUCTURES = [
-    {"a": ((5, 7), "float64"), "b": ((4,), "float64")},
+    {"a": ((5, 7), "float64")},
     {"a": ((8,), "float64"), "b": ((9,), "float32"), "c": ((6,), "float16"), "d": ((6,), "bfloat16")},
 ]
 SMALLEST = {"float64": 5e-324, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
@@ -43,8 +42,9 @@ def draw_tree(structure, seed, kind):
             values = rng.integers(-1, 2, shape) / 2
         else:
             tiny = SMALLEST[name]
-            specials = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, tiny, -tiny, 3 * tiny, 2.0**-24, 2.0**-133, 1.0]
-            values = rng.choice(specials + [float(jnp.finfo(dtype).max), float(jnp.finfo(dtype).min)], shape)
+            specials = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1.0, float(jnp.finfo(dtype).max)]
+            specials += [tiny, -tiny, 3 * tiny, 2.0**-24, 2.0**-133, float(jnp.finfo(dtype).min)]
+            values = rng.choice(specials, shape)
         return np.asarray(values).astype(dtype)
 
     return jax.tree.map(leaf, structure, is_leaf=is_spec)
@@ -85,37 +85,38 @@ def draw_count(n, where):
 
 counts = st.one_of(st.sampled_from(["none", "one", "all but one", "all", "more"]), st.floats(0, 1))
 kinds = st.sampled_from(["distinct", "ties", "special"])
-seeds = st.integers(0, 2**32 - 1)
+seeds = st.integers(0, 2**31)
+densities = st.sampled_from([0.0, 0.3, 0.9, 1.0])  # of the candidates
 
 
 def check_structure(structure, kind, seed, where, density):
     scores = draw_tree(structure, seed, kind)
     n = size(scores)
     rng = np.random.default_rng(seed + 1)
-    within = None if density is None else jax.tree.map(lambda x: np.asarray(rng.random(x.shape) < density), scores)
+    within = jax.tree.map(lambda x: np.asarray(rng.random(x.shape) < density), scores)
     k = draw_count(n, where)
     got = selection.top_mask(scores, k, within)
     assert_same(got, reference(scores, k, within))
-    candidates = n if within is None else sum(int(x.sum()) for x in jax.tree.leaves(within))
+    candidates = sum(int(x.sum()) for x in jax.tree.leaves(within))
     assert sum(int(x.sum()) for x in jax.tree.leaves(got)) == min(k, candidates)
 
     leaf_counts = jax.tree.map(lambda x: draw_count(x.size, where), scores)
     got = selection.top_mask_per_leaf(scores, leaf_counts, within)
-    within = jax.tree.map(lambda x: np.ones(x.shape, bool), scores) if within is None else within
-    assert_same(got, jax.tree.map(lambda x, count, w: reference([x], count, [w])[0], scores, leaf_counts, within))
+    one_leaf = lambda x, count, candidates: reference([x], count, [candidates])[0]  # noqa: E731
+    assert_same(got, jax.tree.map(one_leaf, scores, leaf_counts, within))
 
 
 @settings(deadline=None, derandomize=True, max_examples=120)
-@given(st.sampled_from(STRUCTURES), kinds, seeds, counts, st.sampled_from([None, 0.0, 0.3, 0.9]))
-@example(STRUCTURES[1], "ties", 0, 0.5, None)
-@example(STRUCTURES[3], "special", 1, 0.5, 0.9)
+@given(st.sampled_from(STRUCTURES), kinds, seeds, counts, densities)
+@example(STRUCTURES[0], "ties", 0, 0.5, 1.0)
+@example(STRUCTURES[2], "special", 1, 0.5, 0.9)
 def test_equals_a_stable_sort(structure, kind, seed, where, density):
     check_structure(structure, kind, seed, where, density)
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
-@given(st.sampled_from(X64_STRUCTURES), kinds, seeds, counts, st.sampled_from([None, 0.5]))
-@example(X64_STRUCTURES[1], "special", 1, 0.5, None)
+@given(st.sampled_from(X64_STRUCTURES), kinds, seeds, counts, densities)
+@example(X64_STRUCTURES[1], "special", 1, 0.5, 1.0)
 def test_float64_and_mixtures_with_it(structure, kind, seed, where, density):
     with jax.enable_x64(True):
         check_structure(structure, kind, seed, where, density)
@@ -123,6 +124,7 @@ def test_float64_and_mixtures_with_it(structure, kind, seed, where, density):
 
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=24, max_size=24), st.integers(0, 24))
+@example([0x7FC00000, 0xFFC00000, 0x80000000, 0, 1, 0x80000001, 0x7F800000, 0xFF800000] * 3, 11)
 def test_any_bit_pattern(bits, k):
     scores = [np.array(bits, np.uint32).view(np.float32).reshape(4, 6)]
     assert_same(selection.top_mask(scores, k), reference(scores, k))
@@ -133,7 +135,7 @@ def test_order_of_special_values():
     ascending = [np.nan, -np.inf, -1.0, -2 * tiny, -tiny, 0.0, tiny, 2 * tiny, 2.0**-126, 1.0, np.inf]
     scores = np.array(ascending, np.float32)
     for k in range(len(ascending) + 1):
-        assert np.asarray(selection.top_mask(scores, k)).tolist() == [i >= len(ascending) - k for i in range(11)]
+        assert np.flatnonzero(selection.top_mask(scores, k)).tolist() == list(range(len(ascending) - k, 11))
     zeros = np.array([-0.0, 0.0, -0.0, 0.0], np.float32)
     assert np.asarray(selection.top_mask(zeros, 2)).tolist() == [True, True, False, False]
     nans = np.array([0xFFC00001, 0x7FC00000, 0x7FFFFFFF, 0xFF800001], np.uint32).view(np.float32)
@@ -144,11 +146,12 @@ def test_ties_go_by_leaf_then_index():
     scores = {"z": np.ones((2, 2), np.float32), "a": np.ones((3,), np.float32), "m": None}
     got = selection.top_mask(scores, 5)  # jax.tree order: "a" before "z"
     assert_same(got, {"z": np.array([[True, True], [False, False]]), "a": np.ones(3, bool), "m": None})
-    assert_same(selection.top_mask(scores, 3), {"z": np.zeros((2, 2), bool), "a": np.ones(3, bool), "m": None})
+    got = selection.top_mask(scores, 3)
+    assert_same(got, {"z": np.zeros((2, 2), bool), "a": np.ones(3, bool), "m": None})
 
 
 def test_one_trace_for_many_counts():
-    scores = draw_tree(STRUCTURES[1], 3, "ties")
+    scores = draw_tree(STRUCTURES[0], 3, "ties")
     traces = []
 
     @jax.jit
@@ -156,7 +159,7 @@ def test_one_trace_for_many_counts():
         traces.append(None)
         return selection.top_mask(scores, k)
 
-    for k in (0, 1, 50, size(scores)):
+    for k in (0, 1, 40, size(scores)):
         assert_same(select(scores, jnp.int32(k)), reference(scores, k))
     assert len(traces) == 1
     compiled = selection._top._cache_size()
@@ -166,7 +169,7 @@ def test_one_trace_for_many_counts():
 
 
 def test_per_leaf_counts_may_be_traced_or_one_for_all():
-    scores = draw_tree(STRUCTURES[1], 4, "ties")
+    scores = draw_tree(STRUCTURES[0], 4, "ties")
     expected = jax.tree.map(lambda x: reference([x], 5)[0], scores)
     assert_same(selection.top_mask_per_leaf(scores, 5), expected)
     tree = jax.tree.map(lambda x: jnp.int32(5), scores)
@@ -176,17 +179,15 @@ def test_per_leaf_counts_may_be_traced_or_one_for_all():
 
 @pytest.mark.parametrize("kind", ["distinct", "ties", "special"])
 def test_vmap(kind):
-    trees = [draw_tree(STRUCTURES[1], seed, kind) for seed in range(3)]
+    trees = [draw_tree(STRUCTURES[0], seed, kind) for seed in range(3)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *trees)
-    ks = [10, 0, 77]
+    ks = [10, 0, 71]
     over_both = jax.vmap(selection.top_mask)(stacked, jnp.array(ks, jnp.int32))
-    over_scores = jax.vmap(lambda s: selection.top_mask(s, 31))(stacked)
     over_counts = jax.vmap(lambda k: selection.top_mask(trees[0], k))(jnp.array(ks, jnp.int32))
-    per_leaf = jax.vmap(lambda s, k: selection.top_mask_per_leaf(s, k))(stacked, jnp.array([2, 4, 6], jnp.int32))
+    per_leaf = jax.vmap(selection.top_mask_per_leaf)(stacked, jnp.array([2, 4, 6], jnp.int32))
     for i, (tree, k) in enumerate(zip(trees, ks, strict=True)):
         row = lambda batched, i=i: jax.tree.map(lambda x: x[i], batched)  # noqa: E731
         assert_same(row(over_both), reference(tree, k))
-        assert_same(row(over_scores), reference(tree, 31))
         assert_same(row(over_counts), reference(trees[0], k))
         assert_same(row(per_leaf), jax.tree.map(lambda x, i=i: reference([x], 2 + 2 * i)[0], tree))
 
@@ -231,18 +232,17 @@ def test_counting_off_the_cpu_needs_all_reduces_only(axis):
     np.testing.assert_array_equal(compiled(placed), flags.sum((1, 2)))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("density", [None, 0.5])
-def test_needs_hardly_any_memory(dtype, density):
-    shapes = [(3, 3, 64, 64), (1, 1, 256, 512), (300_000,), (512, 100), (40_000, 2)]
+@pytest.mark.parametrize(("dtype", "candidates"), [("float32", False), ("bfloat16", True)])
+def test_needs_hardly_any_memory(dtype, candidates):
+    shapes = [(3, 3, 64, 64), (300_000,), (40_000, 2)]
     scores = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-    within = None if density is None else [jax.ShapeDtypeStruct(shape, bool) for shape in shapes]
+    within = [jax.ShapeDtypeStruct(shape, bool) for shape in shapes] if candidates else None
     memory = {}
     for function in (selection.top_mask, selection.top_mask_per_leaf):
         compiled = jax.jit(function).lower(scores, jax.ShapeDtypeStruct((), jnp.int32), within).compile()
         memory[function] = compiled.memory_analysis().temp_size_in_bytes
     num_bytes = sum(np.prod(shape) for shape in shapes) * jnp.dtype(dtype).itemsize
-    assert max(memory.values()) < num_bytes / 4, memory
+    assert max(memory.values()) < num_bytes / 8, memory
 
 
 def test_has_nan():
@@ -262,20 +262,19 @@ def test_shapes_without_arrays():
     assert (mask.shape, mask.dtype) == ((3, 4), bool)
 
 
+ONES = jnp.ones(3)
+HUGE = [jax.ShapeDtypeStruct((2**16, 2**14), jnp.float16)] * 2
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: selection.top_mask([jnp.arange(3)], 1), "expected dtypes float16, .* got int32"),
-        (lambda: selection.top_mask([jnp.ones(3)], 1, [jnp.ones(3)]), r"expected bool\[3\], got float32\[3\]"),
-        (lambda: selection.top_mask([jnp.ones(3)], 1, [jnp.ones(2, bool)]), r"expected bool\[3\], got bool\[2\]"),
-        (lambda: selection.top_mask([jnp.ones(3), None], 1, [jnp.ones(3, bool)]), "within: expected the structure"),
-        (lambda: selection.top_mask_per_leaf([jnp.ones(3)], {"a": 1}), "num_kept: expected the structure"),
-        (
-            lambda: jax.eval_shape(
-                lambda s: selection.top_mask(s, 1), [jax.ShapeDtypeStruct((2**16, 2**14), jnp.float16)] * 2
-            ),
-            "expected fewer than 2\\^31 in all, got 2147483648",
-        ),
+        (lambda: selection.top_mask([ONES], 1, [ONES]), r"expected bool\[3\], got float32\[3\]"),
+        (lambda: selection.top_mask([ONES], 1, [jnp.ones(2, bool)]), r"expected bool\[3\], got bool\[2\]"),
+        (lambda: selection.top_mask([ONES, None], 1, [ONES > 0]), "within: expected the structure"),
+        (lambda: selection.top_mask_per_leaf([ONES], {"a": 1}), "num_kept: expected the structure"),
+        (lambda: jax.eval_shape(lambda s: selection.top_mask(s, 1), HUGE), "fewer than .* got 2147483648"),
     ],
 )
 def test_static_mistakes(call, message):

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 
 from rare_gems.models.fast_conv import conv2d
+from rare_gems.models.fast_norm import batch_normalize, normalize
 
 __all__ = ["BatchNorm", "Conv", "Linear", "kaiming_normal", "option_a_shortcut"]
 
@@ -51,7 +51,8 @@ class BatchNorm(nnx.Module):
 
     The batch is normalized by its biased variance; the running statistics move by
     `running = momentum * running + (1 - momentum) * batch` with the unbiased variance, as torch's do (whose
-    momentum is our 1 - momentum; flax.nnx.BatchNorm keeps the biased variance). Statistics are float32.
+    momentum is our 1 - momentum; flax.nnx.BatchNorm keeps the biased variance). Statistics are float32. It
+    can also add a shortcut and then clip at zero, which saves passes over memory.
     """
 
     def __init__(self, features: int, *, affine: bool = False, eps: float = 1e-5, momentum: float = 0.9):
@@ -62,23 +63,18 @@ class BatchNorm(nnx.Module):
             self.scale = nnx.Param(jnp.ones(features, jnp.float32))
             self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        axes = tuple(range(x.ndim - 1))
-        dtype, x = x.dtype, x.astype(jnp.float32)
-        if train:
-            count = x.size // x.shape[-1]
-            mean = x.mean(axes)
-            var = jnp.square(x - mean[(None,) * len(axes)]).mean(axes)
-            unbiased = var * jnp.float32(count / max(count - 1, 1))
-            self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * lax.stop_gradient(mean)
-            self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * lax.stop_gradient(unbiased)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        expand = (None,) * len(axes)
-        y = (x - mean[expand]) * lax.rsqrt(var + self.eps)[expand]
-        if self.affine:
-            y = y * self.scale[...][expand] + self.bias[...][expand]
-        return y.astype(dtype)
+    def __call__(
+        self, x: jax.Array, train: bool, *, shortcut: jax.Array | None = None, relu: bool = False
+    ) -> jax.Array:
+        scale, bias = (self.scale[...], self.bias[...]) if self.affine else (None, None)
+        if not train:
+            return normalize(x, shortcut, self.mean[...], self.var[...], scale, bias, self.eps, relu)
+        y, mean, var = batch_normalize(x, shortcut, scale, bias, self.eps, relu)
+        count = x.size // x.shape[-1]
+        unbiased = var * (count / max(count - 1, 1))
+        self.mean[...] = self.momentum * self.mean[...] + (1 - self.momentum) * mean
+        self.var[...] = self.momentum * self.var[...] + (1 - self.momentum) * unbiased
+        return y
 
 
 def option_a_shortcut(x: jax.Array, outputs: int, stride: int) -> jax.Array:

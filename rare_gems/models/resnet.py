@@ -23,9 +23,10 @@ class BasicBlock(nnx.Module):
         self.bn2 = BatchNorm(outputs, affine=affine)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = jax.nn.relu(self.bn1(self.conv1(x), train))
-        y = self.bn2(self.conv2(y), train)
-        return jax.nn.relu(y + option_a_shortcut(x, self.outputs, self.stride))
+        y = self.bn1(self.conv1(x), train, relu=True)
+        return self.bn2(
+            self.conv2(y), train, shortcut=option_a_shortcut(x, self.outputs, self.stride), relu=True
+        )
 
 
 class ResNet(nnx.Module):
@@ -57,7 +58,7 @@ class ResNet(nnx.Module):
         self.linear = Linear(4 * width, num_classes, use_bias=False, rngs=rngs)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = jax.nn.relu(self.bn1(self.conv1(x.astype(self.compute_dtype)), train))
+        x = self.bn1(self.conv1(x.astype(self.compute_dtype)), train, relu=True)
         for block in [*self.layer1, *self.layer2, *self.layer3]:
             x = block(x, train)
         return self.linear(x.mean((1, 2))).astype(jnp.float32)

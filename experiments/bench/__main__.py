@@ -1,0 +1,26 @@
+"""`python -m experiments.bench <benchmark> [flags]`, where `--help` lists the flags."""
+
+import argparse
+import importlib
+import sys
+
+__all__ = ["main"]
+
+BENCHMARKS = {
+    "select": "top_mask against a sort of all scores",
+    "step": "a training step of each kind",
+}
+
+
+def main(args: list[str]) -> int:
+    """Runs the benchmark that the first argument names; the rest are its own. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench", description="Benchmarks.")
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, help_text in BENCHMARKS.items():
+        commands.add_parser(name, help=help_text, add_help=False)  # its own parser answers --help
+    chosen, rest = parser.parse_known_args(args)
+    return importlib.import_module(f"experiments.bench.{chosen.benchmark}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,19 @@
+"""A small run that several tests look at, made once."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.main import main
+
+SMALL = [
+    "--model=lenet_300_100", "--sparsity=0.9", "--epochs=5", "--finetune-epochs=3", "--gem-miner.period=2",
+    "--batch-size=50", "--train-examples=400", "--checkpoint-every=2", "--finetune-learning-rate=0.1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    assert main("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 0
+    return folder

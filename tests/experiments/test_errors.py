@@ -1,0 +1,167 @@
+"""Mistakes of the user: one line that says what is wrong and what would work, exit status 2, no traceback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.main import main
+from rare_gems import checkpoint
+from tests.experiments.conftest import SMALL
+
+MISTAKES = {
+    "--pruner=magic": "gem_miner",
+    "--model=resnet21": "resnet20",
+    "--sparsity=1": "[0, 1)",
+    "--sparsity=-0.1": "[0, 1)",
+    "--sparsity=98.56": "[0, 1)",
+    "--sparsity=nan": "[0, 1)",
+    "--sparsity=0.9999999": "keeps none",
+    "--sparsity=many": "sparsity",
+    "--epochs=0": "1 or more",
+    "--finetune-epochs=0": "1 or more",
+    "--batch-size=0": "1 or more",
+    "--batch-size=5000": "1437",
+    "--gem-miner.period=0": "1 or more",
+    "--gem-miner.period=60": "at most",
+    "--gem-miner.perod=5": "--gem-miner.period",
+    "--gem-miner.norm=l3": "l1",
+    "--learning-rate=0": "positive",
+    "--learning-rate=inf": "positive",
+    "--momentum=1": "[0, 1)",
+    "--checkpoint-every=0": "1 or more",
+    "--num-seeds=0": "1 or more",
+    "--train-examples=0": "1 or more",
+    "--train-examples=99999": "1437",
+    "--validation-examples=99999": "1437",
+    "--on-collapse=ignore": "warn",
+    "--no-gem-miner.freeze": "rounded",
+}
+
+
+@pytest.mark.parametrize("flag", MISTAKES)
+def test_mistake_on_the_command_line(flag, tmp_path, capsys):
+    epochs = [] if "epochs=" in flag else ["--epochs=60"]
+    assert main("digits", [flag, *epochs, f"--run-dir={tmp_path}/run"]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1, err
+    assert MISTAKES[flag] in err
+    assert "Traceback" not in err + out
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_no_data_and_no_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("rare_gems.data.prepare.ARCHIVE_URL", "http://127.0.0.1:9/none.tar.gz", raising=True)
+    assert main("cifar10", [f"--data-dir={tmp_path}/nothing", f"--run-dir={tmp_path}/run"]) == 2
+    err = capsys.readouterr().err
+    assert err.strip().count("\n") == 0, err
+    assert str(tmp_path / "nothing") in err
+    assert "python -m rare_gems.data.prepare" in err
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main("digits", [*SMALL, f"--run-dir={tmp_path}"]) == 2
+    assert "thesis.txt" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir() if not p.name.startswith(".")) == ["thesis.txt"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main("digits", [*SMALL, f"--run-dir={tmp_path}/file/run"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_fails_in_one_line(tmp_path):
+    """A file size limit stands in for a full disk: the checkpoint cannot be written."""
+    script = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
+        "from experiments.main import main; sys.exit(main('digits', sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *SMALL, f"--run-dir={tmp_path}/run"], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode in (2, 3), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error:" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / "ticket.safetensors").exists()
+
+
+def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
+    flags = [flag for flag in SMALL if "checkpoint" not in flag]
+    run = [*flags, "--pruner=dense", "--sparsity=0", "--finetune-learning-rate=1e30", "--checkpoint-every=1"]
+    run = [flag for flag in run if "gem-miner" not in flag and flag != "--sparsity=0.9"]
+    assert main("digits", [*run, f"--run-dir={tmp_path}/run"]) == 3
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert "not finite at step" in err
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_collapse_is_reported_by_name_and_can_be_an_error(tmp_path, capsys):
+    flags = [*SMALL, "--gem-miner.l2=5", f"--run-dir={tmp_path}/run"]
+    assert main("digits", [*flags, "--on-collapse=error"]) == 3
+    assert "linear" in capsys.readouterr().err.splitlines()[-1]
+    assert main("digits", flags) == 0
+    err = capsys.readouterr().err
+    assert "lost its last weight in epoch" in err
+
+
+@pytest.fixture
+def unfinished(small_run, tmp_path):
+    """A copy of the small run from before its end."""
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    for name in ("summary.json", "ticket.safetensors"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "compare")
+    return folder
+
+
+def test_a_damaged_checkpoint_is_skipped(unfinished, small_run, capsys):
+    newest = max((unfinished / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    assert main("digits", [*SMALL, f"--run-dir={unfinished}"]) == 0
+    assert "skipped the damaged checkpoint" in capsys.readouterr().err
+    same = (unfinished / "ticket.safetensors").read_bytes() == (small_run / "ticket.safetensors").read_bytes()
+    assert same
+
+
+def test_a_foreign_checkpoint_is_refused(unfinished, capsys):
+    shutil.rmtree(unfinished / "checkpoints")
+    manager = checkpoint.open_folder(unfinished / "checkpoints")
+    checkpoint.save(manager, 3, {"weights": jax.numpy.ones(3)}, {"title": "something else", "index": 0})
+    checkpoint.close(manager)
+    assert main("digits", [*SMALL, f"--run-dir={unfinished}"]) == 2
+    err = capsys.readouterr().err
+    assert "another run" in err.splitlines()[-1]
+
+
+def test_a_truncated_ticket_is_named(small_run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    shutil.rmtree(folder / "compare")
+    os.truncate(folder / "ticket.safetensors", 1000)
+    assert main("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "ticket.safetensors" in err
+
+
+def test_help_and_dry_run_need_no_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main("cifar10", ["--help"])
+    assert stop.value.code == 0
+    assert "--gem-miner.period" in capsys.readouterr().out
+    assert main("cifar10", ["--dry-run", "--sparsity=0.9941"]) == 0
+    shown = capsys.readouterr().out
+    for piece in ("268,336", "1,583", "Table 8", "29 freezing rounds", "391 steps"):
+        assert piece in shown, piece
+    assert not list(Path(tmp_path).iterdir())

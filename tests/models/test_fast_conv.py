@@ -1,0 +1,179 @@
+"""`conv2d` against `lax.conv_general_dilated` and a float64 NumPy convolution, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from rare_gems.models.fast_conv import apart, conv2d, keep_freed_memory
+
+CASES = [
+    # height, width, inputs, outputs, size, stride
+    (8, 8, 16, 16, 3, 1),
+    (6, 4, 3, 16, 3, 1),
+    (5, 7, 4, 4, 3, 1),
+    (8, 6, 4, 32, 3, 1),
+    (8, 8, 16, 8, 3, 2),
+    (7, 5, 3, 6, 3, 2),
+    (6, 6, 5, 7, 1, 1),
+    (6, 6, 5, 7, 1, 2),
+    (2, 2, 2, 3, 3, 1),
+]
+
+
+def draw(case, batch=2):
+    height, width, inputs, outputs, size, stride = case
+    rng = np.random.default_rng(0)
+    out = (batch, -(-height // stride), -(-width // stride), outputs)
+    return (
+        rng.standard_normal((batch, height, width, inputs)),
+        rng.standard_normal((size, size, inputs, outputs)),
+        rng.standard_normal(out),
+        stride,
+        size // 2,
+    )
+
+
+def single(*arrays):
+    return tuple(jnp.asarray(a, jnp.float32) for a in arrays)
+
+
+def plain(x, kernel, stride, padding):
+    pads = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def numpy_conv_and_gradients(x, kernel, g, stride, padding):
+    """Float64, by the definition: each output adds its window times the kernel, each gradient the reverse."""
+    size = kernel.shape[0]
+    wide = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    y, dx, dk = np.zeros(g.shape), np.zeros(wide.shape), np.zeros(kernel.shape)
+    for i in range(g.shape[1]):
+        for j in range(g.shape[2]):
+            at = (slice(None), slice(i * stride, i * stride + size), slice(j * stride, j * stride + size))
+            y[:, i, j] = np.einsum("nhwc,hwco->no", wide[at], kernel)
+            dx[at] += np.einsum("no,hwco->nhwc", g[:, i, j], kernel)
+            dk += np.einsum("nhwc,no->hwco", wide[at], g[:, i, j])
+    return y, dx[:, padding : padding + x.shape[1], padding : padding + x.shape[2]], dk
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_gradients(case):
+    x, kernel, g, stride, padding = draw(case)
+
+    def both(conv):
+        def run(x, kernel, g):
+            y, pull = jax.vjp(lambda x, k: conv(x, k, stride, padding), x, kernel)
+            return y, *pull(g)
+
+        return jax.jit(run)(*single(x, kernel, g))
+
+    got, same = both(conv2d), both(plain)
+    expected = numpy_conv_and_gradients(x, kernel, g, stride, padding)
+    for a, b, c in zip(got, same, expected, strict=True):
+        scale = np.abs(c).max()
+        assert a.shape == c.shape
+        np.testing.assert_allclose(a, c, atol=2e-6 * scale)
+        np.testing.assert_allclose(a, b, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[4]], ids=str)
+@pytest.mark.parametrize("over_kernels", [False, True])
+def test_vmap_equals_a_loop(case, over_kernels):
+    x, kernel, g, stride, padding = draw(case)
+    x, kernel, g = single(
+        np.stack([x, 2 * x[::-1]]), np.stack([kernel, kernel[::-1]]), np.stack([g, g[:, ::-1]])
+    )
+
+    def grads(x, kernel, g):
+        y, pull = jax.vjp(lambda x, k: conv2d(x, k, stride, padding), x, kernel)
+        return y, *pull(g)
+
+    together = jax.jit(jax.vmap(grads, in_axes=(0, 0 if over_kernels else None, 0)))(
+        x, kernel if over_kernels else kernel[0], g
+    )
+    for i in (0, 1):
+        alone = jax.jit(grads)(x[i], kernel[i if over_kernels else 0], g[i])
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_allclose(a[i], b, atol=1e-5 * np.abs(b).max())
+
+
+def test_forward_over_reverse_matches_the_plain_convolution():
+    x, kernel, g, stride, padding = draw(CASES[0])
+    x, kernel, g = single(x, kernel, g)
+
+    def product(conv):
+        def loss(k):
+            return jnp.vdot(jnp.square(conv(x, k, stride, padding)), g)
+
+        return jax.jit(lambda k: jax.jvp(jax.grad(loss), (k,), (jnp.cos(k),))[1])(kernel)
+
+    expected = product(plain)
+    np.testing.assert_allclose(product(conv2d), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_sharded_batch_needs_no_more_than_sums():
+    x, kernel, g, stride, padding = draw(CASES[0], batch=8)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    put = [jax.device_put(a, NamedSharding(mesh, PartitionSpec("data"))) for a in single(x, g)]
+
+    def gradient(x, g, kernel):
+        return jax.vjp(lambda k: conv2d(x, k, stride, padding), kernel)[1](g)[0]
+
+    compiled = jax.jit(gradient).lower(*put, *single(kernel)).compile()
+    assert "all-gather" not in compiled.as_text()
+    expected = numpy_conv_and_gradients(x, kernel, g, stride, padding)[2]
+    np.testing.assert_allclose(compiled(*put, *single(kernel)), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_few_channels_on_cpu_are_convolved_in_pairs_and_other_backends_get_the_plain_operation(monkeypatch):
+    def text():
+        return str(
+            jax.make_jaxpr(lambda x, k: conv2d(x, k, 1, 1))(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)))
+        )
+
+    assert "custom_vjp" in text()
+    assert "3,2,4,4" in text()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "custom_vjp" not in text()
+    assert "3,2,4,4" not in text()
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"\(3, 2, 4, 4\)"):
+        conv2d(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 2, 4, 4)))
+    with pytest.raises(ValueError, match=r"\(1, 4, 4, 3\)"):
+        conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 4, 4)))
+
+
+def test_apart_is_not_fused_into_its_users():
+    def both(x, y):
+        z = apart(jnp.maximum, x, y)
+        return z.T + 1, z * 2
+
+    x, y = jnp.arange(6.0).reshape(2, 3), jnp.full((2, 3), 2.0)
+    compiled = jax.jit(both).lower(x, y).compile()
+    assert " call(" in compiled.as_text()
+    np.testing.assert_array_equal(compiled(x, y)[0], np.maximum(np.arange(6.0).reshape(2, 3), 2).T + 1)
+
+
+def test_keep_freed_memory_says_whether_the_c_library_took_it(monkeypatch):
+    calls = []
+
+    class Library:
+        def __init__(self, name):
+            assert name is None
+
+        def mallopt(self, option, value):
+            calls.append((option, value))
+            return int(option != -8)
+
+    monkeypatch.setattr("ctypes.CDLL", Library)
+    assert keep_freed_memory() is False
+    assert calls == [(-3, 2**31 - 1), (-1, 2**31 - 1), (-8, 1)]
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert keep_freed_memory() is False

@@ -1,0 +1,498 @@
+"""rare_gems.masks against NumPy (float64, stable sorts) and numbers worked by hand."""
+
+import dataclasses
+import decimal
+import fractions
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rare_gems import masks
+
+
+class Pair(NamedTuple):
+    kernel: Any
+    bias: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    """An Equinox module, as JAX sees it: a bias of three dimensions, functions and None among the leaves."""
+
+    weight: Any
+    bias: Any
+    activation: Callable
+    norm: Any = None
+
+
+# A few structures, so that hypothesis draws numbers without compiling anew each time.
+STRUCTURES = [
+    {"w": ((5, 7), "float32")},
+    {
+        "a": {"kernel": ((3, 2, 4), "float32"), "bias": None},
+        "b": [((6, 2), "float32"), None, ((1, 1), "float32")],
+    },
+    [Pair(((4, 9), "bfloat16"), None), {"x": ((3, 3), "bfloat16")}],
+    Pair([((5, 5), "float16"), None], {"y": ((3, 5), "float32"), "z": (((4, 2), "bfloat16"),)}),
+]
+
+
+def is_spec(node):
+    return isinstance(node, tuple) and len(node) == 2 and isinstance(node[1], str)
+
+
+def draw_scores(structure, seed, kind):
+    rng = np.random.default_rng(seed)
+
+    def leaf(spec):
+        shape, dtype = spec
+        if kind == "ties":
+            values = rng.choice([-1.0, 0.0, -0.0, 0.5], size=shape)
+        elif kind == "equal":
+            values = np.zeros(shape)
+        else:
+            values = rng.normal(size=shape)
+        return jnp.asarray(values.astype(np.float32)).astype(dtype)
+
+    return jax.tree.map(leaf, structure, is_leaf=is_spec)
+
+
+def draw_within(scores, seed):
+    rng = np.random.default_rng(seed + 1)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.random(leaf.shape) < 0.6), scores)
+
+
+def as_float64(tree):
+    return [np.asarray(leaf.astype(jnp.float32)).astype(np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def sorted_reference(leaves, candidates, count):
+    """The top `count` by a stable sort of -score over the concatenation of all leaves."""
+    scores = np.concatenate([leaf.reshape(-1) for leaf in leaves])
+    allowed = np.concatenate([leaf.reshape(-1) for leaf in candidates])
+    order = np.argsort(-scores, kind="stable")
+    kept = np.zeros(scores.size, bool)
+    kept[order[allowed[order]][:count]] = True
+    pieces = np.split(kept, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return [piece.reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
+
+
+def pick_count(which, size, seed):
+    middle = int(np.random.default_rng(seed).integers(0, size + 1))
+    return {"none": 0, "one": min(1, size), "most": max(size - 1, 0), "all": size, "some": middle}[which]
+
+
+def check_same(mask, scores, expected):
+    assert jax.tree.structure(mask) == jax.tree.structure(scores)
+    for got, want in zip(jax.tree.leaves(mask), expected, strict=True):
+        assert got.dtype == bool
+        np.testing.assert_array_equal(np.asarray(got), want)
+
+
+draws = given(
+    structure=st.sampled_from(range(len(STRUCTURES))),
+    seed=st.integers(0, 2**31),
+    kind=st.sampled_from(["ties", "ties", "equal", "normal"]),
+    which=st.sampled_from(["none", "one", "most", "all", "some"]),
+    restrict=st.booleans(),
+)
+
+
+@draws
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_keep_top_global(structure, seed, kind, which, restrict):
+    scores = draw_scores(STRUCTURES[structure], seed, kind)
+    within = draw_within(scores, seed) if restrict else None
+    leaves = as_float64(scores)
+    candidates = [np.ones(x.shape, bool) for x in leaves]
+    if restrict:
+        candidates = [np.asarray(m) for m in jax.tree.leaves(within)]
+    count = pick_count(which, sum(int(c.sum()) for c in candidates), seed)
+    mask = masks.keep_top(scores, count, within=within)
+    check_same(mask, scores, sorted_reference(leaves, candidates, count))
+    assert masks.num_kept(mask) == count
+    masks.check(mask, count)
+
+
+@draws
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_keep_top_layer(structure, seed, kind, which, restrict):
+    scores = draw_scores(STRUCTURES[structure], seed, kind)
+    within = draw_within(scores, seed) if restrict else None
+    leaves = as_float64(scores)
+    candidates = [np.ones(x.shape, bool) for x in leaves]
+    if restrict:
+        candidates = [np.asarray(m) for m in jax.tree.leaves(within)]
+    counts = [pick_count(which, int(c.sum()), seed + i) for i, c in enumerate(candidates)]
+    tree = jax.tree.structure(scores).unflatten(counts)
+    mask = masks.keep_top(scores, tree, "layer", within)
+    expected = [sorted_reference([x], [c], k)[0] for x, c, k in zip(leaves, candidates, counts, strict=True)]
+    check_same(mask, scores, expected)
+    assert [k for k, _ in masks.layer_counts(mask).values()] == counts
+
+
+def test_keep_top_layer_with_one_number_for_all():
+    scores = {"a": jnp.array([[1.0, 3.0, 2.0]]), "b": jnp.array([[0.0, 0.0], [5.0, 0.0]]), "c": None}
+    mask = masks.keep_top(scores, 2, "layer")
+    assert jax.tree.map(lambda m: m.tolist(), mask) == {
+        "a": [[False, True, True]], "b": [[True, False], [True, False]], "c": None
+    }  # fmt: skip
+    again = masks.keep_top(scores, np.int64(2), "layer")
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, mask, again))
+
+
+def test_keep_top_traced_counts():
+    scores = {"a": jnp.array([[0.5, 0.5], [1.0, 0.5]]), "b": None, "c": jnp.array([0.5, 2.0])}
+    traces = []
+
+    @jax.jit
+    def select(scores, count):
+        traces.append(count)
+        return masks.keep_top(scores, count)
+
+    leaves = as_float64(scores)
+    everything = [np.ones(x.shape, bool) for x in leaves]
+    for count in range(7):
+        check_same(select(scores, jnp.int32(count)), scores, sorted_reference(leaves, everything, count))
+    assert len(traces) == 1
+    within = {"a": jnp.array([[True, False], [False, True]]), "b": None, "c": jnp.array([True, False])}
+    few = jax.jit(lambda s, k, m: masks.keep_top(s, k, within=m))(
+        scores, jnp.int32(5), within
+    )  # more than there are
+    check_same(few, scores, [np.asarray(x) for x in jax.tree.leaves(within)])
+    each = jax.jit(lambda s, k: masks.keep_top(s, {"a": k, "b": None, "c": k + 1}, "layer"))(
+        scores, jnp.int32(1)
+    )
+    check_same(each, scores, [np.array([[False, False], [True, False]]), np.array([True, True])])
+
+
+def test_constants_inside_a_traced_function():
+    """Arrays that a compiled function closes over are not tracers, but what is computed from them is."""
+    scores = {"a": jnp.array([[0.5, 0.25], [1.0, 0.5]]), "b": None}
+    mask = {"a": jnp.array([[True, False], [True, False]]), "b": None}
+    top = jax.jit(lambda k: masks.keep_top(scores, k))(jnp.int32(2))
+    assert top["a"].tolist() == [[True, False], [True, False]]
+    inside = jax.jit(lambda k: masks.keep_top(scores, k, within=mask))(jnp.int32(1))
+    assert inside["a"].tolist() == [[False, False], [True, False]]
+    fixed = jax.jit(lambda x: (x, masks.keep_top(scores, 1, within=mask)))(0)[1]
+    assert fixed["a"].tolist() == [[False, False], [True, False]]
+    assert jax.jit(lambda x: x + masks.sparsity(mask))(1.0) == 1.5
+    assert jax.jit(lambda x: x + masks.overlap(mask, mask))(1.0) == 2.0
+
+
+def test_keep_top_under_tracing_ranks_nan_lowest():
+    scores = [jnp.array([jnp.nan, -jnp.inf, 1.0])]
+    for count, expected in [(1, [False, False, True]), (2, [False, True, True]), (3, [True, True, True])]:
+        (mask,) = jax.jit(lambda s, k: masks.keep_top(s, k))(scores, count)
+        assert mask.tolist() == expected
+
+
+def test_keep_top_errors():
+    scores = {"a": jnp.array([0.1, 0.2]), "b": jnp.array([0.3]), "c": None}
+    bad = {"a": jnp.array([0.1, jnp.nan]), "b": jnp.array([0.3]), "c": None}
+    within = {"a": jnp.array([True, False]), "b": jnp.array([False]), "c": None}
+    with pytest.raises(ValueError, match=r"scores of a: expected numbers, got NaN"):
+        masks.keep_top(bad, 1)
+    with pytest.raises(ValueError, match=r"num_kept: expected an integer from 0 to 3, got 4"):
+        masks.keep_top(scores, 4)
+    with pytest.raises(ValueError, match=r"from 0 to 3, got -1"):
+        masks.keep_top(scores, -1)
+    with pytest.raises(ValueError, match=r"from 0 to 1, got 2"):
+        masks.keep_top(scores, 2, within=within)
+    with pytest.raises(ValueError, match=r"num_kept of b: expected an integer from 0 to 1, got 2"):
+        masks.keep_top(scores, 2, "layer")
+    with pytest.raises(ValueError, match=r"num_kept of b: expected an integer from 0 to 0, got 1"):
+        masks.keep_top(scores, {"a": 1, "b": 1, "c": None}, "layer", within)
+    with pytest.raises(ValueError, match=r"expected 'global' or 'layer', got 'network'"):
+        masks.keep_top(scores, 1, "network")
+    with pytest.raises(ValueError, match=r"within: expected the structure"):
+        masks.keep_top(scores, 1, within={"a": within["a"], "b": within["b"]})
+    with pytest.raises(ValueError, match=r"num_kept: expected the structure"):
+        masks.keep_top(scores, {"a": 1, "b": 1, "c": 1}, "layer")
+    with pytest.raises(ValueError, match=r"within: expected bool"):
+        masks.keep_top(scores, 0, within=scores)
+    with pytest.raises(ValueError, match=r"scores of a: expected a floating dtype, got int32"):
+        masks.keep_top({"a": jnp.array([1, 2])}, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "sparsity", "kept"),
+    [
+        (268_336, 0.9856, 3864), (268_336, "0.9856", 3864), (25_502_912, 0.9, 2_550_291),
+        (25_502_912, 0.995, 127_515), (25_502_912, decimal.Decimal("0.995"), 127_515),
+        (10, 0.25, 8), (10, 0.35, 6), (2, 0.25, 2), (6, 0.25, 4),  # halves go to the even number removed
+        (1000, 0.2, 800), (100, 0.29, 71), (7, 0, 7), (7, 0.0, 7), (0, 0.5, 0), (1, 0.999, 0), (10, 1e-9, 10),
+    ],
+)  # fmt: skip
+def test_count_for_by_hand(size, sparsity, kept):
+    count = masks.count_for(size, sparsity)
+    assert type(count) is int
+    assert count == kept
+
+
+@given(size=st.integers(0, 2**33), digits=st.integers(0, 9999))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_count_for_is_exact(size, digits):
+    removed = round(size * fractions.Fraction(digits, 10_000))  # Python rounds fractions half to even
+    assert masks.count_for(size, digits / 10_000) == size - removed
+    assert masks.count_for(size, f"0.{digits:04d}") == size - removed
+
+
+@pytest.mark.parametrize("sparsity", [1, 1.0, "1", -0.1, 1.5, 98.56, float("nan"), float("inf")])
+def test_count_for_out_of_range(sparsity):
+    with pytest.raises(ValueError, match=r"sparsity"):
+        masks.count_for(100, sparsity)
+
+
+def test_ones_on_dicts_and_lists():
+    params = {
+        "conv": {"kernel": jnp.ones((3, 3, 2, 4)), "bias": jnp.ones((1, 4))},
+        "norm": {"scale": jnp.ones(4)}, "table": jnp.ones((3, 2), jnp.int32),
+        "head": [jnp.ones((4, 2), jnp.bfloat16)],
+        "name": "resnet", "rate": 0.5, "bias_free": jnp.ones((2, 2)),
+    }  # fmt: skip
+    mask = masks.ones(params)
+    assert mask["conv"]["kernel"].shape == (3, 3, 2, 4)
+    assert mask["conv"]["kernel"].dtype == bool
+    assert (mask["conv"]["bias"], mask["norm"]["scale"], mask["table"], mask["name"], mask["rate"]) == (
+        None,
+    ) * 5
+    assert list(masks.layer_counts(mask)) == ["bias_free", "conv/kernel", "head/0"]
+    assert masks.num_prunable(mask) == masks.num_kept(mask) == 72 + 8 + 4
+    only = masks.ones(params, lambda path, leaf: masks.path_name(path) == "norm/scale")
+    assert masks.layer_counts(only) == {"norm/scale": (4, 4)}
+    with pytest.raises(ValueError, match=r"at least one prunable leaf"):
+        masks.ones({"scale": jnp.ones(3)})
+
+
+def test_ones_counts_the_kernel_of_a_layer_named_bias():
+    mask = masks.ones({"bias": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones((1, 3))}})
+    assert masks.layer_counts(mask) == {"bias/kernel": (6, 6)}
+
+
+def test_ones_on_shapes():
+    mask = masks.ones(
+        {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32), "b": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    )
+    assert masks.num_prunable(mask) == 12
+    assert masks.num_prunable([jax.ShapeDtypeStruct((25, 10**6), bool)]) == 25_000_000
+
+
+def test_nnx_state():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.head = nnx.Linear(4, 2, rngs=rngs)
+
+    params = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
+    mask = masks.ones(params)
+    assert masks.num_prunable(mask) == 36 + 8
+    assert [n for _, n in masks.layer_counts(mask).values()] == [36, 8]
+    scores = masks.map_kept(jnp.abs, params, mask)
+    assert jax.tree.structure(scores) == jax.tree.structure(mask)
+    mask = masks.keep_top(scores, 11)
+    pruned = masks.apply(params, mask)
+    assert jax.tree.structure(pruned) == jax.tree.structure(params)
+    kernels = [np.asarray(pruned["conv"]["kernel"][...]), np.asarray(pruned["head"]["kernel"][...])]
+    start = [np.asarray(params["conv"]["kernel"][...]), np.asarray(params["head"]["kernel"][...])]
+    threshold = np.sort(np.abs(np.concatenate([w.reshape(-1) for w in start])))[-11]
+    for got, w in zip(kernels, start, strict=True):
+        np.testing.assert_array_equal(got, np.where(np.abs(w) >= threshold, w, 0))
+    np.testing.assert_array_equal(pruned["norm"]["scale"][...], params["norm"]["scale"][...])
+    shuffled = masks.shuffle(jax.random.key(0), mask)
+    assert masks.layer_counts(shuffled) == masks.layer_counts(mask)
+
+
+def test_modules_with_functions_and_none():
+    layer = Layer(jnp.arange(1.0, 7.0).reshape(2, 3), jnp.ones((4, 1, 1)), jax.nn.relu)
+    model = {"first": layer, "second": Layer(jnp.ones((2, 2)), None, jnp.tanh, Layer(jnp.ones(3), None, abs))}
+    mask = masks.ones(model)
+    assert masks.layer_counts(mask) == {"first/weight": (6, 6), "second/weight": (4, 4)}
+    assert (mask["first"].bias, mask["first"].activation, mask["first"].norm) == (None, None, None)
+    scores = masks.map_kept(jnp.abs, model, mask)
+    mask = masks.keep_top(scores, 5)
+    pruned = masks.apply(model, mask)
+    assert pruned["first"].weight.tolist() == [[0, 2, 3], [4, 5, 6]]
+    assert pruned["second"].weight.tolist() == [[0, 0], [0, 0]]
+    assert pruned["first"].activation is jax.nn.relu
+    assert pruned["second"].norm.activation is abs
+    assert pruned["second"].bias is None
+    assert pruned["first"].bias is layer.bias
+
+
+def test_map_kept_default():
+    tree = [jnp.array([-1.0]), "name", None]
+    assert masks.map_kept(lambda x: x.tolist(), tree, [jnp.array([True]), None, None], default=0) == [
+        [-1.0],
+        0,
+        0,
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_apply(dtype):
+    params = {"w": jnp.array([[1.5, -2.0], [jnp.nan, jnp.inf]], dtype), "b": jnp.ones(2, dtype), "f": None}
+    mask = {"w": jnp.array([[True, True], [False, False]]), "b": None, "f": None}
+    out = masks.apply(params, mask)
+    assert out["w"].dtype == dtype
+    assert out["w"].astype(jnp.float32).tolist() == [[1.5, -2.0], [0.0, 0.0]]
+    assert out["b"] is params["b"]
+    assert out["f"] is None
+    with pytest.raises(ValueError, match=r"mask of w: expected shape \(2, 2\), got \(1, 2\)"):
+        masks.apply(params, {"w": jnp.ones((1, 2), bool), "b": None, "f": None})
+
+
+def test_apply_masks_the_gradient():
+    mask = {"w": jnp.array([True, False, True, False]), "b": None}
+
+    def loss(params):
+        seen = masks.apply(params, mask)
+        return (seen["w"] ** 3).sum() + (seen["b"] ** 2).sum() + (seen["w"] * seen["b"]).sum()
+
+    w, b = np.array([2.0, 3.0, -1.0, np.nan]), np.array([1.0, 2.0, 3.0, 4.0])
+    grads = jax.grad(loss)({"w": jnp.float32(w), "b": jnp.float32(b)})
+    np.testing.assert_allclose(grads["w"], [3 * 4 + 1, 0, 3 * 1 + 3, 0])
+    np.testing.assert_allclose(grads["b"], [2 + 2, 4, 6 - 1, 8])
+
+
+def test_sparsity_eager_and_traced():
+    mask = {"a": jnp.array([[True, False], [False, False]]), "b": None, "c": jnp.array([True] * 4)}
+    assert masks.sparsity(mask) == 0.375
+    assert isinstance(masks.sparsity(mask), float)
+    assert type(masks.num_kept(mask)) is int
+    traced = jax.jit(masks.sparsity)(mask)
+    assert traced.dtype == jnp.float32
+    assert float(traced) == 0.375
+    count = jax.jit(masks.num_kept)(mask)
+    assert (int(count), count.dtype) == (5, jnp.int32)
+
+
+def test_counts_beyond_the_integers_of_float32():
+    mask = [jnp.ones((2**12, 2**12), bool), jnp.ones((1, 3), bool)]  # 2^24 + 3 is no float32
+    assert masks.num_kept(mask) == 16_777_219
+    assert int(jax.jit(masks.num_kept)(mask)) == 16_777_219
+
+
+def test_layer_sparsity_is_in_leaf_order():
+    mask = {
+        "z": jnp.array([True, False]),
+        "a": [jnp.array([True, True, True, False]), jnp.array([False])],
+        "k": None,
+    }
+    values = masks.layer_sparsity(mask)
+    assert list(values.items()) == [("a/0", 0.25), ("a/1", 1.0), ("z", 0.5)]
+    assert masks.layer_counts(mask) == {"a/0": (3, 4), "a/1": (0, 1), "z": (1, 2)}
+
+
+def half_kept():
+    rng = np.random.default_rng(0)
+    return {
+        "a": jnp.asarray(rng.random((4, 10)) < 0.5),
+        "b": None,
+        "c": [jnp.asarray(rng.random((5, 4)) < 0.2)],
+    }
+
+
+def test_shuffle_layer_keeps_layer_counts_and_moves():
+    mask = half_kept()
+    out = masks.shuffle(jax.random.key(1), mask)
+    assert jax.tree.structure(out) == jax.tree.structure(mask)
+    assert masks.layer_counts(out) == masks.layer_counts(mask)
+    for before, after in zip(jax.tree.leaves(mask), jax.tree.leaves(out), strict=True):
+        assert before.shape == after.shape
+        assert not jnp.array_equal(before, after)
+    other = masks.shuffle(jax.random.key(2), mask)
+    assert not jnp.array_equal(out["a"], other["a"])
+    twins = masks.shuffle(jax.random.key(3), [mask["a"], mask["a"]])
+    assert not jnp.array_equal(*twins)  # a key of its own for each layer
+
+
+def test_shuffle_global_keeps_the_total():
+    mask = half_kept()
+    outs = [masks.shuffle(jax.random.key(i), mask, "global") for i in range(8)]
+    assert {masks.num_kept(out) for out in outs} == {masks.num_kept(mask)}
+    assert len({masks.layer_counts(out)["a"][0] for out in outs}) > 1
+    with pytest.raises(ValueError, match=r"expected 'global' or 'layer', got 'rows'"):
+        masks.shuffle(jax.random.key(0), mask, "rows")
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_shuffle_is_uniform(scope):
+    mask = {"a": jnp.arange(40).reshape(4, 10) < 10, "b": jnp.arange(20).reshape(5, 4) < 8}
+    num = 3000
+    out = jax.jit(jax.vmap(lambda key: masks.shuffle(key, mask, scope)))(
+        jax.random.split(jax.random.key(5), num)
+    )
+    hits = [np.asarray(leaf.sum(0)).reshape(-1) for leaf in jax.tree.leaves(out)]
+    rates = [10 / 40, 8 / 20] if scope == "layer" else [18 / 60, 18 / 60]
+    for hit, rate in zip(hits, rates, strict=True):
+        deviations = (hit - num * rate) ** 2 / (num * rate * (1 - rate))
+        assert 0.3 < deviations.mean() < 2  # 1 is expected, with a standard deviation of 0.2 to 0.3
+        assert deviations.max() < 20  # 4.5 standard deviations
+    per_draw = np.asarray(out["a"].sum((1, 2)))
+    hypergeometric = 0 if scope == "layer" else 40 * 0.3 * 0.7 * 20 / 59
+    np.testing.assert_allclose(per_draw.var(), hypergeometric, rtol=0.15, atol=1e-12)
+
+
+def test_overlap():
+    a = [jnp.array([True, True, True, False]), None, jnp.array([[True, False]])]
+    b = [jnp.array([True, False, False, True]), None, jnp.array([[True, True]])]
+    nothing = jax.tree.map(jnp.zeros_like, a)
+    assert masks.overlap(a, b) == 0.5
+    assert masks.overlap(b, a) == 0.5
+    assert masks.overlap(a, a) == 1.0
+    assert masks.overlap(nothing, a) == 1.0
+    assert masks.overlap(a, nothing) == 0.0
+    xor = int(
+        sum(jnp.logical_xor(x, y).sum() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    )
+    assert masks.overlap(a, b) == 1 - xor / (2 * 4)
+    traced = jax.jit(masks.overlap)
+    assert [float(traced(*pair)) for pair in [(a, b), (a, a), (nothing, a), (a, nothing)]] == [
+        0.5,
+        1.0,
+        1.0,
+        0.0,
+    ]
+
+
+def test_check():
+    mask = {"a": jnp.array([True, False]), "b": None}
+    assert masks.check(mask, 1) is None
+    with pytest.raises(ValueError, match=r"expected 2 weights kept, got 1 of 2"):
+        masks.check(mask, 2)
+    with pytest.raises(ValueError, match=r"mask of a: expected dtype bool, got float32"):
+        masks.check({"a": jnp.ones(2)}, 2)
+
+
+def test_import_needs_jax_and_numpy_only():
+    code = """
+import sys
+import jax, jax.numpy, numpy
+allowed = {name.split(".")[0] for name in sys.modules} | set(sys.stdlib_module_names)
+for name in "flax optax orbax chex sklearn tensorflow tensorflow_datasets grain matplotlib PIL".split():
+    assert name not in sys.modules, name
+    sys.modules[name] = None  # an import of it would fail
+import rare_gems.masks as masks
+params = {"w": jax.numpy.array([[3.0, -1.0]]), "b": jax.numpy.ones(2)}
+mask = masks.ones(params)
+mask = masks.keep_top(masks.map_kept(jax.numpy.abs, params, mask), 1)
+masks.shuffle(jax.random.key(0), mask)
+assert masks.apply(params, mask)["w"].tolist() == [[3.0, 0.0]]
+new = {name.split(".")[0] for name, module in sys.modules.items() if module is not None} - allowed
+assert new == {"rare_gems"}, new
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
