@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
-import errno
 import functools
+import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from experiments.config import Config
 from experiments.metrics import RunFailed
 from experiments.problem import Problem, load_data, make_problem, recipe_for, start_ticket, training_phase
 from experiments.run import Interrupted, Job, train
-from rare_gems import report, sanity, ticket_io, transforms
+from rare_gems import checkpoint, report, sanity, ticket_io, transforms
 from rare_gems.phase import Ticket
 
 __all__ = ["main"]
@@ -45,8 +46,7 @@ def main(dataset: str, args: list[str] | None = None) -> int:
         except Interrupted as error:
             return _complain(dataset, error.args[0], 75 if error.args[1] == signal.SIGTERM else 130)
         except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            return _complain(dataset, f"{error.strerror or error}{where}", 3 if error.errno == errno.ENOSPC else 2)
+            return _complain(dataset, _spell(error), 2)
         except ValueError as error:
             if os.environ.get("RARE_GEMS_TRACEBACK"):
                 raise
@@ -55,15 +55,34 @@ def main(dataset: str, args: list[str] | None = None) -> int:
 
 
 def _complain(dataset: str, error: Any, status: int) -> int:
-    print(f"experiments.{dataset}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"experiments.{dataset}: error: {_one_line(error)}", file=sys.stderr)
     return status
 
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-        yield
+    """Warnings in one line each; what Orbax prints from its threads is silenced, since it is raised here too."""
+    hooks = sys.excepthook, threading.excepthook
+    logger = logging.getLogger("absl")
+    level = logger.level
+    sys.excepthook = threading.excepthook = lambda *_: None
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", checkpoint.DamagedCheckpoint)
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            yield
+    finally:
+        sys.excepthook, threading.excepthook = hooks
+        logger.setLevel(level)
+
+
+def _spell(error: OSError) -> str:
+    return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+
+
+def _one_line(message: Any) -> str:
+    return " ".join(str(message).split())
 
 
 def _main(dataset: str, args: list[str]) -> None:
@@ -126,6 +145,9 @@ def _settle(
         summary = records.read_summary(folder)
         if summary is None:
             solve, note = problem()
-            result = train(make_job(), solve, folder, config)
-            summary = outcome.write(folder, fields, name, note, result)
+            try:
+                result = train(make_job(), solve, folder, config)
+                summary = outcome.write(folder, fields, name, note, result)
+            except OSError as error:
+                raise RunFailed(_spell(error)) from error
     return summary

@@ -6,6 +6,8 @@ vector per dtype, and a digest of all their bytes lies beside them, so that dama
 
 import hashlib
 import math
+import os
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-__all__ = ["Restored", "close", "open_folder", "restore_latest", "save"]
+__all__ = ["DamagedCheckpoint", "Restored", "close", "open_folder", "restore_latest", "save"]
 
 PyTree = Any
+
+
+class DamagedCheckpoint(UserWarning):  # noqa: N818
+    """A checkpoint could not be read; the one before it is used."""
 
 
 class Restored(NamedTuple):
@@ -52,12 +58,12 @@ def save(manager: ocp.CheckpointManager, position: int, tree: PyTree, notes: dic
     packed = _pack(tree)
     meta = {"digest": _digest(packed), "notes": notes}
     args = ocp.args.Composite(arrays=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave(meta))
-    _as_os_error(lambda: manager.save(position, args=args))
+    _as_os_error(lambda: manager.save(position, args=args), Path(manager.directory))
 
 
 def close(manager: ocp.CheckpointManager) -> None:
     """Waits for the last save to be on disk. Raises OSError if it could not be written."""
-    _as_os_error(manager.wait_until_finished)
+    _as_os_error(manager.wait_until_finished, Path(manager.directory))
     manager.close()
 
 
@@ -95,7 +101,7 @@ def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str,
 def _drop(manager: ocp.CheckpointManager, position: int, error: Exception) -> None:
     reason = (str(error) or type(error).__name__).splitlines()[0][:120]
     folder = Path(manager.directory) / str(position)
-    warnings.warn(f"skipped the damaged checkpoint {folder} ({reason})", stacklevel=3)
+    warnings.warn(f"skipped the damaged checkpoint {folder} ({reason})", DamagedCheckpoint, stacklevel=3)
     manager.delete(position)
 
 
@@ -142,11 +148,14 @@ def _digest(packed: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _as_os_error(call: Callable[[], Any]) -> None:
+def _as_os_error(call: Callable[[], Any], folder: Path) -> None:
     """Orbax and tensorstore report a failed write as ValueError, RuntimeError or an OSError of their own."""
     try:
         call()
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"could not write a checkpoint: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise OSError(f"could not write a checkpoint in {folder}: {str(error).splitlines()[0][:120]}") from error
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error

@@ -14,7 +14,6 @@ import pytest
 from rare_gems import checkpoint, trainer
 from rare_gems.phase import Ticket
 
-
 # Orbax leaves the coroutines of a failed read behind, which complain when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -248,6 +247,6 @@ except OSError:
 @pytest.mark.parametrize("cause", ["full", "gone"])
 def test_a_failed_write_is_an_oserror_and_the_process_ends(tmp_path, cause):
     command = [sys.executable, "-c", FAILED_WRITE, str(tmp_path / "run"), cause]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=15)
     assert done.stdout == "OSError\n", done.stderr
     assert done.returncode == 0, done.stderr

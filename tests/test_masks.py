@@ -37,12 +37,10 @@ class Layer:
 
 # A few structures, so that hypothesis draws numbers without compiling anew each time.
 STRUCTURES = [
-    {"w": ((5, 7), "float32")},
     {
         "a": {"kernel": ((3, 2, 4), "float32"), "bias": None},
         "b": [((6, 2), "float32"), None, ((1, 1), "float32")],
     },
-    [Pair(((4, 9), "bfloat16"), None), {"x": ((3, 3), "bfloat16")}],
     Pair([((5, 5), "float16"), None], {"y": ((3, 5), "float32"), "z": (((4, 2), "bfloat16"),)}),
 ]
 
@@ -109,7 +107,7 @@ draws = given(
 
 
 @draws
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_keep_top_global(structure, seed, kind, which, restrict):
     scores = draw_scores(STRUCTURES[structure], seed, kind)
     within = draw_within(scores, seed) if restrict else None
@@ -125,7 +123,7 @@ def test_keep_top_global(structure, seed, kind, which, restrict):
 
 
 @draws
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_keep_top_layer(structure, seed, kind, which, restrict):
     scores = draw_scores(STRUCTURES[structure], seed, kind)
     within = draw_within(scores, seed) if restrict else None
@@ -430,7 +428,7 @@ def test_shuffle_global_keeps_the_total():
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_shuffle_is_uniform(scope):
     mask = {"a": jnp.arange(40).reshape(4, 10) < 10, "b": jnp.arange(20).reshape(5, 4) < 8}
-    num = 3000
+    num = 2000
     out = jax.jit(jax.vmap(lambda key: masks.shuffle(key, mask, scope)))(
         jax.random.split(jax.random.key(5), num)
     )

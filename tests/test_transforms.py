@@ -211,7 +211,7 @@ def test_rigl_by_hand():
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
 def test_drop_and_grow_keeps_every_layers_count(fraction):
     rng = np.random.default_rng(0)
-    shapes = {"a": (6, 7), "b": (5,), "c": (3, 3)}
+    shapes = {"a": (6, 7), "b": (3, 3)}
     mask = {name: jnp.asarray(rng.random(shape) < 0.5) for name, shape in shapes.items()}
     params = masks.apply({name: jnp.float32(rng.normal(size=shape)) for name, shape in shapes.items()}, mask)
     ticket = Ticket(params, jax.tree.map(jnp.zeros_like, params), mask)
@@ -219,7 +219,9 @@ def test_drop_and_grow_keeps_every_layers_count(fraction):
     def noise(t, context):
         return {name: jax.random.uniform(context.key, leaf.shape) for name, leaf in t.mask.items()}
 
-    out, _ = transforms.drop_and_grow(lambda step: jnp.float32(fraction), noise).update(ticket, (), at(0))
+    out, _ = jax.jit(transforms.drop_and_grow(lambda step: jnp.float32(fraction), noise).update)(
+        ticket, (), at(0)
+    )
     assert masks.layer_counts(out.mask) == masks.layer_counts(mask)
     for name in shapes:
         before, after = np.asarray(mask[name]), np.asarray(out.mask[name])

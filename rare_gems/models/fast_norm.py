@@ -111,7 +111,7 @@ def _relu(
     x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector
 ) -> jax.Array:
     y = _linear(x, shortcut, mean, factor, bias)
-    return lax.select(y > 0, y, lax.full_like(y, 0))
+    return lax.max(y, lax.full_like(y, 0))
 
 
 def _centre(

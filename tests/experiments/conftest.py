@@ -7,8 +7,8 @@ import pytest
 from experiments.main import main
 
 SMALL = [
-    "--model=lenet_300_100", "--sparsity=0.9", "--epochs=5", "--finetune-epochs=3", "--gem-miner.period=2",
-    "--batch-size=50", "--train-examples=400", "--checkpoint-every=2", "--finetune-learning-rate=0.1",
+    "--model=lenet_300_100", "--sparsity=0.5", "--epochs=5", "--finetune-epochs=3", "--gem-miner.period=2",
+    "--batch-size=25", "--train-examples=400", "--checkpoint-every=2", "--finetune-learning-rate=0.1",
 ]  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from experiments.main import main
 from rare_gems import masks, schedules, ticket_io
 from tests.experiments.conftest import SMALL
 
+SPARSITY = 0.5
 NUM_PRUNABLE = 64 * 300 + 300 * 100 + 100 * 10
-NUM_KEPT = masks.count_for(NUM_PRUNABLE, 0.9)
+NUM_KEPT = masks.count_for(NUM_PRUNABLE, SPARSITY)
 
 
 def _rows(folder):
@@ -23,7 +24,7 @@ def _rows(folder):
 
 def test_summary(small_run):
     summary = json.loads((small_run / "summary.json").read_text())
-    wanted = {"pruner": "gem_miner", "model": "lenet_300_100", "dataset": "digits", "seed": 42, "sparsity_target": 0.9}
+    wanted = {"pruner": "gem_miner", "model": "lenet_300_100", "dataset": "digits", "seed": 42, "sparsity_target": SPARSITY}
     assert wanted.items() <= summary.items()
     assert (summary["num_kept"], summary["num_prunable"]) == (NUM_KEPT, NUM_PRUNABLE)
     assert math.isclose(summary["sparsity"], 1 - NUM_KEPT / NUM_PRUNABLE)
@@ -54,9 +55,9 @@ def test_metrics(small_run):
     assert [(row["phase"], int(row["epoch"])) for row in rows] == [("search", e) for e in range(1, 6)] + [
         ("finetune", e) for e in range(1, 4)
     ]
-    assert [int(row["step"]) for row in rows] == [8 * i for i in range(1, 9)]
+    assert [int(row["step"]) for row in rows] == [16 * i for i in range(1, 9)]
     frozen = [float(row["sparsity_frozen"]) for row in rows]
-    counts = schedules.exponential_counts(NUM_PRUNABLE, 0.9, 2)  # after epochs 2 and 4, counted from 0
+    counts = schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 2)  # after epochs 2 and 4, counted from 0
     expected = [0, 0, 1 - counts[0] / NUM_PRUNABLE] + [1 - counts[0] / NUM_PRUNABLE] + [1 - counts[1] / NUM_PRUNABLE] * 4
     np.testing.assert_allclose(frozen, expected, atol=1e-6)
     for row, q in zip(rows, frozen, strict=True):
@@ -66,7 +67,7 @@ def test_metrics(small_run):
         assert row["validation_accuracy"] == ""
         assert (row["bound"] == "") == (row["phase"] == "finetune")
     bound = [float(row["bound"]) for row in rows[:5]]
-    np.testing.assert_allclose(bound, [1 - 0.1 ** (j / 5) for j in range(1, 6)], rtol=1e-5)
+    np.testing.assert_allclose(bound, [1 - (1 - SPARSITY) ** (j / 5) for j in range(1, 6)], rtol=1e-5)
     assert int(rows[0]["flips"]) > 0
     assert all(int(row["flips"]) == 0 for row in rows[6:])
 
@@ -90,7 +91,7 @@ def test_compared_tickets(small_run, name):
     assert (counts[0] == counts[1]) == (name == "shuffled")
     assert masks.overlap(found.ticket.mask, other.ticket.mask) < 0.6
     jax.tree.map(np.testing.assert_array_equal, found.initial, other.initial)
-    assert json.loads((folder / "summary.json").read_text())["accuracy"]["after_finetune"] > 0.1
+    assert json.loads((folder / "summary.json").read_text())["accuracy"]["after_finetune"] > 0.3
 
 
 def test_a_finished_run_is_reported_not_repeated(small_run, capsys):
@@ -127,17 +128,17 @@ def test_validation_reads_the_test_set_once(tmp_path):
 @pytest.mark.parametrize("flags", [["--pruner=dense"], ["--pruner=random"], ["--pruner=random", "--random.scope=layer"]])
 def test_baselines(tmp_path, flags):
     small = ["--model=lenet_300_100", "--finetune-epochs=2", "--batch-size=100", "--train-examples=300"]
-    sparsity = [] if flags == ["--pruner=dense"] else ["--sparsity=0.9"]
+    sparsity = [] if flags == ["--pruner=dense"] else [f"--sparsity={SPARSITY}"]
     assert main("digits", [*small, *flags, *sparsity, f"--run-dir={tmp_path}/run"]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["num_kept"] == (NUM_KEPT if sparsity else NUM_PRUNABLE)
     if "--random.scope=layer" in flags:
-        np.testing.assert_allclose(list(summary["layer_sparsity"].values()), 0.9, atol=1e-3)
+        np.testing.assert_allclose(list(summary["layer_sparsity"].values()), SPARSITY, atol=1e-3)
 
 
 def test_several_seeds(tmp_path, capsys):
-    flags = ["--model=lenet_300_100", "--pruner=random", "--sparsity=0.9", "--finetune-epochs=1", "--batch-size=100"]
+    flags = ["--model=lenet_300_100", "--pruner=random", f"--sparsity={SPARSITY}", "--finetune-epochs=1", "--batch-size=100"]
     assert main("digits", [*flags, "--num-seeds=2", f"--run-dir={tmp_path}/runs"]) == 0
     tickets = [ticket_io.load(tmp_path / "runs" / f"seed-{seed}" / "ticket.safetensors") for seed in (42, 43)]
-    assert masks.overlap(*(file.ticket.mask for file in tickets)) < 0.2
+    assert masks.overlap(*(file.ticket.mask for file in tickets)) < 0.6
     assert "±" in capsys.readouterr().out
