@@ -1,8 +1,6 @@
 """`python -m experiments.cifar10 --pruner=gem_miner`: lottery tickets on CIFAR-10, read through TFDS."""
 
-import sys
-
-from experiments.main import main
+from experiments.main import program
 
 if __name__ == "__main__":
-    sys.exit(main("cifar10"))
+    program("cifar10")

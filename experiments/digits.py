@@ -1,8 +1,6 @@
 """`python -m experiments.digits --pruner=gem_miner`: lottery tickets on scikit-learn's digits, offline."""
 
-import sys
-
-from experiments.main import main
+from experiments.main import program
 
 if __name__ == "__main__":
-    sys.exit(main("digits"))
+    program("digits")

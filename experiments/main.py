@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from rich.console import Console
@@ -25,10 +25,10 @@ from experiments.run import Interrupted, Job, train
 from rare_gems import checkpoint, report, sanity, ticket_io, transforms
 from rare_gems.phase import Ticket
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 # The tickets that --compare puts beside the one found: the scope in which its mask is shuffled.
-VARIANTS = {"shuffled": "layer", "random": "global"}
+VARIANTS: dict[str, Literal["global", "layer"]] = {"shuffled": "layer", "random": "global"}
 
 
 def main(dataset: str, args: list[str] | None = None) -> int:
@@ -52,6 +52,15 @@ def main(dataset: str, args: list[str] | None = None) -> int:
                 raise
             return _complain(dataset, error, 2)
     return 0
+
+
+def program(dataset: str) -> None:
+    """`main` as a process, which ends here: after a failed write, threads of Orbax would keep it alive."""
+    status = main(dataset)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status:
+        os._exit(status)
 
 
 def _complain(dataset: str, error: Any, status: int) -> int:

@@ -127,7 +127,7 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
     test = problem.splits["test"]
     after = float(problem.accuracy(ticket.params, model_state, test))
     if notes["best"]:
-        notes["best"]["test"] = float(problem.accuracy(*best, test))
+        notes["best"]["test"] = float(problem.accuracy(best[0], best[1], test))
     return Result(ticket, model_state, found, table.rows, before, after, notes["best"])
 
 

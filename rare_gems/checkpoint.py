@@ -4,6 +4,7 @@ A checkpoint is a pytree of arrays (a `trainer.Carry`, say) and a JSON dictionar
 vector per dtype, and a digest of all their bytes lies beside them, so that damage is found rather than trained on.
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -55,6 +56,8 @@ def save(manager: ocp.CheckpointManager, position: int, tree: PyTree, notes: dic
     Raises:
       OSError: if this or the previous save could not be written (disk full, read-only).
     """
+    if not Path(manager.directory).is_dir():  # Orbax would raise too, but leave threads that never end
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(manager.directory))
     packed = _pack(tree)
     meta = {"digest": _digest(packed), "notes": notes}
     args = ocp.args.Composite(arrays=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave(meta))

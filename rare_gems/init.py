@@ -28,6 +28,7 @@ def signed_constant(key: Key, params: Params, mask: Mask) -> Params:
       >>> params, key = {"kernel": jnp.zeros((8, 4))}, jax.random.key(0)
       >>> sorted(set(signed_constant(key, params, {"kernel": jnp.ones((8, 4), bool)})["kernel"].ravel().tolist()))
       [-0.5, 0.5]
+
     Source: Rare Gems (v1), Appendix A; Ramanujan et al., section 4.2 (unscaled fan).
     """
     return _redraw(params, mask, lambda shape: jax.random.rademacher(key, shape, jnp.float32))
@@ -63,5 +64,7 @@ def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array])
 
 def _split(flat: jax.Array, mask: Mask) -> Any:
     leaves, treedef = jax.tree.flatten(mask)
+    if not leaves:
+        return mask
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
     return treedef.unflatten([x.reshape(m.shape) for x, m in zip(jnp.split(flat, ends), leaves, strict=True)])

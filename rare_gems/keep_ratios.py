@@ -1,5 +1,6 @@
 """How a number of kept weights is shared out among the layers."""
 
+import fractions
 import math
 from typing import Any
 
@@ -11,9 +12,12 @@ __all__ = ["apportion", "uniform"]
 
 
 def apportion(total: int, sizes: list[int]) -> list[int]:
-    """Shares `total` out in proportion to `sizes`, exactly: floors, then one more by largest remainder.
+    """Shares `total` out in proportion to `sizes`: exact, and no share falls when the total rises.
 
-    Ties of the remainder go to the earlier entry. No share exceeds its size.
+      share_l = round(t * size_l), with the t for which they sum to `total` (the method of Sainte-Lague)
+
+    Shares that never fall matter: a mask that shrinks over rounds cannot take weights back. (Rounding down and
+    giving the rest to the largest remainders does not have that.) Ties go to the earlier entry.
 
     Raises:
       ValueError: if total is not between 0 and sum(sizes).
@@ -24,12 +28,12 @@ def apportion(total: int, sizes: list[int]) -> list[int]:
     whole = sum(sizes)
     if not 0 <= total <= whole:
         raise ValueError(f"total: expected an integer from 0 to {whole}, got {total}")
-    if whole == 0:
-        return [0] * len(sizes)
-    shares, remainders = zip(*(divmod(total * size, whole) for size in sizes), strict=True)
-    order = sorted(range(len(sizes)), key=lambda i: -remainders[i])
-    more = set(order[: total - sum(shares)])
-    return [share + (i in more) for i, share in enumerate(shares)]
+    few = max(2 * total - len(sizes) - 2, 0)  # t = few / (2 whole): at most `total` in all, and nearly that
+    shares = [(few * size + whole) // (2 * whole or 1) for size in sizes]
+    while sum(shares) < total:
+        open_ = [i for i, size in enumerate(sizes) if shares[i] < size]
+        shares[max(open_, key=lambda i: fractions.Fraction(sizes[i], 2 * shares[i] + 1))] += 1
+    return shares
 
 
 def uniform(mask: Any, num_kept: int) -> Any:

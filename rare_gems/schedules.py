@@ -6,6 +6,7 @@ Counts are host integers; learning rates are optax schedules (step -> float32) t
 import decimal
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,7 @@ def exponential_counts(num_prunable: int, sparsity: float, num_rounds: int) -> t
     Example:
       >>> exponential_counts(1000, 0.9, 2)
       (316, 100)
+
     Source: Rare Gems, section 3 (the bound 1 - exp(-c j) at the rounds). Deviation: the reference code rounds the
     removed number up at each round and so ends 0.1 % below target.
     """
@@ -61,7 +63,7 @@ def sparsity_bound(epoch: float, num_epochs: int, sparsity: float) -> float:
     return 1 - math.exp(math.log1p(-sparsity) * epoch / num_epochs)
 
 
-def every(period: int) -> Callable[[jax.Array], jax.Array]:
+def every(period: int) -> Callable[[Any], Any]:
     """A predicate for `transforms.when`: true after each `period`-th step.
 
     Example:
@@ -73,7 +75,7 @@ def every(period: int) -> Callable[[jax.Array], jax.Array]:
     return lambda step: (step + 1) % period == 0
 
 
-def cosine(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> Callable[[jax.Array], jax.Array]:
+def cosine(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> Callable[[Any], Any]:
     """lr (1 + cos(pi e / E)) / 2 with e = floor(step / steps_per_epoch).
 
     Source: Rare Gems (v1), Appendix A, as its code does it: once an epoch, and never quite zero.
@@ -88,7 +90,7 @@ def cosine(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> Calla
 
 def multi_step(
     learning_rate: float, milestones: Sequence[int], steps_per_epoch: int, factor: float = 0.1
-) -> Callable[[jax.Array], jax.Array]:
+) -> Callable[[Any], Any]:
     """lr * factor^(number of milestones reached), the milestones counted in epochs."""
     values = [learning_rate * factor**i for i in range(len(milestones) + 1)]
 

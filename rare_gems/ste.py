@@ -20,6 +20,7 @@ def round_half(scores: jax.Array) -> jax.Array:
       [0.0, 1.0, 1.0]
       >>> jax.grad(lambda p: (3 * round_half(p)).sum())(jnp.array([0.2, 1.0])).tolist()
       [3.0, 3.0]
+
     Source: Rare Gems, section 3. Deviation from the reference code: it keeps p > 0.5.
     """
     return (scores >= 0.5).astype(scores.dtype)

@@ -268,5 +268,5 @@ def _hold_slots(optimizer: optax.GradientTransformation, state: Any, mask: Mask,
     """Zeroes the slots that are shaped like the trained tree, for any optax chain."""
     leaves = jax.tree.map(lambda w, m: True if m is None else m, trained, mask)
     return optax.tree.map_params(
-        optimizer, lambda slot, m: jnp.where(m, slot, jnp.zeros_like(slot)), state, leaves
+        optimizer.init, lambda slot, m: jnp.where(m, slot, jnp.zeros_like(slot)), state, leaves
     )

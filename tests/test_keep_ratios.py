@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from rare_gems import keep_ratios
 
 
-def by_fractions(total, sizes):
-    """Floors of the exact quotas, then one more each by largest remainder, the earlier entry first."""
-    quotas = [Fraction(total * size, sum(sizes)) for size in sizes]
-    shares = [int(quota) for quota in quotas]
-    while sum(shares) < total:
-        best = max(range(len(sizes)), key=lambda i: (quotas[i] - shares[i], -i))
+def by_quotients(total, sizes):
+    """One after the other to the largest size / (2 share + 1), the earlier entry first: all totals up to one."""
+    shares, history = [0] * len(sizes), []
+    for _ in range(total):
+        history.append(list(shares))
+        best = max(range(len(sizes)), key=lambda i: (Fraction(sizes[i], 2 * shares[i] + 1), -i))
         shares[best] += 1
-    return shares
+    return [*history, shares]
 
 
 @given(sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=12), part=st.floats(0, 1))
@@ -28,24 +28,23 @@ def test_apportion(sizes, part):
     total = int(part * sum(sizes))
     shares = keep_ratios.apportion(total, sizes)
     assert sum(shares) == total
-    assert all(0 <= share <= size for share, size in zip(shares, sizes, strict=True))
-    if sum(sizes):
-        assert shares == by_fractions(total, sizes)
+    for share, size in zip(shares, sizes, strict=True):
+        assert 0 <= share <= size
+        assert abs(share - Fraction(total * size, max(sum(sizes), 1))) <= len(sizes)
+    fewer = keep_ratios.apportion(max(total - 1, 0), sizes)
+    assert all(a <= b for a, b in zip(fewer, shares, strict=True))
 
 
 def test_apportion_every_small_case():
-    for sizes in itertools.product(range(1, 5), repeat=3):
-        for total in range(sum(sizes) + 1):
-            assert keep_ratios.apportion(total, list(sizes)) == by_fractions(total, sizes)
+    for sizes in itertools.product(range(1, 6), repeat=3):
+        for total, expected in enumerate(by_quotients(sum(sizes), sizes)):
+            assert keep_ratios.apportion(total, list(sizes)) == expected
 
 
 def test_apportion_by_hand():
-    assert keep_ratios.apportion(10, [6, 6, 2]) == [4, 4, 2]  # quotas 4.29, 4.29, 1.43
-    assert keep_ratios.apportion(11, [6, 6, 2]) == [
-        5,
-        5,
-        1,
-    ]  # 4.71, 4.71, 1.57: more in all, fewer for the last
+    # Largest remainders would give [4, 4, 2] and then [5, 5, 1]: more in all, fewer for the last.
+    assert keep_ratios.apportion(10, [6, 6, 2]) == [5, 4, 1]
+    assert keep_ratios.apportion(11, [6, 6, 2]) == [5, 5, 1]
     assert keep_ratios.apportion(2, [1, 1, 1, 1]) == [1, 1, 0, 0]
     assert keep_ratios.apportion(0, [0, 0]) == [0, 0]
     assert keep_ratios.apportion(0, []) == []
@@ -64,7 +63,7 @@ def test_uniform():
     }  # fmt: skip
     assert keep_ratios.uniform(mask, 20) == {"a": 9, "b": None, "c": [1, 10]}
     assert keep_ratios.uniform(mask, 200) == {"a": 90, "b": None, "c": [10, 100]}
-    counts = keep_ratios.uniform(mask, 29)  # quotas 13.05, 1.45, 14.5
+    counts = keep_ratios.uniform(mask, 29)  # quotas 13.05, 1.45, 14.5: quotients 90 / 27 < 100 / 29
     assert counts == {"a": 13, "b": None, "c": [1, 15]}
     with pytest.raises(ValueError, match=r"leave none of the 10 in c/0"):
         keep_ratios.uniform(mask, 9)  # quotas 4.05, 0.45, 4.5

@@ -43,6 +43,7 @@ def finetune(
     Example:
       >>> finetune(num_epochs=150, steps_per_epoch=391, learning_rate=0.01).num_steps
       58650
+
     Source: Rare Gems (v1), Table 15.
     """
     if num_epochs < 1 or steps_per_epoch < 1:

@@ -36,6 +36,7 @@ def gem_miner(mask: Mask, *, finetune: Phase | None = None, **options: Any) -> R
       >>> (phase,) = gem_miner(mask, sparsity=0.9, num_epochs=11, steps_per_epoch=4, period=2)
       >>> phase.num_steps, phase.trains
       (44, 'scores')
+
     Deviations: the mask keeps p >= 0.5 as in the paper (its code: p > 0.5). Rounds are exact and end exactly on
     target (its code removes ceil(share) plus all ties, and drifts). The scores of frozen weights stay where they are
     (in its code they drift on under momentum and the regulariser, without effect). All convolutions are
@@ -86,12 +87,16 @@ def search(
     ]:  # fmt: skip
         if value not in choices:
             raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-    if steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch: expected 1 or more, got {steps_per_epoch}")
+    masks.count_for(masks.num_prunable(mask), sparsity)  # raises for a sparsity outside [0, 1)
+    for name, value in [("num_epochs", num_epochs), ("steps_per_epoch", steps_per_epoch), ("period", period)]:
+        if value < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {value}")
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
     if not l2 >= 0:
         raise ValueError(f"l2: expected 0 or more, got {l2}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
     if not freeze and finetune_mask == "frozen":
         raise ValueError("finetune_mask: without freezing expected 'rounded', got 'frozen', which would keep everything")
     freezing = transforms.identity()
@@ -151,7 +156,7 @@ def _freezing(
 
 
 def _is_row(node: Any) -> bool:
-    return isinstance(node, tuple) and all(isinstance(entry, int) for entry in node)
+    return isinstance(node, tuple) and bool(node) and all(isinstance(entry, int) for entry in node)
 
 
 def _add_signs(strength: float) -> optax.GradientTransformation:
