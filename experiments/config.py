@@ -178,7 +178,10 @@ def _check(config: Config) -> None:
     for name, value, low in lows:
         if not value >= low:
             raise UsageError(f"--{name}: expected {low} or more, got {value}")
-    for name, value in [("learning-rate", config.learning_rate), ("finetune-learning-rate", config.finetune_learning_rate)]:
+    for name, value in [
+        ("learning-rate", config.learning_rate),
+        ("finetune-learning-rate", config.finetune_learning_rate),
+    ]:
         if not 0 < value < float("inf"):
             raise UsageError(f"--{name}: expected a positive number, got {value}")
     if not 0 <= config.momentum < 1:

@@ -56,7 +56,9 @@ class Table:
       held_out: the split whose accuracy is measured every epoch, "test" or "validation".
     """
 
-    def __init__(self, folder: Path, display: progress.Progress, notes: dict[str, Any], held_out: str, on_collapse: str):
+    def __init__(
+        self, folder: Path, display: progress.Progress, notes: dict[str, Any], held_out: str, on_collapse: str
+    ):
         self.path, self.display, self.on_collapse = folder / "metrics.csv", display, on_collapse
         self.held_out = f"{held_out}_accuracy"
         self.rows: list[dict[str, Any]] = notes["rows"]

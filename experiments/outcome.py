@@ -10,7 +10,7 @@ import jax
 
 from experiments import records
 from experiments.run import Result
-from rare_gems import masks, report, ticket_io
+from rare_gems import masks, plots, ticket_io
 
 __all__ = ["write"]
 
@@ -32,13 +32,14 @@ def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Re
         folder / "ticket.safetensors", result.ticket, metadata=header, initial=initial, model_state=result.model_state
     )
     layers = [
-        {"name": layer, "num_kept": kept, "num_prunable": size} for layer, (kept, size) in masks.layer_counts(mask).items()
+        {"name": layer, "num_kept": kept, "num_prunable": size}
+        for layer, (kept, size) in masks.layer_counts(mask).items()
     ]
     summary = _summary(fields, name, note, result, layers)
     (folder / "plots").mkdir(exist_ok=True)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
-    report.plot_search(result.rows, folder / "plots" / "accuracy_and_sparsity.png", title)
-    report.plot_layers(layers, folder / "plots" / "layer_sparsity.png", title)
+    plots.plot_search(result.rows, folder / "plots" / "accuracy_and_sparsity.png", title)
+    plots.plot_layers(layers, folder / "plots" / "layer_sparsity.png", title)
     records.write_json(folder / "summary.json", summary)
     return summary
 

@@ -4,15 +4,15 @@ import csv
 import fcntl
 import io
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from experiments.config import UsageError, digest
+from rare_gems.files import write_whole
 
-__all__ = ["COLUMNS", "append_row", "claim", "read_summary", "write_json", "write_rows", "write_text"]
+__all__ = ["COLUMNS", "append_row", "claim", "read_summary", "write_json", "write_rows"]
 
 COLUMNS = (
     "phase", "epoch", "step", "loss", "train_accuracy", "validation_accuracy", "test_accuracy", "sparsity_frozen",
@@ -20,25 +20,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file as a whole, or leaves it as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def write_json(path: Path, value: Any) -> None:
-    """The same for JSON, keys in the order given."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Writes JSON as a whole, keys in the order given."""
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes metrics.csv anew; empty cells where a row has None."""
-    write_text(path, _csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
+    write_whole(path, _csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]).encode())
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """One run in its folder: trains a recipe with checkpoints, metrics and progress; the same call resumes it."""
 
+import dataclasses
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,27 @@ class _State(NamedTuple):
     best: tuple[Params, ModelState]
 
 
+@dataclasses.dataclass
+class _Run:
+    """What changes while `train` runs. `notes` goes into each checkpoint; `logged` counts this phase's epochs."""
+
+    job: Job
+    problem: Problem
+    folder: Path
+    config: Config
+    manager: Any
+    table: metrics.Table
+    notes: dict[str, Any]
+    offsets: list[int]
+    held_out: str
+    ticket: Ticket
+    model_state: ModelState
+    found: Found | None
+    previous: Mask
+    best: tuple[Params, ModelState]
+    logged: int = 0
+
+
 def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
     """Runs `job` to its end, or goes on from the newest whole checkpoint in `folder`.
 
@@ -71,64 +93,92 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
     manager = checkpoint.open_folder(folder / "checkpoints")
     state, notes = _restore(manager, job, folder)
     offsets = [sum(p.num_steps for p in job.recipe[:i]) for i in range(len(job.recipe) + 1)]
-    done = offsets[notes["index"]] + int(state.carry.step) if state.carry else 0
+    done = int(state.carry.step) if state.carry else 0
     held_out = "validation" if "validation" in problem.splits else "test"
-    display = progress.start(job.title, offsets[-1], done)
+    display = progress.start(job.title, offsets[-1], offsets[notes["index"]] + done)
     table = metrics.Table(folder, display, notes, held_out, config.on_collapse)
-    found, ticket, model_state = _load_found(job, notes["index"], folder), job.ticket, job.model_state
-    previous, best, logged = state.previous, state.best, 0
-    resume = None
-    if state.carry:
-        resume, logged = (notes["index"], state.carry), int(state.carry.step) // problem.feed.num_batches
+    found = _load_found(job, notes["index"], folder)
+    run = _Run(
+        job, problem, folder, config, manager, table, notes, offsets, held_out, job.ticket, job.model_state, found,
+        state.previous, state.best, done // problem.feed.num_batches,
+    )  # fmt: skip
 
     def poll(index: int, step: int) -> bool:
         progress.steps(display, offsets[index] + step)
         return bool(caught)
 
+    moments = trainer.epochs(
+        job.recipe, job.ticket, job.model_state, loss_fn=problem.loss_fn, feed=problem.feed, key=job.key,
+        resume=(notes["index"], state.carry) if state.carry else None, poll=poll,
+    )  # fmt: skip
     try:
         with _signals() as caught:
-            for moment in trainer.epochs(
-                job.recipe, ticket, model_state, loss_fn=problem.loss_fn, feed=problem.feed, key=job.key,
-                resume=resume, poll=poll,
-            ):  # fmt: skip
-                carry, phase = moment.carry, moment.phase
+            for moment in moments:
                 if moment.ended:
-                    table.finish()
-                    ticket, model_state, logged = moment.ticket, jax.tree.map(jnp.copy, carry.model_state), 0
-                    if phase.name != "finetune":
-                        found = Found(carry.ticket if phase.trains == "scores" else ticket, model_state)
-                        _save_found(folder, found, config)
-                        if held_out == "test":
-                            notes["before"] = _before(job, problem, found, ticket.mask)
-                            progress.note(_spell(notes["before"]))
-                    previous = views.support(views.masked, ticket, 0, job.key)
+                    _end_phase(run, moment)
                     continue
-                if moment.epoch > logged:
-                    logged = moment.epoch
-                    observed, seen = metrics.measure(phase, carry, previous)
-                    accuracy = problem.accuracy(seen, carry.model_state, problem.splits[held_out])
-                    previous = observed.support
-                    table.add(_row(phase, logged, offsets[moment.index] + logged * problem.feed.num_batches, config), observed, accuracy)
-                    if held_out == "validation" and phase.name == "finetune":
-                        best = _better(notes, best, logged, float(accuracy), (seen, carry.model_state))
-                if moment.interrupted or logged % config.checkpoint_every == 0:
-                    table.finish()
-                    notes["index"] = moment.index
-                    position = offsets[moment.index] + int(carry.step)
-                    checkpoint.save(manager, position, _State(carry, previous, best), notes)
+                if moment.epoch > run.logged:
+                    _log_epoch(run, moment)
+                if moment.interrupted or moment.epoch % config.checkpoint_every == 0:
+                    _save(run, moment)
                 if moment.interrupted:
                     checkpoint.close(manager)
                     raise Interrupted(f"stopped and saved in {folder}; the same command goes on from there", caught[0])
         checkpoint.close(manager)
     finally:
         table.close()
-    found = found or Found(job.ticket, job.model_state)
-    before = notes.get("before") or _before(job, problem, found, ticket.mask)
-    test = problem.splits["test"]
-    after = float(problem.accuracy(ticket.params, model_state, test))
-    if notes["best"]:
-        notes["best"]["test"] = float(problem.accuracy(best[0], best[1], test))
-    return Result(ticket, model_state, found, table.rows, before, after, notes["best"])
+    return _result(run)
+
+
+def _log_epoch(run: _Run, moment: trainer.Moment) -> None:
+    run.logged, carry, phase = moment.epoch, moment.carry, moment.phase
+    observed, seen = metrics.measure(phase, carry, run.previous)
+    accuracy = run.problem.accuracy(seen, carry.model_state, run.problem.splits[run.held_out])
+    run.previous = observed.support
+    bound = None
+    if phase.name == "search":
+        bound = schedules.sparsity_bound(moment.epoch, run.config.epochs, run.config.sparsity)
+    step = run.offsets[moment.index] + moment.epoch * run.problem.feed.num_batches
+    row = {"phase": phase.name, "epoch": moment.epoch, "step": step, "bound": bound}
+    run.table.add(row, observed, accuracy)
+    if run.held_out == "validation" and phase.name == "finetune":
+        best = run.notes["best"]
+        if best is None or float(accuracy) > best["validation"]:
+            run.notes["best"] = {"epoch": moment.epoch, "validation": float(accuracy)}
+            run.best = jax.tree.map(jnp.copy, (seen, carry.model_state))
+
+
+def _end_phase(run: _Run, moment: trainer.Moment) -> None:
+    run.table.finish()
+    run.ticket, run.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.carry.model_state)
+    run.logged = 0
+    if moment.phase.name != "finetune":
+        searched = moment.phase.trains == "scores"
+        run.found = Found(moment.carry.ticket if searched else run.ticket, run.model_state)
+        metadata = {"method": run.config.pruner, "seed": run.config.seed}
+        file = run.folder / "search.safetensors"
+        ticket_io.save(file, run.found.ticket, metadata=metadata, model_state=run.model_state)
+        if run.held_out == "test":
+            run.notes["before"] = _before(run.job, run.problem, run.found, run.ticket.mask)
+            progress.note(_spell(run.notes["before"]))
+    run.previous = views.support(views.masked, run.ticket, 0, run.job.key)
+
+
+def _save(run: _Run, moment: trainer.Moment) -> None:
+    run.table.finish()
+    run.notes["index"] = moment.index
+    position = run.offsets[moment.index] + int(moment.carry.step)
+    checkpoint.save(run.manager, position, _State(moment.carry, run.previous, run.best), run.notes)
+
+
+def _result(run: _Run) -> Result:
+    test, best = run.problem.splits["test"], run.notes["best"]
+    found = run.found or Found(run.job.ticket, run.job.model_state)
+    before = run.notes.get("before") or _before(run.job, run.problem, found, run.ticket.mask)
+    after = float(run.problem.accuracy(run.ticket.params, run.model_state, test))
+    if best is not None:
+        best["test"] = float(run.problem.accuracy(run.best[0], run.best[1], test))
+    return Result(run.ticket, run.model_state, found, run.table.rows, before, after, best)
 
 
 def _restore(manager: Any, job: Job, folder: Path) -> tuple[_State, dict[str, Any]]:
@@ -146,20 +196,6 @@ def _restore(manager: Any, job: Job, folder: Path) -> tuple[_State, dict[str, An
     if restored is None:
         return _State(None, start, best), {"title": job.title, "index": 0, "rows": [], "warned": [], "best": None}
     return restored.tree, restored.notes
-
-
-def _row(phase: Phase, epoch: int, step: int, config: Config) -> dict[str, Any]:
-    bound = None
-    if phase.name == "search":
-        bound = schedules.sparsity_bound(epoch, config.epochs, config.sparsity)
-    return {"phase": phase.name, "epoch": epoch, "step": step, "bound": bound}
-
-
-def _better(notes: dict[str, Any], best: Any, epoch: int, accuracy: float, candidate: Any) -> Any:
-    if notes["best"] is not None and accuracy <= notes["best"]["validation"]:
-        return best
-    notes["best"] = {"epoch": epoch, "validation": accuracy}
-    return jax.tree.map(jnp.copy, candidate)
 
 
 def _search_phase(job: Job) -> Phase | None:
@@ -185,13 +221,6 @@ def _spell(before: dict[str, float | None]) -> str:
     q, rounded = before["before_finetune_frozen"], before["before_finetune_rounded"]
     both = f" (q {100 * q:.2f} %, q and r(p) {100 * rounded:.2f} %)" if q is not None and rounded is not None else ""
     return f"the ticket is found: test accuracy before finetuning {100 * (before['before_finetune'] or 0):.2f} %{both}"
-
-
-def _save_found(folder: Path, found: Found, config: Config) -> None:
-    metadata = {"method": config.pruner, "seed": config.seed}
-    ticket_io.save(
-        folder / "search.safetensors", found.ticket, metadata=metadata, model_state=found.model_state
-    )
 
 
 def _load_found(job: Job, index: int, folder: Path) -> Found | None:

@@ -24,7 +24,7 @@ __all__ = ["DamagedCheckpoint", "Restored", "close", "open_folder", "restore_lat
 PyTree = Any
 
 
-class DamagedCheckpoint(UserWarning):  # noqa: N818
+class DamagedCheckpoint(UserWarning):
     """A checkpoint could not be read; the one before it is used."""
 
 

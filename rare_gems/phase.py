@@ -6,8 +6,25 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
-__all__ = ["Batch", "Context", "Info", "Key", "LossFn", "Mask", "ModelState", "Params", "Phase", "PyTree",
-           "Recipe", "Scores", "State", "Step", "Ticket", "Transform", "View"]
+__all__ = [
+    "Batch",
+    "Context",
+    "Info",
+    "Key",
+    "LossFn",
+    "Mask",
+    "ModelState",
+    "Params",
+    "Phase",
+    "PyTree",
+    "Recipe",
+    "Scores",
+    "State",
+    "Step",
+    "Ticket",
+    "Transform",
+    "View",
+]
 
 PyTree = Any  # checked by structure where it is used, not by annotation
 Params = Scores = Mask = State = ModelState = Batch = PyTree

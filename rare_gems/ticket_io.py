@@ -15,7 +15,6 @@ Reading one without this library:
   mask = np.unpackbits(tensors["mask/conv1/kernel"], count=weight.size).reshape(weight.shape).astype(bool)
 """
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from rare_gems.files import write_whole
 from rare_gems.masks import path_name
 from rare_gems.phase import Params, PyTree, Ticket
 
@@ -98,7 +98,7 @@ def save(
         raise ValueError(f"metadata: expected values that JSON can hold: {error}") from None
     groups["mask"] = {name: np.packbits(bits.reshape(-1)) for name, bits in groups["mask"].items()}
     tensors = {_tensor(group, name): leaf for group, named in groups.items() for name, leaf in named.items()}
-    _write(Path(path), safetensors.numpy.save(tensors, {_KEY: text}))
+    write_whole(path, safetensors.numpy.save(tensors, {_KEY: text}))
 
 
 def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: PyTree = None) -> TicketFile:
@@ -172,22 +172,6 @@ def _fit(group: str, found: Named, wanted: Named) -> None:
         expected, got = (named[name].shape if name in named else "nothing" for named in (wanted, found))
         if got != expected:
             raise ValueError(f"{_tensor(group, name)}: expected shape {expected}, got {got}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
 
 
 def _read(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:

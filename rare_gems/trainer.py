@@ -10,7 +10,17 @@ import optax
 
 from rare_gems import masks
 from rare_gems.phase import (
-    Batch, Context, Key, LossFn, Mask, ModelState, Params, Phase, Recipe, State, Ticket,
+    Batch,
+    Context,
+    Key,
+    LossFn,
+    Mask,
+    ModelState,
+    Params,
+    Phase,
+    Recipe,
+    State,
+    Ticket,
 )  # fmt: skip
 
 __all__ = ["Carry", "Feed", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run"]

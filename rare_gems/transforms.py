@@ -121,9 +121,7 @@ def keep_top(
 
 def keep_rounded() -> Transform:
     """mask = q and 1[p >= 0.5]. Source: Rare Gems, Algorithm 1, output."""
-    return _stateless(
-        lambda t, _: t._replace(mask=jax.tree.map(lambda q, p: q & (p >= 0.5), t.mask, t.scores))
-    )
+    return _stateless(lambda t, _: t._replace(mask=jax.tree.map(lambda q, p: q & (p >= 0.5), t.mask, t.scores)))
 
 
 def rewind() -> Transform:
@@ -157,9 +155,7 @@ def drop_and_grow(drop_fraction: Callable[[Step], jax.Array], grow: ScoreFn) -> 
         stay = masks.keep_top(magnitude, jax.tree.map(jnp.subtract, kept, dropped), "layer", ticket.mask)
         free = jax.tree.map(jnp.logical_not, stay)
         grown = masks.keep_top(grow(ticket, context), dropped, "layer", free)
-        return ticket._replace(
-            params=masks.apply(ticket.params, stay), mask=jax.tree.map(jnp.logical_or, stay, grown)
-        )
+        return ticket._replace(params=masks.apply(ticket.params, stay), mask=jax.tree.map(jnp.logical_or, stay, grown))
 
     return _stateless(fn)
 

@@ -77,9 +77,7 @@ def support(view: View, ticket: Ticket, step: Step, key: Key) -> Mask:
 
 def _through(ticket: Ticket, factors: Params) -> Params:
     params = masks.apply(ticket.params, ticket.mask)
-    return jax.tree.map(
-        lambda f, w: w if f is None else w * f.astype(w.dtype), factors, params, is_leaf=_is_none
-    )
+    return jax.tree.map(lambda f, w: w if f is None else w * f.astype(w.dtype), factors, params, is_leaf=_is_none)
 
 
 def _is_none(leaf: object) -> bool:

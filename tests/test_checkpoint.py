@@ -158,9 +158,7 @@ def test_an_empty_folder_has_none(tmp_path):
         assert checkpoint.restore_latest(manager, template) is None
 
 
-@pytest.mark.parametrize(
-    "damage", [flip_byte, truncate, empty_all, delete_largest, delete_arrays, delete_meta]
-)
+@pytest.mark.parametrize("damage", [flip_byte, truncate, empty_all, delete_largest, delete_arrays, delete_meta])
 def test_damage_is_skipped_for_the_one_before(tmp_path, damage):
     save_all(tmp_path, [4, 8])
     damage(tmp_path, 8)

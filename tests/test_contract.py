@@ -43,9 +43,13 @@ def _imp(mask):
     count = transforms.keep_top
     rounds = [
         Phase(
-            views.masked, "params", sgd(0.1), transforms.identity(),
-            transforms.chain(count(kept, score=_magnitude), transforms.rewind()), 4,
-        )  # fmt: skip
+            views.masked,
+            "params",
+            sgd(0.1),
+            transforms.identity(),
+            transforms.chain(count(kept, score=_magnitude), transforms.rewind()),
+            4,
+        )
         for kept in schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 3)
     ]
     return (*rounds, TUNE)
@@ -70,7 +74,10 @@ def _rigl(mask):
 
 def _freezing():
     counts = schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 3)
-    return {(0, (2 * r + 3) * NUM_BATCHES): count for r, count in enumerate(counts)} | {(0, 3): NUM_PRUNABLE, (0, 8): NUM_PRUNABLE}
+    return {(0, (2 * r + 3) * NUM_BATCHES): count for r, count in enumerate(counts)} | {
+        (0, 3): NUM_PRUNABLE,
+        (0, 8): NUM_PRUNABLE,
+    }
 
 
 METHODS = {
@@ -101,7 +108,9 @@ def _steps(toy, recipe, key=None):
     """Every carry of a run, compiled step by step, and the ticket at the end of each phase."""
     ticket, state = toy.ticket, toy.model_state
     for index, phase in enumerate(recipe):
-        carry = trainer.begin(phase, ticket, state, jax.random.fold_in(jax.random.key(7) if key is None else key, index))
+        carry = trainer.begin(
+            phase, ticket, state, jax.random.fold_in(jax.random.key(7) if key is None else key, index)
+        )
         step = jax.jit(trainer.make_step(toy.loss_fn, phase))
         yield index, phase, carry, carry.ticket
         for i in range(phase.num_steps):
@@ -192,7 +201,7 @@ def test_loop_and_scan_agree_and_compile_once(case):
 
 
 def test_vmap_over_seeds_gives_each_its_own_ticket(case):
-    toy, row, recipe = case
+    toy, _, recipe = case
     search = recipe[0]
     keys = jax.random.split(jax.random.key(3), 3)
 

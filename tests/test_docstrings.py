@@ -20,11 +20,7 @@ def public(module):
 
 def is_documented_kind(value):
     """Functions (also inside custom_jvp or jit) and classes, not constants and type aliases."""
-    return (
-        inspect.isclass(value)
-        or inspect.isroutine(inspect.unwrap(value))
-        or isinstance(value, jax.custom_jvp)
-    )
+    return inspect.isclass(value) or inspect.isroutine(inspect.unwrap(value)) or isinstance(value, jax.custom_jvp)
 
 
 def examples_of(module):
@@ -33,15 +29,9 @@ def examples_of(module):
     tests = {test.name: test for test in finder.find(module, module.__name__)}
     for name, value in public(module).items():
         full = f"{module.__name__}.{name}"
-        if (
-            full not in tests
-            and is_documented_kind(value)
-            and getattr(value, "__module__", "") == module.__name__
-        ):
+        if full not in tests and is_documented_kind(value) and getattr(value, "__module__", "") == module.__name__:
             text = inspect.getdoc(value) or ""
-            tests[full] = doctest.DocTestParser().get_doctest(
-                text, dict(vars(module)), full, module.__file__, 0
-            )
+            tests[full] = doctest.DocTestParser().get_doctest(text, dict(vars(module)), full, module.__file__, 0)
     return [test for test in tests.values() if test.examples]
 
 
@@ -60,9 +50,7 @@ def test_public_names_are_documented(name):
     assert module.__doc__
     assert name in ("rare_gems",) or hasattr(module, "__all__") or hasattr(module, "__path__")
     assert list(public(module)) == [n for n in public(module) if not n.startswith("_")]
-    missing = [
-        n for n, value in public(module).items() if is_documented_kind(value) and not inspect.getdoc(value)
-    ]
+    missing = [n for n, value in public(module).items() if is_documented_kind(value) and not inspect.getdoc(value)]
     assert missing == []
 
 
@@ -80,9 +68,7 @@ def test_examples(name):
 
 
 def test_there_are_examples():
-    counts = {
-        name: sum(len(t.examples) for t in examples_of(importlib.import_module(name))) for name in MODULES
-    }
+    counts = {name: sum(len(t.examples) for t in examples_of(importlib.import_module(name))) for name in MODULES}
     assert sum(counts.values()) >= 60, counts
     for name in [
         "masks",

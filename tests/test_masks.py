@@ -164,13 +164,9 @@ def test_keep_top_traced_counts():
         check_same(select(scores, jnp.int32(count)), scores, sorted_reference(leaves, everything, count))
     assert len(traces) == 1
     within = {"a": jnp.array([[True, False], [False, True]]), "b": None, "c": jnp.array([True, False])}
-    few = jax.jit(lambda s, k, m: masks.keep_top(s, k, within=m))(
-        scores, jnp.int32(5), within
-    )  # more than there are
+    few = jax.jit(lambda s, k, m: masks.keep_top(s, k, within=m))(scores, jnp.int32(5), within)  # more than there are
     check_same(few, scores, [np.asarray(x) for x in jax.tree.leaves(within)])
-    each = jax.jit(lambda s, k: masks.keep_top(s, {"a": k, "b": None, "c": k + 1}, "layer"))(
-        scores, jnp.int32(1)
-    )
+    each = jax.jit(lambda s, k: masks.keep_top(s, {"a": k, "b": None, "c": k + 1}, "layer"))(scores, jnp.int32(1))
     check_same(each, scores, [np.array([[False, False], [True, False]]), np.array([True, True])])
 
 
@@ -262,9 +258,7 @@ def test_ones_on_dicts_and_lists():
     mask = masks.ones(params)
     assert mask["conv"]["kernel"].shape == (3, 3, 2, 4)
     assert mask["conv"]["kernel"].dtype == bool
-    assert (mask["conv"]["bias"], mask["norm"]["scale"], mask["table"], mask["name"], mask["rate"]) == (
-        None,
-    ) * 5
+    assert (mask["conv"]["bias"], mask["norm"]["scale"], mask["table"], mask["name"], mask["rate"]) == (None,) * 5
     assert list(masks.layer_counts(mask)) == ["bias_free", "conv/kernel", "head/0"]
     assert masks.num_prunable(mask) == masks.num_kept(mask) == 72 + 8 + 4
     only = masks.ones(params, lambda path, leaf: masks.path_name(path) == "norm/scale")
@@ -279,9 +273,7 @@ def test_ones_counts_the_kernel_of_a_layer_named_bias():
 
 
 def test_ones_on_shapes():
-    mask = masks.ones(
-        {"w": jax.ShapeDtypeStruct((3, 4), jnp.float32), "b": jax.ShapeDtypeStruct((4,), jnp.float32)}
-    )
+    mask = masks.ones({"w": jax.ShapeDtypeStruct((3, 4), jnp.float32), "b": jax.ShapeDtypeStruct((4,), jnp.float32)})
     assert masks.num_prunable(mask) == 12
     assert masks.num_prunable([jax.ShapeDtypeStruct((25, 10**6), bool)]) == 25_000_000
 
@@ -429,9 +421,7 @@ def test_shuffle_global_keeps_the_total():
 def test_shuffle_is_uniform(scope):
     mask = {"a": jnp.arange(40).reshape(4, 10) < 10, "b": jnp.arange(20).reshape(5, 4) < 8}
     num = 2000
-    out = jax.jit(jax.vmap(lambda key: masks.shuffle(key, mask, scope)))(
-        jax.random.split(jax.random.key(5), num)
-    )
+    out = jax.jit(jax.vmap(lambda key: masks.shuffle(key, mask, scope)))(jax.random.split(jax.random.key(5), num))
     hits = [np.asarray(leaf.sum(0)).reshape(-1) for leaf in jax.tree.leaves(out)]
     rates = [10 / 40, 8 / 20] if scope == "layer" else [18 / 60, 18 / 60]
     for hit, rate in zip(hits, rates, strict=True):
@@ -452,9 +442,7 @@ def test_overlap():
     assert masks.overlap(a, a) == 1.0
     assert masks.overlap(nothing, a) == 1.0
     assert masks.overlap(a, nothing) == 0.0
-    xor = int(
-        sum(jnp.logical_xor(x, y).sum() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    )
+    xor = int(sum(jnp.logical_xor(x, y).sum() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))
     assert masks.overlap(a, b) == 1 - xor / (2 * 4)
     traced = jax.jit(masks.overlap)
     assert [float(traced(*pair)) for pair in [(a, b), (a, a), (nothing, a), (a, nothing)]] == [

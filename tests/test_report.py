@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rare_gems import report
+from rare_gems import plots, report
 
 DASH = "\N{EN DASH}"
 
@@ -63,7 +63,7 @@ def assert_picture(path):
 
 def test_search_figure(tmp_path):
     rows = search_rows()
-    figure = report.plot_search(rows, tmp_path / "search.png", "gem_miner, digits")
+    figure = plots.plot_search(rows, tmp_path / "search.png", "gem_miner, digits")
     assert_picture(tmp_path / "search.png")
     assert [entry.name for entry in tmp_path.iterdir()] == ["search.png"]
     top, bottom = figure.axes
@@ -89,7 +89,7 @@ def test_search_figure(tmp_path):
 
 
 def test_sparsity_scale_is_even_in_the_weights_kept():
-    _, bottom = report.plot_search(search_rows(), None, "").axes
+    _, bottom = plots.plot_search(search_rows(), None, "").axes
     heights = bottom.transData.transform([(0, y) for y in (0.0, 50.0, 75.0, 87.5, 98.56)])[:, 1]
     steps = np.diff(heights)
     np.testing.assert_allclose(steps[:3], steps[0], rtol=1e-6)  # each half as many weights kept
@@ -104,7 +104,7 @@ def test_sparsity_scale_is_even_in_the_weights_kept():
 def test_search_figure_of_strings_from_a_csv_file():
     rows = search_rows()
     as_text = [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
-    figures = (report.plot_search(rows, None, "") for rows in (as_text, rows))
+    figures = (plots.plot_search(rows, None, "") for rows in (as_text, rows))
     for got, expected in zip(*(figure.axes for figure in figures), strict=True):
         for a, b in zip(got.lines, expected.lines, strict=True):
             np.testing.assert_array_equal(a.get_xydata(), b.get_xydata())
@@ -114,7 +114,7 @@ def test_search_figure_of_strings_from_a_csv_file():
 def test_search_figure_of_one_phase(phase):
     rows = [row | {"sparsity_frozen": row["sparsity"], "bound": None} for row in search_rows()]
     rows = [row for row in rows if row["phase"] == phase]
-    top, bottom = report.plot_search(rows, None, "").axes
+    top, bottom = plots.plot_search(rows, None, "").axes
     assert [item.get_label() for item in bottom.lines] == ["of the mask"]
     assert len(texts(top)) == 1
     assert line(top, "test").get_xdata()[-1] == 20
@@ -122,16 +122,16 @@ def test_search_figure_of_one_phase(phase):
 
 def test_search_figure_of_a_method_without_q_and_of_a_dense_run():
     rows = [row | {"sparsity_frozen": None, "bound": None} for row in search_rows()]
-    assert "of the mask" in [item.get_label() for item in report.plot_search(rows, None, "").axes[1].lines]
+    assert "of the mask" in [item.get_label() for item in plots.plot_search(rows, None, "").axes[1].lines]
     dense = [row | dict.fromkeys(("sparsity", "sparsity_frozen", "bound"), math.nan) for row in search_rows()]
-    top, bottom = report.plot_search(dense, None, "").axes
+    top, bottom = plots.plot_search(dense, None, "").axes
     assert [item.get_label() for item in bottom.lines] == ["_finetuning begins"]
     assert len(line(top, "train").get_xdata()) == 40
 
 
 def test_search_figure_when_nothing_is_left():
     rows = [row | {"sparsity": 1.0} for row in search_rows()]
-    _, bottom = report.plot_search(rows, None, "").axes
+    _, bottom = plots.plot_search(rows, None, "").axes
     assert bottom.get_ylim() == (0, 100)
     assert bottom.get_yticks()[-1] == 100
     below, top = bottom.transData.transform([(0, 98.56), (0, 100.0)])[:, 1]
@@ -142,11 +142,11 @@ def test_search_figure_when_nothing_is_left():
 @pytest.mark.parametrize("rows", [[], [{"phase": "warmup", "epoch": 1}]])
 def test_search_figure_of_bad_rows(rows):
     with pytest.raises(ValueError, match="rows: expected some, of phase 'search' or 'finetune', got"):
-        report.plot_search(rows, None, "")
+        plots.plot_search(rows, None, "")
 
 
 def test_layers_figure(tmp_path):
-    figure = report.plot_layers(layers(), tmp_path / "layers.png", "a ticket")
+    figure = plots.plot_layers(layers(), tmp_path / "layers.png", "a ticket")
     assert_picture(tmp_path / "layers.png")
     axes, bars = figure.axes
     assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("a ticket", "Layer", "Sparsity (%)")
@@ -167,18 +167,16 @@ def test_layers_figure(tmp_path):
 
 def test_layers_figure_of_several_tickets(tmp_path):
     tickets = {"gem_miner": layers((108, 23, 10, 64)), "random": layers((4, 23, 368, 6)), "dense": layers()}
-    axes = report.plot_layers(tickets, tmp_path / "layers.png", "").axes[0]
+    axes = plots.plot_layers(tickets, tmp_path / "layers.png", "").axes[0]
     assert_picture(tmp_path / "layers.png")
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(tickets)
     np.testing.assert_allclose(line(axes, "random").get_ydata()[0], 100 * (1 - 4 / 432))
-    assert (
-        len({item.get_color() for item in axes.lines}) == len({item.get_marker() for item in axes.lines}) == 3
-    )
+    assert len({item.get_color() for item in axes.lines}) == len({item.get_marker() for item in axes.lines}) == 3
 
 
 def test_layers_figure_of_many_layers():
     many = [{"name": f"net/{i}/conv", "num_prunable": 100 + i, "num_kept": 7} for i in range(161)]
-    axes, bars = report.plot_layers(many, None, "").axes
+    axes, bars = plots.plot_layers(many, None, "").axes
     assert len(axes.get_xticks()) == 54
     assert len(bars.patches) == 161
 
@@ -186,7 +184,7 @@ def test_layers_figure_of_many_layers():
 @pytest.mark.parametrize("bad", [[], {}, {"a": layers(), "b": layers()[:2]}])
 def test_layers_figure_of_bad_layers(bad):
     with pytest.raises(ValueError, match="layers: expected at least one, the same for every ticket"):
-        report.plot_layers(bad, None, "")
+        plots.plot_layers(bad, None, "")
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.pdf", b"%PDF"), ("a.svg", b"<?xml")])
@@ -194,7 +192,7 @@ def test_figure_formats_and_equal_files(tmp_path, monkeypatch, name, start):
     contents = []
     for now in ("0", "86400"):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", now)  # what would show if a date were written
-        report.plot_layers(layers(), tmp_path / name, "")
+        plots.plot_layers(layers(), tmp_path / name, "")
         contents.append((tmp_path / name).read_bytes())
     assert contents[0].startswith(start)
     if name != "a.svg":  # its element ids are random
@@ -203,10 +201,10 @@ def test_figure_formats_and_equal_files(tmp_path, monkeypatch, name, start):
 
 def test_failed_figure_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="docx"):
-        report.plot_layers(layers(), tmp_path / "a.docx", "")
+        plots.plot_layers(layers(), tmp_path / "a.docx", "")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(OSError, match=r"folder\.png"):
-        report.plot_layers(layers(), tmp_path / "folder.png", "")
+        plots.plot_layers(layers(), tmp_path / "folder.png", "")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.png"]
 
 
@@ -279,9 +277,7 @@ HEADINGS = "ticket asked % got % kept before, q q and r(p) after at best search 
 def test_table():
     best = {"epoch": 143, "validation": 0.8, "test": 0.769}
     shuffled = summary(name="layerwise_shuffle", before=0.1, rounded=None)
-    lines = printed(
-        [summary(best=best), shuffled, summary("random", after=None, rounded=None)], title="digits"
-    )
+    lines = printed([summary(best=best), shuffled, summary("random", after=None, rounded=None)], title="digits")
     assert lines[0] == "digits"
     assert lines[-2:] == [
         "268,336 prunable weights",

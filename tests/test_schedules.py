@@ -20,14 +20,10 @@ RESNET20 = 268_336  # prunable weights
 )  # fmt: skip
 def test_num_rounds(num_epochs, period, rounds):
     assert schedules.num_rounds(num_epochs, period) == rounds
-    assert rounds == sum(
-        e % period == 0 and e > 0 for e in range(num_epochs)
-    )  # the epochs after which it happens
+    assert rounds == sum(e % period == 0 and e > 0 for e in range(num_epochs))  # the epochs after which it happens
 
 
-@pytest.mark.parametrize(
-    ("num_epochs", "period"), [(0, 1), (-3, 1), (5, 0), (5, -1), (5, 5), (1, 1), (10, 20)]
-)
+@pytest.mark.parametrize(("num_epochs", "period"), [(0, 1), (-3, 1), (5, 0), (5, -1), (5, 5), (1, 1), (10, 20)])
 def test_num_rounds_errors(num_epochs, period):
     with pytest.raises(ValueError, match=r"expected"):
         schedules.num_rounds(num_epochs, period)
@@ -97,9 +93,7 @@ def test_sparsity_bound():
     np.testing.assert_allclose(schedules.sparsity_bound(75, 150, 0.99), 0.9, rtol=1e-12)
     for epoch in (1, 33.5, 149):
         c = np.log(1 / (1 - 0.9856)) / 150
-        np.testing.assert_allclose(
-            schedules.sparsity_bound(epoch, 150, 0.9856), 1 - np.exp(-c * epoch), rtol=1e-12
-        )
+        np.testing.assert_allclose(schedules.sparsity_bound(epoch, 150, 0.9856), 1 - np.exp(-c * epoch), rtol=1e-12)
 
 
 def test_every():
@@ -110,9 +104,7 @@ def test_every():
         schedules.every(0)
 
 
-@pytest.mark.parametrize(
-    ("rate", "num_epochs", "steps_per_epoch"), [(0.1, 150, 3), (0.05, 7, 1), (2.0, 1, 4)]
-)
+@pytest.mark.parametrize(("rate", "num_epochs", "steps_per_epoch"), [(0.1, 150, 3), (0.05, 7, 1), (2.0, 1, 4)])
 def test_cosine(rate, num_epochs, steps_per_epoch):
     schedule = jax.jit(schedules.cosine(rate, num_epochs, steps_per_epoch))
     steps = np.arange(num_epochs * steps_per_epoch)
@@ -122,9 +114,7 @@ def test_cosine(rate, num_epochs, steps_per_epoch):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-7 * rate)
     assert got.min() > 0
     assert got[0] == np.float32(rate)
-    assert float(schedules.cosine(rate, num_epochs, steps_per_epoch)(0)) == np.float32(
-        rate
-    )  # plain integers too
+    assert float(schedules.cosine(rate, num_epochs, steps_per_epoch)(0)) == np.float32(rate)  # plain integers too
 
 
 def test_cosine_at_the_steps_of_cifar():

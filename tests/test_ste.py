@@ -115,8 +115,8 @@ def test_drawn_gradient_is_the_derivative_in_the_mask():
 def test_mask_of_gradient_is_the_derivative_times_the_sign():
     scores = draw_scores(-1, 1)
     tops = [np.abs(s) > 0.4 for s in scores]
-    grads = jax.grad(
-        lambda s: loss_jax([ste.mask_of(x, jnp.array(t)) for x, t in zip(s, tops, strict=True)])
-    )([jnp.array(s) for s in scores])
+    grads = jax.grad(lambda s: loss_jax([ste.mask_of(x, jnp.array(t)) for x, t in zip(s, tops, strict=True)]))(
+        [jnp.array(s) for s in scores]
+    )
     slopes = differences([t.astype(float) for t in tops])
     check_close(grads, [d * np.sign(s) for d, s in zip(slopes, scores, strict=True)])

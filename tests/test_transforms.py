@@ -103,9 +103,7 @@ def test_scores_from_keeps_the_dtype():
     ticket = ticket._replace(scores=jax.tree.map(lambda s: s.astype(jnp.bfloat16), ticket.scores))
 
     def saliency(t, context):
-        return masks.map_kept(
-            lambda pair: jnp.abs(pair), jax.tree.map(jnp.multiply, t.params, context.grads), t.mask
-        )
+        return masks.map_kept(lambda pair: jnp.abs(pair), jax.tree.map(jnp.multiply, t.params, context.grads), t.mask)
 
     grads = {"w": jnp.array([[2.0, 3.0], [0.0, -1.0]]), "bias": jnp.ones(1), "v": jnp.array([4.0, 4.0])}
     out, _ = run(transforms.scores_from(saliency), ticket, at(0, grads))
@@ -173,9 +171,7 @@ def test_keep_rounded():
 
 def test_rewind_restores_bit_for_bit():
     start = jnp.array([0.1, -0.0, 1e-42, 3.0, jnp.inf], jnp.float32)
-    ticket = Ticket(
-        {"w": start, "b": jnp.ones(2, jnp.bfloat16)}, {"w": start, "b": None}, {"w": start > 0, "b": None}
-    )
+    ticket = Ticket({"w": start, "b": jnp.ones(2, jnp.bfloat16)}, {"w": start, "b": None}, {"w": start > 0, "b": None})
     transform = transforms.rewind()
     state = transform.init(ticket)
     trained = ticket._replace(
@@ -219,9 +215,7 @@ def test_drop_and_grow_keeps_every_layers_count(fraction):
     def noise(t, context):
         return {name: jax.random.uniform(context.key, leaf.shape) for name, leaf in t.mask.items()}
 
-    out, _ = jax.jit(transforms.drop_and_grow(lambda step: jnp.float32(fraction), noise).update)(
-        ticket, (), at(0)
-    )
+    out, _ = jax.jit(transforms.drop_and_grow(lambda step: jnp.float32(fraction), noise).update)(ticket, (), at(0))
     assert masks.layer_counts(out.mask) == masks.layer_counts(mask)
     for name in shapes:
         before, after = np.asarray(mask[name]), np.asarray(out.mask[name])

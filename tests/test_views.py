@@ -46,9 +46,9 @@ def differences(loss, point, eps=1e-6):
         for index in np.ndindex(grad.shape):
             step = np.zeros_like(grad)
             step[index] = eps
-            grad[index] = (
-                loss(point | {name: point[name] + step}) - loss(point | {name: point[name] - step})
-            ) / (2 * eps)
+            grad[index] = (loss(point | {name: point[name] + step}) - loss(point | {name: point[name] - step})) / (
+                2 * eps
+            )
     return grads
 
 
@@ -98,20 +98,14 @@ def test_rounded():
 
 
 def test_rounded_by_hand():
-    ticket = Ticket(
-        [jnp.array([2.0, 3.0, 4.0])], [jnp.array([0.5, 0.49, 1.0])], [jnp.array([True, True, False])]
-    )
+    ticket = Ticket([jnp.array([2.0, 3.0, 4.0])], [jnp.array([0.5, 0.49, 1.0])], [jnp.array([True, True, False])])
     assert views.rounded(ticket, 0, KEY)[0].tolist() == [2, 0, 0]
-    grads = jax.grad(
-        lambda p: (views.rounded(ticket._replace(scores=p), 0, KEY)[0] * jnp.array([5.0, 7.0, 9.0])).sum()
-    )
+    grads = jax.grad(lambda p: (views.rounded(ticket._replace(scores=p), 0, KEY)[0] * jnp.array([5.0, 7.0, 9.0])).sum())
     assert grads(ticket.scores)[0].tolist() == [10, 21, 0]
 
 
 def test_support_sees_weights_that_are_zero():
-    ticket = Ticket(
-        [jnp.array([0.0, 0.0, 4.0])], [jnp.array([0.9, 0.1, 0.9])], [jnp.array([True, True, False])]
-    )
+    ticket = Ticket([jnp.array([0.0, 0.0, 4.0])], [jnp.array([0.9, 0.1, 0.9])], [jnp.array([True, True, False])])
     assert views.support(views.rounded, ticket, 0, KEY)[0].tolist() == [True, False, False]
     assert views.support(views.masked, ticket, 0, KEY)[0].tolist() == [True, True, False]
 
@@ -151,18 +145,14 @@ def test_top_scored(scope):
         factor = {name: np.float64(m >= threshold) for name, m in magnitude.items()}
     else:
         count = counts
-        factor = {
-            name: np.float64(m >= np.sort(m.reshape(-1))[-counts[name]]) for name, m in magnitude.items()
-        }
+        factor = {name: np.float64(m >= np.sort(m.reshape(-1))[-counts[name]]) for name, m in magnitude.items()}
     assert sum(f.sum() for f in factor.values()) == 9
     sign = {name: np.sign(np.float64(ticket.scores[name])) for name in NAMES}
     check_view(views.top_scored(count, scope), ticket, factor, sign)
 
 
 def test_top_scored_with_a_falling_count():
-    ticket = Ticket(
-        [jnp.ones(5)], [jnp.array([0.1, -0.5, 0.3, -0.2, 0.4])], [jnp.array([True] * 4 + [False])]
-    )
+    ticket = Ticket([jnp.ones(5)], [jnp.array([0.1, -0.5, 0.3, -0.2, 0.4])], [jnp.array([True] * 4 + [False])])
     view = jax.jit(lambda step: views.top_scored(lambda step: 3 - step)(ticket, step, KEY))
     assert [view(jnp.int32(step))[0].tolist() for step in range(4)] == [
         [0, 1, 1, 1, 0], [0, 1, 1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0],
@@ -170,8 +160,6 @@ def test_top_scored_with_a_falling_count():
 
 
 def test_views_keep_the_dtype_of_the_weights():
-    ticket = Ticket(
-        [jnp.ones(3, jnp.bfloat16)], [jnp.array([0.9, 0.1, 0.8])], [jnp.array([True, True, False])]
-    )
+    ticket = Ticket([jnp.ones(3, jnp.bfloat16)], [jnp.array([0.9, 0.1, 0.8])], [jnp.array([True, True, False])])
     for view in (views.masked, views.rounded, views.sampled, views.top_scored(1)):
         assert view(ticket, 0, KEY)[0].dtype == jnp.bfloat16

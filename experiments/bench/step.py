@@ -68,12 +68,8 @@ def main(args: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--image-size", type=int, default=32, help="height and width; 3 channels")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the activations"
-    )
-    parser.add_argument(
-        "--give-back-memory", action="store_true", help="do not set glibc to keep freed memory"
-    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the activations")
+    parser.add_argument("--give-back-memory", action="store_true", help="do not set glibc to keep freed memory")
     flags = parser.parse_args(args)
     if min(flags.batch_size, flags.image_size, flags.repeats) < 1:
         parser.error("expected positive numbers")
@@ -100,9 +96,7 @@ def main(args: list[str]) -> int:
     verdict = "met" if ratio <= TARGET else "missed"
     print(f"     ratio: median {ratio:.3f}, min {best:.3f} (target at most {TARGET:.2f}: {verdict})")
     device = jax.devices()[0]
-    print(
-        f"device: {device.platform} {device.device_kind}, {jax.device_count()} of them; {platform.machine()}"
-    )
+    print(f"device: {device.platform} {device.device_kind}, {jax.device_count()} of them; {platform.machine()}")
     print(f"versions: jax {jax.__version__}, python {platform.python_version()}")
     return 0
 

@@ -1,6 +1,6 @@
 """Two-minute runs on scikit-learn's digits; chosen by us, by trial on two CPU cores.
 
-  python -m experiments.digits --pruner=gem_miner
+python -m experiments.digits --pruner=gem_miner
 """
 
 from experiments.presets.rare_gems import Row, _row
@@ -13,9 +13,7 @@ _GEM_MINER = _row(
     _OURS, init="signed_constant", epochs=60, finetune_epochs=60, learning_rate=0.1, finetune_learning_rate=0.01,
     gem_miner__period=2, gem_miner__l2=1e-4, **_COMMON,
 )  # fmt: skip
-_TRAIN = _row(
-    _OURS, init="kaiming_normal", epochs=0, finetune_epochs=60, finetune_learning_rate=0.1, **_COMMON
-)
+_TRAIN = _row(_OURS, init="kaiming_normal", epochs=0, finetune_epochs=60, finetune_learning_rate=0.1, **_COMMON)
 
 TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
     ("gem_miner", "*", "digits"): {0.9856: _GEM_MINER},

@@ -151,9 +151,7 @@ def _transfer(url: str, file: Path, timeout: float, progress: bool) -> str:
     return digest.hexdigest()
 
 
-def _write(
-    folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], names: list[str], progress: bool
-) -> None:
+def _write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], names: list[str], progress: bool) -> None:
     """Writes one array_record file per split, features.json, the label names and dataset_info.json."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter

@@ -72,9 +72,7 @@ def digits() -> Dataset:
     return Dataset("digits", train, test, None, 10, mean, std, crop_padding=1, flip=False, note="")
 
 
-def cifar10(
-    data_dir: str | Path | None = None, cache_dir: str | Path | None = None, progress: bool = False
-) -> Dataset:
+def cifar10(data_dir: str | Path | None = None, cache_dir: str | Path | None = None, progress: bool = False) -> Dataset:
     """CIFAR-10, 50,000 train and 10,000 test images, prepared for TFDS; downloaded if there is no copy.
 
     The decoded images are cached (see `records.read`): the first call takes seconds, later ones below one.

@@ -10,10 +10,12 @@ from rare_gems.phase import Phase, Recipe
 __all__ = ["dense", "finetune", "sgd"]
 
 
-def sgd(learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float = 0.0) -> optax.GradientTransformation:
+def sgd(
+    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
     """Stochastic gradient descent in torch's order: decay joins the gradient, then momentum, then the rate.
 
-      u = g + weight_decay * w;  v = momentum * v + u;  w = w - lr * v
+    u = g + weight_decay * w;  v = momentum * v + u;  w = w - lr * v
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
@@ -47,7 +49,9 @@ def finetune(
     Source: Rare Gems (v1), Table 15.
     """
     if num_epochs < 1 or steps_per_epoch < 1:
-        raise ValueError(f"{name} epochs and steps an epoch: expected 1 or more, got {num_epochs} and {steps_per_epoch}")
+        raise ValueError(
+            f"{name} epochs and steps an epoch: expected 1 or more, got {num_epochs} and {steps_per_epoch}"
+        )
     if not learning_rate > 0:
         raise ValueError(f"{name} learning rate: expected a positive number, got {learning_rate}")
     stops = schedules.milestones_for(num_epochs) if milestones is None else tuple(milestones)

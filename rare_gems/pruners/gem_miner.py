@@ -81,12 +81,16 @@ def search(
       ValueError: for any value outside its range, and where nothing would be kept.
     Source: Rare Gems, section 3; hyper-parameters in its v1, Appendix A.
     """
-    for name, value, choices in [
-        ("norm", norm, ("l2", "l1")), ("scope", scope, ("global", "layer")), ("optimizer", optimizer, ("sgd", "adam")),
-        ("rounding", rounding, ("deterministic", "stochastic")), ("finetune_mask", finetune_mask, ("frozen", "rounded")),
-    ]:  # fmt: skip
-        if value not in choices:
-            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    choices = {
+        "norm": (norm, ("l2", "l1")),
+        "scope": (scope, ("global", "layer")),
+        "rounding": (rounding, ("deterministic", "stochastic")),
+        "finetune_mask": (finetune_mask, ("frozen", "rounded")),
+        "optimizer": (optimizer, ("sgd", "adam")),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     masks.count_for(masks.num_prunable(mask), sparsity)  # raises for a sparsity outside [0, 1)
     for name, value in [("num_epochs", num_epochs), ("steps_per_epoch", steps_per_epoch), ("period", period)]:
         if value < 1:
@@ -98,7 +102,9 @@ def search(
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
     if not freeze and finetune_mask == "frozen":
-        raise ValueError("finetune_mask: without freezing expected 'rounded', got 'frozen', which would keep everything")
+        raise ValueError(
+            "finetune_mask: without freezing expected 'rounded', got 'frozen', which would keep everything"
+        )
     freezing = transforms.identity()
     if freeze:
         freezing = _freezing(mask, sparsity, num_epochs, steps_per_epoch, period, scope)
@@ -148,9 +154,7 @@ def _freezing(
 
     def count_at(step: Step) -> Any:
         index = step // steps_per_epoch // period - 1
-        return jax.tree.map(
-            lambda column: jnp.array(column, jnp.int32)[index], counts, is_leaf=lambda x: _is_row(x)
-        )
+        return jax.tree.map(lambda column: jnp.array(column, jnp.int32)[index], counts, is_leaf=lambda x: _is_row(x))
 
     return transforms.when(is_round, transforms.keep_top(count_at, scope))
 

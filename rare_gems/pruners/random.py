@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-import jax
-
 from rare_gems import init, keep_ratios, masks, transforms
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Ticket
 

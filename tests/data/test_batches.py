@@ -31,9 +31,7 @@ def loop_normalise(images):
     return (images.astype(np.float64) / 255 - np.array(MEAN)) / np.array(STD)
 
 
-@pytest.mark.parametrize(
-    ("examples", "size", "expected"), [(10, 4, 3), (12, 4, 3), (1, 1, 1), (50000, 128, 391)]
-)
+@pytest.mark.parametrize(("examples", "size", "expected"), [(10, 4, 3), (12, 4, 3), (1, 1, 1), (50000, 128, 391)])
 def test_num_batches(examples, size, expected):
     assert batches.num_batches(examples, size) == expected
 

@@ -28,9 +28,7 @@ def make_files():
             data.append(number)  # the label
             for channel in range(3):
                 for row in range(32):
-                    data += bytes(
-                        (number + 3 * record + 40 * channel + row * 2 + column) % 256 for column in range(32)
-                    )
+                    data += bytes((number + 3 * record + 40 * channel + row * 2 + column) % 256 for column in range(32))
         files[name] = bytes(data)
     files["batches.meta.txt"] = b"plane\ncar\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n"
     return files
@@ -192,9 +190,7 @@ def test_real_checksum_is_the_one_tfds_knows():
     import tensorflow_datasets as tfds
 
     listed = Path(tfds.__file__).parent / "url_checksums" / "cifar10.txt"
-    [line] = [
-        line.split("\t") for line in listed.read_text().splitlines() if line.startswith(prepare.CIFAR10_URL)
-    ]
+    [line] = [line.split("\t") for line in listed.read_text().splitlines() if line.startswith(prepare.CIFAR10_URL)]
     assert line[2] == prepare.CIFAR10_SHA256
 
 

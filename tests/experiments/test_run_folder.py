@@ -24,7 +24,13 @@ def _rows(folder):
 
 def test_summary(small_run):
     summary = json.loads((small_run / "summary.json").read_text())
-    wanted = {"pruner": "gem_miner", "model": "lenet_300_100", "dataset": "digits", "seed": 42, "sparsity_target": SPARSITY}
+    wanted = {
+        "pruner": "gem_miner",
+        "model": "lenet_300_100",
+        "dataset": "digits",
+        "seed": 42,
+        "sparsity_target": SPARSITY,
+    }
     assert wanted.items() <= summary.items()
     assert (summary["num_kept"], summary["num_prunable"]) == (NUM_KEPT, NUM_PRUNABLE)
     assert math.isclose(summary["sparsity"], 1 - NUM_KEPT / NUM_PRUNABLE)
@@ -58,7 +64,9 @@ def test_metrics(small_run):
     assert [int(row["step"]) for row in rows] == [16 * i for i in range(1, 9)]
     frozen = [float(row["sparsity_frozen"]) for row in rows]
     counts = schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 2)  # after epochs 2 and 4, counted from 0
-    expected = [0, 0, 1 - counts[0] / NUM_PRUNABLE] + [1 - counts[0] / NUM_PRUNABLE] + [1 - counts[1] / NUM_PRUNABLE] * 4
+    expected = (
+        [0, 0, 1 - counts[0] / NUM_PRUNABLE] + [1 - counts[0] / NUM_PRUNABLE] + [1 - counts[1] / NUM_PRUNABLE] * 4
+    )
     np.testing.assert_allclose(frozen, expected, atol=1e-6)
     for row, q in zip(rows, frozen, strict=True):
         assert float(row["sparsity"]) >= q - 1e-6  # q and r(p) removes at least what q does
@@ -125,7 +133,9 @@ def test_validation_reads_the_test_set_once(tmp_path):
     assert 0 < best["test"] <= 1
 
 
-@pytest.mark.parametrize("flags", [["--pruner=dense"], ["--pruner=random"], ["--pruner=random", "--random.scope=layer"]])
+@pytest.mark.parametrize(
+    "flags", [["--pruner=dense"], ["--pruner=random"], ["--pruner=random", "--random.scope=layer"]]
+)
 def test_baselines(tmp_path, flags):
     small = ["--model=lenet_300_100", "--finetune-epochs=2", "--batch-size=100", "--train-examples=300"]
     sparsity = [] if flags == ["--pruner=dense"] else [f"--sparsity={SPARSITY}"]
@@ -137,7 +147,13 @@ def test_baselines(tmp_path, flags):
 
 
 def test_several_seeds(tmp_path, capsys):
-    flags = ["--model=lenet_300_100", "--pruner=random", f"--sparsity={SPARSITY}", "--finetune-epochs=1", "--batch-size=100"]
+    flags = [
+        "--model=lenet_300_100",
+        "--pruner=random",
+        f"--sparsity={SPARSITY}",
+        "--finetune-epochs=1",
+        "--batch-size=100",
+    ]
     assert main("digits", [*flags, "--num-seeds=2", f"--run-dir={tmp_path}/runs"]) == 0
     tickets = [ticket_io.load(tmp_path / "runs" / f"seed-{seed}" / "ticket.safetensors") for seed in (42, 43)]
     assert masks.overlap(*(file.ticket.mask for file in tickets)) < 0.6

@@ -24,9 +24,7 @@ def dense_mask(shapes=SHAPES):
 
 def make_ticket(seed=0, score=None, shapes=SHAPES):
     rng = np.random.default_rng(seed)
-    params = {name: jnp.float32(rng.normal(size=shape)) for name, shape in shapes.items()} | {
-        "bias": jnp.ones(3)
-    }
+    params = {name: jnp.float32(rng.normal(size=shape)) for name, shape in shapes.items()} | {"bias": jnp.ones(3)}
     draw = rng.random if score is None else lambda shape: np.full(shape, score)
     scores = {name: jnp.float32(draw(shape)) for name, shape in shapes.items()} | {"bias": None}
     return Ticket(params, scores, dense_mask(shapes))
@@ -86,9 +84,7 @@ def test_layer_counts_never_rise(num_rounds, sparsity):
     shapes = {"a": (6,), "b": (6,), "c": (2,)}
     columns = gem_miner.freezing_counts(dense_mask(shapes), sparsity, num_rounds, "layer")
     for name, shape in shapes.items():
-        assert all(new <= old for old, new in zip((*shape, *columns[name]), columns[name], strict=False)), (
-            columns
-        )
+        assert all(new <= old for old, new in zip((*shape, *columns[name]), columns[name], strict=False)), columns
     totals = [sum(row) for row in zip(*(columns[name] for name in shapes), strict=True)]
     assert tuple(totals) == gem_miner.freezing_counts(dense_mask(shapes), sparsity, num_rounds)
 

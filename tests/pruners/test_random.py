@@ -52,10 +52,7 @@ def test_every_weight_is_equally_likely(scope):
     num = 1000
     draw = jax.jit(jax.vmap(lambda key: edited(phase, key).mask))
     hits = np.concatenate(
-        [
-            np.asarray(m.sum(0)).reshape(-1)
-            for m in jax.tree.leaves(draw(jax.random.split(jax.random.key(7), num)))
-        ]
+        [np.asarray(m.sum(0)).reshape(-1) for m in jax.tree.leaves(draw(jax.random.split(jax.random.key(7), num)))]
     )
     deviations = (hits - num * 0.3) ** 2 / (num * 0.3 * 0.7)
     assert 0.4 < deviations.mean() < 1.7  # 1 expected
