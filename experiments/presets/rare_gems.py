@@ -8,20 +8,21 @@ Expected on the original images, ResNet-20: 61.23 % before and 77.12 % after fin
 
 from typing import Any
 
-__all__ = ["DEFAULT", "TABLES"]
+__all__ = ["DEFAULT", "TABLES", "Row", "join", "row"]
 
 Row = tuple[dict[str, Any], dict[str, str]]
 TABLE_8, TABLE_15 = "Rare Gems v1, Table 8", "Rare Gems v1, Table 15"
 CODE, OURS = "code of Rare Gems", "our choice: the papers are silent"
 
 
-def _row(source: str, **values: Any) -> Row:
+def row(source: str, **values: Any) -> Row:
     """One source for all values; `gem_miner__period` stands for the nested field gem_miner.period."""
     named = {name.replace("__", "."): value for name, value in values.items()}
     return named, dict.fromkeys(named, source)
 
 
-def _join(*rows: Row) -> Row:
+def join(*rows: Row) -> Row:
+    """The fields of all rows; a later one replaces an earlier."""
     values, sources = {}, {}
     for row_values, row_sources in rows:
         values |= row_values
@@ -29,25 +30,25 @@ def _join(*rows: Row) -> Row:
     return values, sources
 
 
-_SEARCH = _join(
-    _row(CODE, init="signed_constant", batch_size=128, momentum=0.9, weight_decay=1e-4),
-    _row(CODE, gem_miner__finetune_mask="frozen", gem_miner__optimizer="sgd"),
-    _row(OURS, seed=42),
+_SEARCH = join(
+    row(CODE, init="signed_constant", batch_size=128, momentum=0.9, weight_decay=1e-4),
+    row(CODE, gem_miner__finetune_mask="frozen", gem_miner__optimizer="sgd"),
+    row(OURS, seed=42),
 )
 
 
 def _gem_miner(period: int, learning_rate: float, l2: float, epochs: int, finetune_learning_rate: float) -> Row:
-    return _join(
+    return join(
         _SEARCH,
-        _row(TABLE_8, gem_miner__period=period, learning_rate=learning_rate, gem_miner__l2=l2, epochs=epochs),
-        _row(TABLE_15, finetune_epochs=epochs, finetune_learning_rate=finetune_learning_rate),
+        row(TABLE_8, gem_miner__period=period, learning_rate=learning_rate, gem_miner__l2=l2, epochs=epochs),
+        row(TABLE_15, finetune_epochs=epochs, finetune_learning_rate=finetune_learning_rate),
     )
 
 
-_TRAIN = _join(
-    _row("Rare Gems v1, section 4 and its code", epochs=0, finetune_epochs=150, finetune_learning_rate=0.1),
-    _row(CODE, init="kaiming_normal", batch_size=128, momentum=0.9, weight_decay=1e-4),
-    _row(OURS, seed=42),
+_TRAIN = join(
+    row("Rare Gems v1, section 4 and its code", epochs=0, finetune_epochs=150, finetune_learning_rate=0.1),
+    row(CODE, init="kaiming_normal", batch_size=128, momentum=0.9, weight_decay=1e-4),
+    row(OURS, seed=42),
 )
 
 TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
@@ -64,7 +65,7 @@ TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
 
 # Where no table speaks of a network and data set: the nearest that the paper has.
 DEFAULT: dict[str, Row] = {
-    "gem_miner": _join(_gem_miner(5, 0.1, 1e-4, 150, 0.01), _row(f"{OURS}; as ResNet-20 on CIFAR-10", epochs=150)),
+    "gem_miner": join(_gem_miner(5, 0.1, 1e-4, 150, 0.01), row(f"{OURS}; as ResNet-20 on CIFAR-10", epochs=150)),
     "dense": _TRAIN,
     "random": _TRAIN,
 }
