@@ -23,6 +23,7 @@ from experiments.metrics import RunFailed
 from experiments.problem import Problem, load_data, make_problem, recipe_for, start_ticket, training_phase
 from experiments.run import Interrupted, Job, train
 from rare_gems import checkpoint, report, sanity, ticket_io, transforms
+from rare_gems.models.fast_conv import keep_freed_memory
 from rare_gems.phase import Ticket
 
 __all__ = ["main", "program"]
@@ -56,6 +57,7 @@ def main(dataset: str, args: list[str] | None = None) -> int:
 
 def program(dataset: str) -> None:
     """`main` as a process, which ends here: after a failed write, threads of Orbax would keep it alive."""
+    keep_freed_memory()  # a step on CPU takes a fifth less without its page faults
     status = main(dataset)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -20,7 +20,7 @@ from rare_gems.models.model import Model
 from rare_gems.models.resnet import resnet20
 from rare_gems.phase import Key, Params, Phase, Step, Ticket
 from rare_gems.pruners.gem_miner import search
-from rare_gems.trainer import Carry, begin, make_step
+from rare_gems.trainer import Carry, begin, step_parts
 
 __all__ = ["main", "phases", "time_in_turn"]
 
@@ -114,12 +114,14 @@ def _stepper(model: Model, phase: Phase, ticket: Ticket, state: Any, batch: Batc
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss, (state, (logits.argmax(-1) == labels).astype(jnp.float32).mean())
 
-    step = jax.jit(make_step(loss_fn, phase), donate_argnums=0)
+    descend, edit = step_parts(loss_fn, phase)
+    descend = jax.jit(descend, donate_argnums=0)
+    edit = jax.jit(edit, donate_argnums=0) if edit else lambda carry, context: carry
     carry: Carry = begin(phase, ticket, state, jax.random.key(0))
 
     def call() -> Any:
         nonlocal carry
-        carry = step(carry, batch)
+        carry = edit(*descend(carry, batch))
         return carry
 
     return call

@@ -99,17 +99,13 @@ def _wide(vector: jax.Array, x: jax.Array) -> jax.Array:
     return lax.broadcast_in_dim(vector, x.shape, (x.ndim - 1,))
 
 
-def _linear(
-    x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector
-) -> jax.Array:
+def _linear(x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector) -> jax.Array:
     y = (x.astype(jnp.float32) - _wide(mean, x)) * _wide(factor, x)
     y = y if bias is None else y + _wide(bias, x)
     return (y if shortcut is None else y + shortcut.astype(jnp.float32)).astype(x.dtype)
 
 
-def _relu(
-    x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector
-) -> jax.Array:
+def _relu(x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector) -> jax.Array:
     y = _linear(x, shortcut, mean, factor, bias)
     return lax.max(y, lax.full_like(y, 0))
 

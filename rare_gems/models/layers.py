@@ -1,4 +1,7 @@
-"""The layers the networks share: convolution, dense layer, batch normalization, in torch's conventions."""
+"""The layers the networks share: convolution, dense layer, batch normalization, in torch's conventions.
+
+Kernels are made as zeros; `model.from_module` draws them.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +10,7 @@ from flax import nnx
 from rare_gems.models.fast_conv import conv2d
 from rare_gems.models.fast_norm import batch_normalize, normalize
 
-__all__ = ["BatchNorm", "Conv", "Linear", "kaiming_normal", "option_a_shortcut"]
-
-
-def kaiming_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw a float32 kernel from N(0, 2 / fan_in), fan_in = product of all dimensions but the last."""
-    fan_in = 1
-    for size in shape[:-1]:
-        fan_in *= size
-    return jax.random.normal(key, shape, jnp.float32) * jnp.float32((2 / fan_in) ** 0.5)
+__all__ = ["BatchNorm", "Conv", "Linear", "option_a_shortcut"]
 
 
 class Conv(nnx.Module):
@@ -24,9 +19,9 @@ class Conv(nnx.Module):
     The padding is explicit because torch's stride-2 3x3 padding of 1 is not "SAME" (which pads 0 and 1).
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1, *, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1):
         self.stride, self.padding = stride, size // 2
-        self.kernel = nnx.Param(kaiming_normal(rngs(), (size, size, inputs, outputs)))
+        self.kernel = nnx.Param(jnp.zeros((size, size, inputs, outputs), jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding)
@@ -35,8 +30,8 @@ class Conv(nnx.Module):
 class Linear(nnx.Module):
     """A dense layer x W + b; the bias starts at zero and is left out on request."""
 
-    def __init__(self, inputs: int, outputs: int, *, use_bias: bool = True, rngs: nnx.Rngs):
-        self.kernel = nnx.Param(kaiming_normal(rngs(), (inputs, outputs)))
+    def __init__(self, inputs: int, outputs: int, *, use_bias: bool = True):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
         self.use_bias = use_bias
         if use_bias:
             self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))

@@ -12,10 +12,10 @@ __all__ = ["LeNet", "lenet_300_100"]
 class LeNet(nnx.Module):
     """Three dense layers with biases, of 300, 100 and `num_classes` units, ReLU between them."""
 
-    def __init__(self, num_classes: int, input_size: int, *, rngs: nnx.Rngs):
-        self.linear1 = Linear(input_size, 300, rngs=rngs)
-        self.linear2 = Linear(300, 100, rngs=rngs)
-        self.linear3 = Linear(100, num_classes, rngs=rngs)
+    def __init__(self, num_classes: int, input_size: int):
+        self.linear1 = Linear(input_size, 300)
+        self.linear2 = Linear(300, 100)
+        self.linear3 = Linear(100, num_classes)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
@@ -45,4 +45,4 @@ def lenet_300_100(num_classes: int = 10, input_size: int = 784) -> Model:
     """
     if min(num_classes, input_size) < 1:
         raise ValueError(f"expected positive sizes, got {num_classes=}, {input_size=}")
-    return from_module(lambda rngs: LeNet(num_classes, input_size, rngs=rngs))
+    return from_module(lambda: LeNet(num_classes, input_size))

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
+from rare_gems.init import kaiming_normal
+from rare_gems.masks import ones
+
 __all__ = ["Model", "from_module"]
 
 Tree = Any  # nested dicts of arrays; lists of layers have int keys
@@ -23,12 +26,13 @@ class Model(NamedTuple):
     apply: Callable[[Tree, Tree, jax.Array, bool], tuple[jax.Array, Tree]]
 
 
-def from_module(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+def from_module(create: Callable[[], nnx.Module]) -> Model:
     """Split an NNX module into a `Model`.
 
     Args:
-      create: builds the module from its random streams. The module's call is `module(x, train)`; what is an
-        `nnx.Param` becomes params, all other variables become state. It must not keep the streams.
+      create: builds the module, `module(x, train)`. What is an `nnx.Param` becomes params, all other variables
+        become state. `init` draws the prunable params (see `masks.is_prunable`) from N(0, 2 / fan_in), in one
+        draw for all: each would cost half a second of compiling. The others stay as `create` made them.
 
     Returns:
       A `Model`; the leaves' key paths are the module's attribute names, with ints for list items.
@@ -36,20 +40,21 @@ def from_module(create: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     Example:
       >>> from rare_gems.models.layers import Linear
       >>> class Net(nnx.Module):
-      ...     def __init__(self, rngs):
-      ...         self.linear = Linear(4, 2, rngs=rngs)
+      ...     def __init__(self):
+      ...         self.linear = Linear(4, 2)
       ...     def __call__(self, x, train):
       ...         return self.linear(x)
       >>> params, state = from_module(Net).init(jax.random.key(0))
       >>> params["linear"]["kernel"].shape, state
       ((4, 2), {})
     """
-    abstract = jax.eval_shape(lambda: nnx.split(create(nnx.Rngs(jax.random.key(0))), nnx.Param, ...))
+    abstract = jax.eval_shape(lambda: nnx.split(create(), nnx.Param, ...))
     graphdef, abstract_params, abstract_state = abstract
 
     def init(key: jax.Array) -> tuple[Tree, Tree]:
-        _, params, state = nnx.split(create(nnx.Rngs(key)), nnx.Param, ...)
-        return nnx.to_pure_dict(params), nnx.to_pure_dict(state)
+        _, params, state = nnx.split(create(), nnx.Param, ...)
+        params = nnx.to_pure_dict(params)
+        return kaiming_normal(key, params, ones(params)), nnx.to_pure_dict(state)
 
     def apply(params: Tree, state: Tree, x: jax.Array, train: bool) -> tuple[jax.Array, Tree]:
         module = nnx.merge(graphdef, _fill(abstract_params, params), _fill(abstract_state, state))

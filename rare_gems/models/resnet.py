@@ -15,18 +15,16 @@ __all__ = ["BasicBlock", "ResNet", "resnet20", "resnet32"]
 class BasicBlock(nnx.Module):
     """relu(shortcut(x) + bn2(conv2(relu(bn1(conv1(x)))))), 3x3 convolutions, the first with the stride."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, affine: bool = False, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, stride: int, *, affine: bool = False):
         self.outputs, self.stride = outputs, stride
-        self.conv1 = Conv(inputs, outputs, stride=stride, rngs=rngs)
+        self.conv1 = Conv(inputs, outputs, stride=stride)
         self.bn1 = BatchNorm(outputs, affine=affine)
-        self.conv2 = Conv(outputs, outputs, rngs=rngs)
+        self.conv2 = Conv(outputs, outputs)
         self.bn2 = BatchNorm(outputs, affine=affine)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.bn1(self.conv1(x), train, relu=True)
-        return self.bn2(
-            self.conv2(y), train, shortcut=option_a_shortcut(x, self.outputs, self.stride), relu=True
-        )
+        return self.bn2(self.conv2(y), train, shortcut=option_a_shortcut(x, self.outputs, self.stride), relu=True)
 
 
 class ResNet(nnx.Module):
@@ -41,21 +39,20 @@ class ResNet(nnx.Module):
         width: int = 16,
         affine: bool = False,
         compute_dtype: Any = jnp.float32,
-        rngs: nnx.Rngs,
     ):
         self.compute_dtype = compute_dtype
 
         def stage(inputs: int, outputs: int, stride: int) -> nnx.List:
             sizes = [(inputs, stride)] + [(outputs, 1)] * (blocks - 1)
-            return nnx.List([BasicBlock(i, outputs, s, affine=affine, rngs=rngs) for i, s in sizes])
+            return nnx.List([BasicBlock(i, outputs, s, affine=affine) for i, s in sizes])
 
         # The names sort in network order: reports list the layers by leaf order.
-        self.conv1 = Conv(in_channels, width, rngs=rngs)
+        self.conv1 = Conv(in_channels, width)
         self.bn1 = BatchNorm(width, affine=affine)
         self.layer1 = stage(width, width, 1)
         self.layer2 = stage(width, 2 * width, 2)
         self.layer3 = stage(2 * width, 4 * width, 2)
-        self.linear = Linear(4 * width, num_classes, use_bias=False, rngs=rngs)
+        self.linear = Linear(4 * width, num_classes, use_bias=False)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.bn1(self.conv1(x.astype(self.compute_dtype)), train, relu=True)
@@ -116,19 +113,16 @@ def resnet32(
     return _resnet(5, num_classes, in_channels, width, affine, compute_dtype)
 
 
-def _resnet(
-    blocks: int, num_classes: int, in_channels: int, width: int, affine: bool, compute_dtype: Any
-) -> Model:
+def _resnet(blocks: int, num_classes: int, in_channels: int, width: int, affine: bool, compute_dtype: Any) -> Model:
     if min(num_classes, in_channels, width) < 1:
         raise ValueError(f"expected positive sizes, got {num_classes=}, {in_channels=}, {width=}")
     return from_module(
-        lambda rngs: ResNet(
+        lambda: ResNet(
             blocks,
             num_classes,
             in_channels=in_channels,
             width=width,
             affine=affine,
             compute_dtype=compute_dtype,
-            rngs=rngs,
         )
     )

@@ -42,9 +42,7 @@ def single(*arrays):
 
 def plain(x, kernel, stride, padding):
     pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def numpy_conv_and_gradients(x, kernel, g, stride, padding):
@@ -85,9 +83,7 @@ def test_values_and_gradients(case):
 @pytest.mark.parametrize("over_kernels", [False, True])
 def test_vmap_equals_a_loop(case, over_kernels):
     x, kernel, g, stride, padding = draw(case)
-    x, kernel, g = single(
-        np.stack([x, 2 * x[::-1]]), np.stack([kernel, kernel[::-1]]), np.stack([g, g[:, ::-1]])
-    )
+    x, kernel, g = single(np.stack([x, 2 * x[::-1]]), np.stack([kernel, kernel[::-1]]), np.stack([g, g[:, ::-1]]))
 
     def grads(x, kernel, g):
         y, pull = jax.vjp(lambda x, k: conv2d(x, k, stride, padding), x, kernel)
@@ -132,9 +128,7 @@ def test_sharded_batch_needs_no_more_than_sums():
 
 def test_few_channels_on_cpu_are_convolved_in_pairs_and_other_backends_get_the_plain_operation(monkeypatch):
     def text():
-        return str(
-            jax.make_jaxpr(lambda x, k: conv2d(x, k, 1, 1))(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2)))
-        )
+        return str(jax.make_jaxpr(lambda x, k: conv2d(x, k, 1, 1))(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 2, 2))))
 
     assert "custom_vjp" in text()
     assert "3,2,4,4" in text()

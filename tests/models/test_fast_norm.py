@@ -39,9 +39,7 @@ def definition(x, shortcut, scale, bias, relu):
 @pytest.mark.parametrize(("shortcut", "affine", "relu"), CASES)
 def test_values_match_float64_numpy(shortcut, affine, relu):
     x, extra, scale, bias = draw(shortcut, affine)
-    y, mean, var = jax.jit(batch_normalize, static_argnums=(4, 5))(
-        *single((x, extra, scale, bias)), 1e-5, relu
-    )
+    y, mean, var = jax.jit(batch_normalize, static_argnums=(4, 5))(*single((x, extra, scale, bias)), 1e-5, relu)
     expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
     expected = expected * scale + bias if affine else expected
     expected = expected + extra if shortcut else expected
@@ -94,8 +92,6 @@ def test_bfloat16_in_bfloat16_out_with_float32_statistics():
     x, extra = jnp.asarray(x, jnp.bfloat16), jnp.asarray(extra, jnp.bfloat16)
     y, mean, var = batch_normalize(x, extra, None, None, 1e-5, True)
     assert (y.dtype, mean.dtype, var.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
-    dx, dextra = jax.grad(lambda *a: batch_normalize(*a, None, None, 1e-5, True)[0].sum(), argnums=(0, 1))(
-        x, extra
-    )
+    dx, dextra = jax.grad(lambda *a: batch_normalize(*a, None, None, 1e-5, True)[0].sum(), argnums=(0, 1))(x, extra)
     assert (dx.dtype, dextra.dtype) == (jnp.bfloat16, jnp.bfloat16)
     np.testing.assert_allclose(mean, np.float64(x).mean((0, 1, 2)), rtol=1e-5)
