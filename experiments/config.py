@@ -5,7 +5,9 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +15,15 @@ import tyro
 
 from experiments import presets
 
-__all__ = ["Config", "GemMiner", "Random", "UsageError", "as_dict", "digest", "parse", "run_folder"]
+__all__ = ["FACTS", "Config", "GemMiner", "Random", "UsageError", "as_dict", "digest", "parse", "run_folder"]
 
 Pruner = Literal["gem_miner", "dense", "random"]
 ModelName = Literal["resnet20", "lenet_300_100"]
+
+
+# What is known of a data set before it is read: image shape, training and test examples, classes.
+FACTS = {"digits": ((8, 8, 1), 1437, 360, 10), "cifar10": ((32, 32, 3), 50_000, 10_000, 10)}
+_SEARCHES = ("gem_miner",)
 
 
 class UsageError(ValueError):
@@ -135,13 +142,16 @@ def parse(dataset: str, args: list[str]) -> tuple[Config, dict[str, str]]:
     preset = presets.lookup(choice.pruner, choice.model, dataset, sparsity)
     default = _replace(Config(pruner=choice.pruner, model=choice.model, sparsity=sparsity), preset.values)
     config = _tyro(Config, args, program, default=default)
-    _check(config)
-    chosen, preset_values = _flat(config), _flat(default)
-    sources = {
-        name: preset.sources.get(name, "default") if value == preset_values[name] else "command line"
-        for name, value in chosen.items()
-    }
+    typed = {_field(arg) for arg in args if arg.startswith("--")}
+    _check(dataset, config)
+    _check_used(dataset, config, typed)
+    sources = {n: "command line" if n in typed else preset.sources.get(n, "default") for n in _flat(config)}
     return config, sources
+
+
+def _field(flag: str) -> str:
+    name = flag.removeprefix("--").split("=")[0].replace("-", "_")
+    return re.sub(r"(^|\.)no_", r"\1", name)
 
 
 def as_dict(dataset: str, config: Config) -> dict[str, Any]:
@@ -166,33 +176,52 @@ def digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _check(config: Config) -> None:
-    searches = config.pruner == "gem_miner"
-    lows: list[tuple[str, float, float]] = [
-        ("epochs", config.epochs, 1 if searches else 0), ("finetune-epochs", config.finetune_epochs, 1),
-        ("batch-size", config.batch_size, 1), ("num-seeds", config.num_seeds, 1), ("seed", config.seed, 0),
-        ("validation-examples", config.validation_examples, 0), ("checkpoint-every", config.checkpoint_every, 1),
-        ("gem-miner.period", config.gem_miner.period, 1), ("weight-decay", config.weight_decay, 0),
-        ("train-examples", 1 if config.train_examples is None else config.train_examples, 1),
-    ]  # fmt: skip
-    for name, value, low in lows:
+def _check(dataset: str, config: Config) -> None:
+    searches = config.pruner in _SEARCHES
+    train = FACTS[dataset][1]
+    train_left = train - config.validation_examples
+    ranges: dict[str, tuple[Any, float, float]] = {
+        "epochs": (config.epochs, 1 if searches else 0, math.inf),
+        "finetune-epochs": (config.finetune_epochs, 1, math.inf),
+        "num-seeds": (config.num_seeds, 1, math.inf),
+        "seed": (config.seed, 0, 2**32 - config.num_seeds),
+        "validation-examples": (config.validation_examples, 0, train - 1),
+        "train-examples": (train_left if config.train_examples is None else config.train_examples, 1, train_left),
+        "batch-size": (config.batch_size, 1, config.train_examples or train_left),
+        "checkpoint-every": (config.checkpoint_every, 1, math.inf),
+        "weight-decay": (config.weight_decay, 0, sys.float_info.max),
+        "gem-miner.l2": (config.gem_miner.l2, 0, sys.float_info.max),
+        "gem-miner.period": (config.gem_miner.period, 1, math.inf),
+    }
+    if searches and config.gem_miner.freeze:
+        ranges["gem-miner.period"] = (config.gem_miner.period, 1, config.epochs - 1)
+    for name, (value, low, high) in ranges.items():
         if not value >= low:
             raise UsageError(f"--{name}: expected {low} or more, got {value}")
-    for name, value in [
-        ("learning-rate", config.learning_rate),
-        ("finetune-learning-rate", config.finetune_learning_rate),
-    ]:
-        if not 0 < value < float("inf"):
-            raise UsageError(f"--{name}: expected a positive number, got {value}")
+        if not value <= high:
+            raise UsageError(f"--{name}: expected at most {high}, got {value}")
+    for name in ("learning_rate", "finetune_learning_rate"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')}: expected a positive number, got {getattr(config, name)}")
     if not 0 <= config.momentum < 1:
         raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
-    if searches and config.gem_miner.freeze and config.gem_miner.period > config.epochs - 1:
-        raise UsageError(
-            f"--gem-miner.period: expected at most {config.epochs - 1} for a search of {config.epochs} epochs, "
-            f"got {config.gem_miner.period}"
-        )
+    if searches and not config.gem_miner.freeze and config.gem_miner.finetune_mask == "frozen":
+        raise UsageError("--gem-miner.finetune-mask: expected 'rounded' without freezing, got 'frozen'")
     if config.compare and config.pruner == "dense":
         raise UsageError("--compare: the dense network has no mask to compare with; expected another pruner")
+
+
+def _check_used(dataset: str, config: Config, typed: set[str]) -> None:
+    """Refuses flags that would be ignored."""
+    for name in sorted(typed):
+        group = name.split(".")[0]
+        if group in ("gem_miner", "random") and group != config.pruner:
+            raise UsageError(f"--{name.replace('_', '-')}: an option of {group}; expected none with {config.pruner}")
+        if name in ("epochs", "learning_rate") and config.pruner not in _SEARCHES:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag}: of the search, which {config.pruner} has not; see --finetune-{flag}")
+    if config.data_dir is not None and dataset == "digits":
+        raise UsageError("--data-dir: digits come with scikit-learn; expected no such flag")
 
 
 def _tyro(kind: Any, args: list[str], program: str, **options: Any) -> Any:

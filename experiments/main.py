@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 from rich.console import Console
 
 from experiments import config as configs
 from experiments import outcome, plan, records
-from experiments.config import Config
+from experiments.config import Config, UsageError
 from experiments.metrics import RunFailed
-from experiments.problem import Problem, load_data, make_problem, recipe_for, start_ticket, training_phase
+from experiments.problem import Problem, load_data, make_problem, recipe_for, run_key, start_ticket, training_phase
 from experiments.run import Interrupted, Job, train
 from rare_gems import checkpoint, report, sanity, ticket_io, transforms
-from rare_gems.models.fast_conv import keep_freed_memory
 from rare_gems.phase import Ticket
 
-__all__ = ["main", "program"]
+__all__ = ["main"]
 
 # The tickets that --compare puts beside the one found: the scope in which its mask is shuffled.
 VARIANTS: dict[str, Literal["global", "layer"]] = {"shuffled": "layer", "random": "global"}
@@ -48,21 +46,14 @@ def main(dataset: str, args: list[str] | None = None) -> int:
             return _complain(dataset, error.args[0], 75 if error.args[1] == signal.SIGTERM else 130)
         except OSError as error:
             return _complain(dataset, _spell(error), 2)
-        except ValueError as error:
+        except Exception as error:
             if os.environ.get("RARE_GEMS_TRACEBACK"):
                 raise
-            return _complain(dataset, error, 2)
+            if isinstance(error, ValueError):
+                return _complain(dataset, error, 2)
+            hint = "RARE_GEMS_TRACEBACK=1 in the environment shows where"
+            return _complain(dataset, f"{type(error).__name__}: {_one_line(error)[:300]} ({hint})", 3)
     return 0
-
-
-def program(dataset: str) -> None:
-    """`main` as a process, which ends here: after a failed write, threads of Orbax would keep it alive."""
-    keep_freed_memory()  # a step on CPU takes a fifth less without its page faults
-    status = main(dataset)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if status:
-        os._exit(status)
 
 
 def _complain(dataset: str, error: Any, status: int) -> int:
@@ -102,13 +93,15 @@ def _main(dataset: str, args: list[str]) -> None:
     if config.dry_run:
         plan.print_plan(console, dataset, config, sources)
         return
+    if config.num_seeds > 1 and config.run_dir is not None and (config.run_dir / "config.json").exists():
+        raise UsageError(f"--num-seeds: {config.run_dir} is the folder of a single run; expected another --run-dir")
     summaries = []
     for seed in range(config.seed, config.seed + config.num_seeds):
         run = dataclasses.replace(config, seed=seed, num_seeds=1)
         folder = configs.run_folder(dataset, run, one_of_many=config.num_seeds > 1)
         rows = _run_and_compare(dataset, run, folder)
         report.print_table(console, rows, title=f"{dataset}, {run.model}, seed {seed}")
-        console.print(f"files: {folder}", soft_wrap=True)
+        console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
         summaries.append(rows)
     if len(summaries) > 1:
         together = [report.aggregate(list(rows)) for rows in zip(*summaries, strict=True)]
@@ -128,7 +121,7 @@ def _run_and_compare(dataset: str, config: Config, folder: Path) -> list[dict[st
         solve, _ = problem()
         ticket, state = start_ticket(solve.model, config)
         recipe = recipe_for(config, ticket.mask, solve.feed.num_batches)
-        return Job(f"{dataset} {config.pruner}", recipe, ticket, state, jax.random.key(config.seed))
+        return Job(f"{dataset} {config.pruner}", recipe, ticket, state, run_key(config))
 
     def rearranged(name: str) -> Job:
         solve, _ = problem()
@@ -138,7 +131,7 @@ def _run_and_compare(dataset: str, config: Config, folder: Path) -> list[dict[st
         again = Ticket(search.ticket.params, search.ticket.scores, found.ticket.mask)
         edit = transforms.edit(sanity.shuffle(VARIANTS[name]))
         recipe = (edit, training_phase(config, solve.feed.num_batches))
-        return Job(f"{dataset} {name}", recipe, again, search.model_state, jax.random.key(config.seed))
+        return Job(f"{dataset} {name}", recipe, again, search.model_state, run_key(config))
 
     rows = [_settle(fields, config.pruner, folder, config, problem, searched)]
     for name in VARIANTS if config.compare else ():
@@ -151,14 +144,15 @@ def _settle(
     fields: dict[str, Any], name: str, folder: Path, config: Config,
     problem: Callable[[], tuple[Problem, str]], make_job: Callable[[], Job],
 ) -> dict[str, Any]:  # fmt: skip
-    """The summary of one run folder: read if it is finished, else made."""
+    """The summary of one run folder: read if it is finished, else made. Mistakes are found before it is touched."""
+    summary = records.finished(folder, fields)
+    if summary is not None:
+        return summary
+    solve, note = problem()
+    job = make_job()
     with records.claim(folder, fields):
-        summary = records.read_summary(folder)
-        if summary is None:
-            solve, note = problem()
-            try:
-                result = train(make_job(), solve, folder, config)
-                summary = outcome.write(folder, fields, name, note, result)
-            except OSError as error:
-                raise RunFailed(_spell(error)) from error
-    return summary
+        try:
+            result = train(job, solve, folder, config)
+            return outcome.write(folder, fields, name, note, result)
+        except OSError as error:
+            raise RunFailed(_spell(error)) from error

@@ -3,7 +3,7 @@
 import functools
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from rare_gems import masks, views
 from rare_gems.phase import Info, Mask, Phase
 from rare_gems.trainer import Carry
 
-__all__ = ["Observed", "RunFailed", "Table", "measure"]
+__all__ = ["Observed", "RunFailed", "Table", "fail_not_finite", "measure"]
 
 
 class RunFailed(RuntimeError):  # noqa: N818
@@ -38,7 +38,7 @@ def measure(phase: Phase, carry: Carry, previous: Mask) -> tuple[Observed, Any]:
     Args:
       previous: the effective mask at the end of the epoch before.
     """
-    key = jax.random.fold_in(carry.key, carry.step)
+    key = jax.random.fold_in(jax.random.fold_in(carry.key, 2**31 - 3), carry.step)
     seen = phase.view(carry.ticket, carry.step, key)
     support = views.support(phase.view, carry.ticket, carry.step, key)
     flips = masks.num_kept(jax.tree.map(jnp.logical_xor, support, previous))
@@ -46,6 +46,13 @@ def measure(phase: Phase, carry: Carry, previous: Mask) -> tuple[Observed, Any]:
     info = Info(carry.totals.loss / steps, carry.totals.accuracy / steps, masks.sparsity(support), flips)
     counts = [[jnp.sum(m, dtype=jnp.int32) for m in jax.tree.leaves(t)] for t in (carry.ticket.mask, support)]
     return Observed(support, info, carry.totals.first_bad, *counts), seen
+
+
+def fail_not_finite(step: int, phase: str, epoch: int) -> NoReturn:
+    """Raises RunFailed for a loss that is NaN or infinite."""
+    raise RunFailed(
+        f"the loss is not finite at step {step} of the {phase} (epoch {epoch}); a lower learning rate may help"
+    )
 
 
 class Table:
@@ -88,10 +95,7 @@ class Table:
                 (observed.info, observed.first_bad, observed.kept_frozen, observed.kept)
             )
             if first_bad >= 0:
-                raise RunFailed(
-                    f"the loss is not finite at step {first_bad} of the {row['phase']} (epoch {row['epoch']}); the "
-                    f"last good checkpoint is kept; a lower learning rate may help"
-                )
+                fail_not_finite(int(first_bad), row["phase"], row["epoch"])
             self._check_layers(row, names, kept)
             row |= {
                 "loss": float(info.loss), "train_accuracy": float(info.accuracy), self.held_out: float(accuracy),

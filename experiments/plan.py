@@ -6,8 +6,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import Config, as_dict
-from experiments.problem import FACTS, MODELS, recipe_for
+from experiments.config import FACTS, Config, as_dict
+from experiments.problem import MODELS, recipe_for
 from rare_gems import masks, schedules
 from rare_gems.data.batches import num_batches
 from rare_gems.pruners.gem_miner import freezing_counts
@@ -23,6 +23,7 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
     """
     shape, size, num_test, num_classes = FACTS[dataset]
     size = config.train_examples or size - config.validation_examples
+    num_held_out = config.validation_examples or num_test
     params, _ = jax.eval_shape(MODELS[config.model](shape, num_classes).init, jax.random.key(0))
     mask = jax.eval_shape(masks.ones, params)
     steps = num_batches(size, config.batch_size)
@@ -38,16 +39,17 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
         console.print(f"kept at the end: {masks.count_for(n, config.sparsity):,}")
     if config.pruner == "gem_miner" and config.gem_miner.freeze:
         rounds = schedules.num_rounds(config.epochs, config.gem_miner.period)
-        counts = freezing_counts(mask, config.sparsity, rounds)
+        scope = config.gem_miner.scope
+        counts = freezing_counts(mask, config.sparsity, rounds)  # in all; the layers share them out at equal ratios
         period = config.gem_miner.period
         spelled = ", ".join(f"{count:,} after epoch {period * (r + 1) + 1}" for r, count in enumerate(counts))
-        console.print(f"{rounds} freezing rounds keep {spelled}", soft_wrap=True)
+        console.print(f"{rounds} freezing rounds ({scope} scope) keep {spelled}", soft_wrap=True)
     for phase in recipe:
         if phase.num_steps:
             epochs = phase.num_steps // steps
             console.print(
                 f"{phase.name}: {epochs} epochs of {steps} steps = {phase.num_steps:,} forward and backward passes of "
-                f"{config.batch_size} images, and {epochs * num_test:,} images evaluated", soft_wrap=True,
+                f"{config.batch_size} images, and {epochs * num_held_out:,} images evaluated", soft_wrap=True,
             )  # fmt: skip
 
 

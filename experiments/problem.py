@@ -1,11 +1,13 @@
 """What a configuration asks to be solved: the data on the device, the network, the loss, the recipe."""
 
 import math
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from experiments.config import Config
@@ -20,21 +22,20 @@ from rare_gems.pruners.gem_miner import gem_miner
 from rare_gems.pruners.random import random
 from rare_gems.trainer import Feed
 
-__all__ = ["FACTS", "MODELS", "Problem", "load_data", "make_problem", "recipe_for", "start_ticket", "training_phase"]
+__all__ = ["MODELS", "Problem", "load_data", "make_problem", "recipe_for", "run_key", "start_ticket", "training_phase"]
 
 
 class Problem(NamedTuple):
-    """`accuracy(params, state, split) -> float32 scalar on the device`; `splits`: name -> uint8 images, labels."""
+    """`accuracy(params, state, split) -> float32 scalar on the device`; `splits`: name -> uint8 images, labels;
+    `fingerprint`: of the training data, so that a run is not resumed on other data."""
 
     model: Model
     loss_fn: LossFn
     feed: Feed
     splits: dict[str, sources.Split]
     accuracy: Callable[[Params, ModelState, sources.Split], jax.Array]
+    fingerprint: int
 
-
-# What is known of a data set before it is read: image shape, training and test examples, classes.
-FACTS = {"digits": ((8, 8, 1), 1437, 360, 10), "cifar10": ((32, 32, 3), 50_000, 10_000, 10)}
 
 MODELS: dict[str, Callable[[tuple[int, ...], int], Model]] = {
     "resnet20": lambda shape, num_classes: resnet20(num_classes),
@@ -97,7 +98,8 @@ def make_problem(data: sources.Dataset, config: Config) -> Problem:
             split, indices, key, **pixels, crop_padding=data.crop_padding, flip=data.flip
         ),
     )
-    return Problem(model, loss_fn, feed, splits, _accuracy_fn(model, pixels))
+    fingerprint = zlib.crc32(b"".join(np.asarray(part).tobytes() for part in data.train))
+    return Problem(model, loss_fn, feed, splits, _accuracy_fn(model, pixels), fingerprint)
 
 
 def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -131,7 +133,12 @@ def start_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
         params = WEIGHTS[config.init](key_weights, params, mask)
         return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
 
-    return start(jax.random.key(config.seed))
+    return start(jax.random.split(jax.random.key(config.seed))[0])
+
+
+def run_key(config: Config) -> jax.Array:
+    """The randomness of the training, apart from that of `start_ticket`."""
+    return jax.random.split(jax.random.key(config.seed))[1]
 
 
 def training_phase(config: Config, steps_per_epoch: int) -> Phase:

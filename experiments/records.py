@@ -12,7 +12,7 @@ from typing import Any
 from experiments.config import UsageError, digest
 from rare_gems.files import write_whole
 
-__all__ = ["COLUMNS", "append_row", "claim", "read_summary", "write_json", "write_rows"]
+__all__ = ["COLUMNS", "append_row", "claim", "finished", "write_json", "write_rows"]
 
 COLUMNS = (
     "phase", "epoch", "step", "loss", "train_accuracy", "validation_accuracy", "test_accuracy", "sparsity_frozen",
@@ -48,41 +48,50 @@ def _short(value: Any) -> Any:
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """summary.json of a finished run, or None."""
-    path = folder / "summary.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+def finished(folder: Path, fields: dict[str, Any]) -> dict[str, Any] | None:
+    """The summary of a finished run, or None if there is something to do. Writes nothing.
+
+    Raises:
+      UsageError: if the folder is of another configuration, isn't a run folder, or its summary cannot be read.
+    """
+    if not folder.is_dir():
         return None
-    except ValueError:
-        raise UsageError(f"{path}: expected JSON, got something else; remove the file to run again") from None
+    if (folder / "config.json").exists():
+        _check_same(folder, folder / "config.json", fields)
+    else:
+        others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+        if others:
+            found = ", ".join(others[:3])
+            raise UsageError(f"{folder}: expected an empty folder or one of this run, got one with {found}")
+    summary = folder / "summary.json"
+    if not summary.exists() or not (folder / "ticket.safetensors").exists():
+        return None
+    try:
+        value = json.loads(summary.read_text())
+        if {"pruner", "accuracy", "num_kept"} <= value.keys():
+            return value
+    except (ValueError, AttributeError):
+        pass
+    raise UsageError(f"{summary}: expected the summary of a run, got something else; remove it to make it anew")
 
 
 @contextmanager
 def claim(folder: Path, fields: dict[str, Any]) -> Iterator[None]:
-    """Makes the run folder, writes config.json or checks that it is of the same configuration, and locks it.
+    """Makes the run folder, writes config.json, and locks the folder against a second process.
 
     Raises:
-      UsageError: if the folder is of another configuration, isn't a run folder, or another process uses it.
+      UsageError: if another process uses it.
       OSError: if it cannot be written.
     """
-    path = folder / "config.json"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UsageError(f"{folder}: another process is running in this folder") from None
-        if path.exists():
-            _check_same(folder, path, fields)
-        else:
-            others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-            if others:
-                raise UsageError(
-                    f"{folder}: expected an empty folder or one of this run, got one with {', '.join(others[:3])}"
-                )
-            write_json(path, fields)
+        except OSError:
+            pass  # a file system without locks
+        write_json(folder / "config.json", fields)
         yield
 
 

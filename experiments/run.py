@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
       OSError: if the folder cannot be written.
     """
     manager = checkpoint.open_folder(folder / "checkpoints")
-    state, notes = _restore(manager, job, folder)
+    state, notes = _restore(manager, job, folder, problem.fingerprint)
     offsets = [sum(p.num_steps for p in job.recipe[:i]) for i in range(len(job.recipe) + 1)]
     done = int(state.carry.step) if state.carry else 0
     held_out = "validation" if "validation" in problem.splits else "test"
@@ -122,12 +122,24 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
                 if moment.interrupted or moment.epoch % config.checkpoint_every == 0:
                     _save(run, moment)
                 if moment.interrupted:
-                    checkpoint.close(manager)
                     raise Interrupted(f"stopped and saved in {folder}; the same command goes on from there", caught[0])
-        checkpoint.close(manager)
+    except metrics.RunFailed as failure:
+        _close_quietly(manager)
+        kept = max(manager.all_steps(), default=None)
+        raise metrics.RunFailed(f"{failure}" + (f"; the checkpoint of step {kept} is kept" if kept else "")) from None
+    except BaseException:
+        _close_quietly(manager)
+        raise
     finally:
         table.close()
+    checkpoint.close(manager)
     return _result(run)
+
+
+def _close_quietly(manager: Any) -> None:
+    """Lets the last save end, where an error is already on its way."""
+    with suppress(OSError):
+        checkpoint.close(manager)
 
 
 def _log_epoch(run: _Run, moment: trainer.Moment) -> None:
@@ -167,6 +179,8 @@ def _end_phase(run: _Run, moment: trainer.Moment) -> None:
 def _save(run: _Run, moment: trainer.Moment) -> None:
     run.table.finish()
     run.notes["index"] = moment.index
+    if int(moment.carry.totals.first_bad) >= 0:  # of an epoch that was not finished
+        metrics.fail_not_finite(int(moment.carry.totals.first_bad), moment.phase.name, moment.epoch + 1)
     position = run.offsets[moment.index] + int(moment.carry.step)
     checkpoint.save(run.manager, position, _State(moment.carry, run.previous, run.best), run.notes)
 
@@ -181,20 +195,29 @@ def _result(run: _Run) -> Result:
     return Result(run.ticket, run.model_state, found, run.table.rows, before, after, best)
 
 
-def _restore(manager: Any, job: Job, folder: Path) -> tuple[_State, dict[str, Any]]:
+def _restore(manager: Any, job: Job, folder: Path, fingerprint: int) -> tuple[_State, dict[str, Any]]:
     start = views.support(job.recipe[0].view, job.ticket, 0, job.key)
     best = (job.ticket.params, job.model_state)
 
     def template(notes: dict[str, Any]) -> _State:
         if notes.get("title") != job.title or notes["index"] >= len(job.recipe):
             raise ValueError(f"{folder / 'checkpoints'}: holds checkpoints of another run, {notes.get('title')!r}")
+        if notes["data"] != fingerprint:
+            raise ValueError(f"{folder}: was begun on other training data than is there now; expected the same")
         phase = job.recipe[notes["index"]]
         carry = jax.eval_shape(lambda: trainer.begin(phase, job.ticket, job.model_state, job.key))
         return _State(carry, start, best)
 
     restored = checkpoint.restore_latest(manager, template)
     if restored is None:
-        return _State(None, start, best), {"title": job.title, "index": 0, "rows": [], "warned": [], "best": None}
+        return _State(None, start, best), {
+            "title": job.title,
+            "data": fingerprint,
+            "index": 0,
+            "rows": [],
+            "warned": [],
+            "best": None,
+        }
     return restored.tree, restored.notes
 
 
@@ -213,7 +236,11 @@ def _before(job: Job, problem: Problem, found: Found, mask: Mask) -> dict[str, f
     return {
         "before_finetune": under(masks.apply(found.ticket.params, mask)),
         "before_finetune_frozen": under(masks.apply(found.ticket.params, found.ticket.mask)) if search else None,
-        "before_finetune_rounded": under(search.view(found.ticket, search.num_steps, job.key)) if search else None,
+        "before_finetune_rounded": under(
+            search.view(found.ticket, search.num_steps, jax.random.fold_in(job.key, 2**31 - 3))
+        )
+        if search
+        else None,
     }
 
 

@@ -6,9 +6,11 @@ vector per dtype, and a digest of all their bytes lies beside them, so that dama
 
 import errno
 import hashlib
+import json
 import math
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +61,8 @@ def save(manager: ocp.CheckpointManager, position: int, tree: PyTree, notes: dic
     if not Path(manager.directory).is_dir():  # Orbax would raise too, but leave threads that never end
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(manager.directory))
     packed = _pack(tree)
-    meta = {"digest": _digest(packed), "notes": notes}
+    # A copy of the notes, since Orbax writes them later, from a thread.
+    meta = {"digest": _digest(packed), "layout": _sizes(packed), "notes": json.loads(json.dumps(notes))}
     args = ocp.args.Composite(arrays=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave(meta))
     _as_os_error(lambda: manager.save(position, args=args), Path(manager.directory))
 
@@ -73,13 +76,12 @@ def close(manager: ocp.CheckpointManager) -> None:
 def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str, Any]], PyTree]) -> Restored | None:
     """The newest checkpoint that is whole, or None if there is none.
 
-    A damaged one is skipped with a warning, for the one before it, and removed, so that its place can be written
-    again.
+    A damaged one is skipped with a warning, for the one before it, and put aside as `<position>.damaged`.
 
     Args:
       template: from the notes to the tree that was saved (arrays or `ShapeDtypeStruct`s).
     Raises:
-      ValueError: if `template` does, because the notes belong to something else.
+      ValueError: if `template` does, because the notes belong to something else, or if the arrays are of other sizes.
     """
     for position in sorted(manager.all_steps(), reverse=True):
         try:
@@ -89,8 +91,11 @@ def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str,
             _drop(manager, position, error)
             continue
         like = template(notes)
+        shapes = {name: np.zeros(size, dtype) for name, (size, dtype) in _layout(like).items()}
+        if meta.get("layout") != _sizes(shapes):
+            expected, got = _sizes(shapes), meta.get("layout")
+            raise ValueError(f"{manager.directory}: made by another version: expected arrays {expected}, got {got}")
         try:
-            shapes = {name: np.zeros(size, dtype) for name, (size, dtype) in _layout(like).items()}
             args = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
             packed = {name: np.asarray(x) for name, x in manager.restore(position, args=args)["arrays"].items()}
             if _digest(packed) != meta["digest"]:
@@ -105,11 +110,23 @@ def _drop(manager: ocp.CheckpointManager, position: int, error: Exception) -> No
     reason = (str(error) or type(error).__name__).splitlines()[0][:120]
     folder = Path(manager.directory) / str(position)
     warnings.warn(f"skipped the damaged checkpoint {folder} ({reason})", DamagedCheckpoint, stacklevel=3)
-    manager.delete(position)
+    aside = folder.with_name(f"{position}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    manager.reload()
+
+
+def _sizes(packed: dict[str, np.ndarray]) -> dict[str, int]:
+    return {name: len(packed[name]) for name in sorted(packed)}
 
 
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _impl(leaf: Any) -> str:
+    tag = str(leaf.dtype)[4:-1]  # "key<fry>"; jax.random.key_impl wants an array
+    return {"fry": "threefry2x32", "urbg": "unsafe_rbg"}.get(tag, tag)
 
 
 def _layout(tree: PyTree) -> dict[str, tuple[int, np.dtype]]:
@@ -140,7 +157,7 @@ def _unpack(packed: dict[str, np.ndarray], like: PyTree) -> PyTree:
         name, size = np.dtype(raw.dtype).name, math.prod(raw.shape)
         part = jnp.asarray(packed[name][used[name] : used[name] + size].reshape(raw.shape))
         used[name] += size
-        out.append(jax.random.wrap_key_data(part) if _is_key(leaf) else part)
+        out.append(jax.random.wrap_key_data(part, impl=_impl(leaf)) if _is_key(leaf) else part)
     return treedef.unflatten(out)
 
 

@@ -57,7 +57,9 @@ def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array])
     drawn = _split(draw((num_prunable(mask),)), mask)
 
     def one(m: Any, unit: Any, leaf: Any) -> Any:
-        return leaf if m is None else (math.sqrt(2 / math.prod(leaf.shape[:-1])) * unit).astype(leaf.dtype)
+        if m is None or leaf.size == 0:
+            return leaf
+        return (math.sqrt(2 / math.prod(leaf.shape[:-1])) * unit).astype(leaf.dtype)
 
     return jax.tree.map(one, mask, drawn, params, is_leaf=lambda leaf: leaf is None)
 

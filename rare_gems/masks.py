@@ -33,6 +33,8 @@ __all__ = [
 
 PyTree = Any
 
+_NEVER_PRUNABLE = ("bias", "scale", "offset", "gamma", "beta")
+
 
 def path_name(path: tuple) -> str:
     """The name of a leaf: the parts of its key path joined by "/", e.g. `layer1/0/conv1/kernel`.
@@ -46,17 +48,18 @@ def path_name(path: tuple) -> str:
 
 
 def is_prunable(path: tuple, leaf: Any) -> bool:
-    """The default rule: floating-point arrays of two dimensions or more that aren't called "bias".
+    """The default rule: floating-point arrays of two dimensions or more, unless named as below.
 
-    So every convolution and dense kernel counts, first and last layer included; BatchNorm and biases never do.
+    Every convolution and dense kernel counts, first and last layer included, and so do embedding tables. Never:
+    arrays named bias, scale, offset, gamma or beta (Haiku's BatchNorm has scales of four dimensions).
 
     Args:
       path: the leaf's key path. leaf: anything with `ndim` and `dtype`; other leaves are not prunable.
     """
     if not hasattr(leaf, "ndim") or not hasattr(leaf, "dtype"):
         return False
-    names = [name for name in path_name(path).split("/") if name != "value"]  # NNX variables end in .value
-    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating) and names[-1:] != ["bias"]
+    name = path_name(path).removesuffix("/value").split("/")[-1]  # NNX variables end in .value
+    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating) and name not in _NEVER_PRUNABLE
 
 
 def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] = is_prunable) -> PyTree:
@@ -95,26 +98,34 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
     Returns:
       a tree like `params`, same dtypes; differentiable in `params`.
     Raises:
-      ValueError: if a leaf of the mask has another shape than its parameter.
+      ValueError: if a leaf of the mask is not bool, or has another shape than its parameter.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, m, w: w if m is None else _masked(path, m, w), mask, params, is_leaf=_is_none
     )
 
 
-def _masked(path: tuple, mask: jax.Array, leaf: jax.Array) -> jax.Array:
-    if mask.shape != leaf.shape:
-        raise ValueError(f"mask of {path_name(path)}: expected shape {leaf.shape}, got {mask.shape}")
+def _masked(path: tuple, mask: Any, leaf: Any) -> jax.Array:
+    _check_bool("mask", path, mask)
+    if mask.shape != np.shape(leaf):
+        raise ValueError(f"mask of {path_name(path)}: expected shape {np.shape(leaf)}, got {mask.shape}")
+    leaf = jnp.asarray(leaf)
     return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
 
 
 def num_prunable(mask: PyTree) -> int:
     """How many weights may be removed: the size of the mask (or of scores). Works on `ShapeDtypeStruct`s."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(mask))
+    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(mask))
 
 
 def num_kept(mask: PyTree) -> Any:
-    """How many weights the mask keeps: a Python integer, or a traced int32 scalar under tracing."""
+    """How many weights the mask keeps: a Python integer, or a traced int32 scalar under tracing.
+
+    Raises:
+      ValueError: if a leaf is not a bool array (a `ShapeDtypeStruct` has no values to count).
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        _check_bool("mask", path, leaf)
     leaves = jax.tree.leaves(mask)
     if not _is_concrete(leaves):
         return sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves), jnp.int32(0))
@@ -128,42 +139,65 @@ def count_for(num_prunable: int, sparsity: float | str | decimal.Decimal) -> int
     num_kept = n - round_half_even(n * sparsity), in exact decimal arithmetic from the digits that were typed.
 
     Args:
-      num_prunable: n. sparsity: the fraction removed, in [0, 1).
+      num_prunable: n, an integer of 0 or more. sparsity: the fraction removed, in [0, 1).
     Raises:
-      ValueError: if sparsity is outside [0, 1).
+      ValueError: if either is something else.
     Example:
       >>> count_for(268_336, 0.9856), count_for(25_502_912, 0.9)
       (3864, 2550291)
     """
+    _check_integer("num_prunable", num_prunable)
+    num_prunable = int(num_prunable)
+    if num_prunable < 0:
+        raise ValueError(f"num_prunable: expected an integer of 0 or more, got {num_prunable}")
     with decimal.localcontext() as context:
         context.prec = 60
-        fraction = decimal.Decimal(str(sparsity))
+        try:
+            fraction = decimal.Decimal(str(sparsity))
+        except decimal.InvalidOperation:
+            fraction = decimal.Decimal("nan")
         if not fraction.is_finite() or not 0 <= fraction < 1:
-            raise ValueError(f"sparsity: expected a fraction removed in [0, 1), got {sparsity}")
+            raise ValueError(f"sparsity: expected a fraction removed in [0, 1), got {sparsity!r}")
         removed = (num_prunable * fraction).to_integral_value(rounding=decimal.ROUND_HALF_EVEN)
     return num_prunable - int(removed)
 
 
 def sparsity(mask: PyTree) -> Any:
-    """The fraction of prunable weights that is removed: a float, or a traced float32 scalar under tracing."""
+    """The fraction of prunable weights that is removed: a float, or a traced float32 scalar under tracing.
+
+    Where there is nothing to remove it is 0.
+    """
     n, kept = num_prunable(mask), num_kept(mask)
-    return 1 - kept / n if isinstance(kept, int) else (n - kept).astype(jnp.float32) / n
+    return _removed(kept, n) if isinstance(kept, int) else (n - kept).astype(jnp.float32) / max(n, 1)
+
+
+def _removed(kept: int, n: int) -> float:
+    return 1 - kept / n if n else 0.0
 
 
 def layer_counts(mask: PyTree) -> dict[str, tuple[int, int]]:
-    """Per layer, in leaf order: name -> (kept, prunable)."""
+    """Per layer, in leaf order: name -> (kept, prunable). On the host only, not under tracing.
+
+    Raises:
+      ValueError: if a leaf is not a bool array, or is traced.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(mask)
+    for path, leaf in leaves:
+        _check_bool("mask", path, leaf)
+        if not _is_concrete(leaf):
+            raise ValueError(f"mask of {path_name(path)}: expected values (counts per layer are taken on the host, "
+                             f"outside jit), got the tracer {leaf}")  # fmt: skip
     return {path_name(path): (int(np.count_nonzero(leaf)), math.prod(leaf.shape)) for path, leaf in leaves}
 
 
 def layer_sparsity(mask: PyTree) -> dict[str, float]:
-    """The fraction removed per layer: path -> value, in leaf order.
+    """The fraction removed per layer: path -> value, in leaf order; 0 for an empty layer. On the host only.
 
     Example:
       >>> layer_sparsity({"a": jnp.array([True, False, False, False]), "b": None})
       {'a': 0.75}
     """
-    return {name: 1 - kept / n for name, (kept, n) in layer_counts(mask).items()}
+    return {name: _removed(kept, n) for name, (kept, n) in layer_counts(mask).items()}
 
 
 def keep_top(
@@ -172,7 +206,8 @@ def keep_top(
     """The mask of exactly `num_kept` highest scores; ties are broken by leaf order, then flat index.
 
     Args:
-      scores: float arrays, None where not prunable. NaN ranks lowest under tracing.
+      scores: float arrays, None where not prunable. NaN ranks lowest under tracing. NumPy float64 needs JAX's
+        64-bit mode.
       num_kept: Python or traced integer; with scope "layer" the number kept in each layer, or a tree of
         integers that matches `scores`.
       scope: compare all scores with each other ("global"), or within each leaf ("layer").
@@ -181,7 +216,8 @@ def keep_top(
     Returns:
       a mask in the structure of `scores`.
     Raises:
-      ValueError: outside tracing, where a score is NaN or a count is not between 0 and the candidates.
+      ValueError: if a score is not float, a count is not an integer, or the structures differ; outside tracing
+        also where a score is NaN or a count is not between 0 and the candidates.
     Example:
       >>> keep_top({"a": jnp.array([0.1, 0.3]), "b": jnp.array([0.3, 0.2])}, 1)
       {'a': Array([False,  True], dtype=bool), 'b': Array([False, False], dtype=bool)}
@@ -189,13 +225,13 @@ def keep_top(
     if scope not in ("global", "layer"):
         raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
     counts = num_kept
-    if scope == "layer" and isinstance(num_kept, int | np.integer | jax.Array):
+    if scope == "layer" and jax.tree.structure(num_kept) == jax.tree.structure(0):
         counts = jax.tree.map(lambda _: num_kept, scores)
     if within is not None and jax.tree.structure(within) != jax.tree.structure(scores):
         raise ValueError(
             f"within: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(within)}"
         )
-    _check_scores(scores)
+    scores = jax.tree_util.tree_map_with_path(_as_scores, scores)
     _check_counts(scores, counts, within, scope)
     if scope == "global":
         return selection.top_mask(scores, counts, within)
@@ -212,6 +248,8 @@ def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "l
     if scope not in ("global", "layer"):
         raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
     leaves, treedef = jax.tree.flatten(mask)
+    if not leaves:
+        return mask
     if scope == "global":
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
         flat = jax.random.permutation(key, jnp.concatenate([leaf.reshape(-1) for leaf in leaves]))
@@ -227,7 +265,16 @@ def overlap(a: PyTree, b: PyTree) -> Any:
 
     Symmetric for masks of equal counts, where it is 1 - |a xor b| / (2 num_kept). 1 if `a` keeps nothing.
     Source: Lottery Jackpots, Eq. 5, whose norm counts a moved weight twice; here it counts once.
+    Raises:
+      ValueError: if the two differ in structure or in a shape, or are not bool.
     """
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        raise ValueError(f"b: expected the structure of a {jax.tree.structure(a)}, got {jax.tree.structure(b)}")
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        _check_bool("a", path, x)
+        _check_bool("b", path, y)
+        if x.shape != y.shape:
+            raise ValueError(f"b of {path_name(path)}: expected shape {x.shape}, got {y.shape}")
     both = num_kept(jax.tree.map(jnp.logical_and, a, b))
     kept = num_kept(a)
     if isinstance(both, int) and isinstance(kept, int):
@@ -237,10 +284,7 @@ def overlap(a: PyTree, b: PyTree) -> Any:
 
 
 def check(mask: PyTree, num_kept: int) -> None:
-    """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        if leaf.dtype != bool:
-            raise ValueError(f"mask of {path_name(path)}: expected dtype bool, got {leaf.dtype}")
+    """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights. On the host only."""
     kept = sum(k for k, _ in layer_counts(mask).values())
     if kept != num_kept:
         raise ValueError(f"mask: expected {num_kept} weights kept, got {kept} of {num_prunable(mask)}")
@@ -254,15 +298,37 @@ def _is_concrete(*trees: PyTree) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def _check_scores(scores: PyTree) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(f"scores of {path_name(path)}: expected a floating dtype, got {leaf.dtype}")
-        if _is_concrete(leaf):
-            with jax.ensure_compile_time_eval():
-                has_nan = bool(jnp.any(jnp.isnan(leaf)))
-            if has_nan:
-                raise ValueError(f"scores of {path_name(path)}: expected numbers, got NaN")
+def _check_bool(name: str, path: tuple, leaf: Any) -> None:
+    got = getattr(leaf, "dtype", type(leaf))
+    if got != bool or isinstance(got, type):
+        raise ValueError(f"{name} of {path_name(path)}: expected dtype bool, got {got}")
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        raise ValueError(f"{name} of {path_name(path)}: expected an array, got {leaf}")
+
+
+def _check_integer(name: str, count: Any) -> None:
+    dtype = getattr(count, "dtype", np.asarray(count).dtype if isinstance(count, int) else object)
+    if np.shape(count) != () or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(f"{name}: expected an integer, got {count!r}")
+
+
+def _as_scores(path: tuple, leaf: Any) -> jax.Array:
+    name = f"scores of {path_name(path)}"
+    try:
+        scores = jnp.asarray(leaf)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected a float array, got {leaf!r}") from error
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise ValueError(f"{name}: expected a floating dtype, got {scores.dtype}")
+    if hasattr(leaf, "dtype") and leaf.dtype != scores.dtype:
+        raise ValueError(f"{name}: expected {scores.dtype} at most, got {leaf.dtype}, which JAX would cut silently; "
+                         f"call .astype(np.float32), or turn on jax_enable_x64")  # fmt: skip
+    if _is_concrete(scores):
+        with jax.ensure_compile_time_eval():
+            has_nan = bool(jnp.any(jnp.isnan(scores)))
+        if has_nan:
+            raise ValueError(f"{name}: expected numbers, got NaN")
+    return scores
 
 
 def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str) -> None:
@@ -270,6 +336,8 @@ def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str
         raise ValueError(
             f"num_kept: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(counts)}"
         )
+    for path, count in [((), counts)] if scope == "global" else jax.tree_util.tree_leaves_with_path(counts):
+        _check_integer(f"num_kept of {path_name(path)}" if path else "num_kept", count)
     if not _is_concrete(counts, within):
         return
     candidates = scores if within is None else within

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rare_gems import masks, transforms
@@ -205,10 +206,14 @@ def epochs(
         returns True, a last Moment is `interrupted`.
     Yields:
       a Moment per epoch, and one per phase end.
+    Raises:
+      ValueError: if `resume` names a phase that the recipe does not have.
     """
     scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
     compiled: dict[int, tuple[Callable, Callable]] = {}  # by identity of the phase
     start = 0 if resume is None else resume[0]
+    if resume is not None and not 0 <= start < len(recipe):
+        raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
     for index in range(start, len(recipe)):
         phase = recipe[index]
         if resume is not None and index == start:
@@ -292,14 +297,23 @@ def _add(totals: Totals, step: jax.Array, loss: jax.Array, accuracy: jax.Array) 
 
 
 def _hold_dead(phase: Phase, carry: Carry) -> Carry:
-    """Zeroes dead params, if they train, and the slots shaped like the trained tree, for any optax chain."""
+    """Zeroes dead params, if they train, and what the optimizer holds of them, for any optax chain.
+
+    What has another shape than its parameter is left: placeholders (`optax.masked`), Adafactor's rows and columns.
+    """
     if not phase.hold_dead:
         return carry
     ticket, mask = carry.ticket, carry.ticket.mask
     if phase.trains == "params":
         ticket = ticket._replace(params=masks.apply(ticket.params, mask))
     leaves = jax.tree.map(lambda w, m: True if m is None else m, getattr(ticket, phase.trains), mask)
-    opt_state = optax.tree.map_params(
-        phase.optimizer.init, lambda slot, m: jnp.where(m, slot, jnp.zeros_like(slot)), carry.opt_state, leaves
-    )
+
+    def hold(slot: Any, m: Any) -> Any:
+        return jnp.where(m, slot, jnp.zeros_like(slot)) if np.shape(m) == getattr(slot, "shape", None) else slot
+
+    with jax.numpy_dtype_promotion("standard"):  # map_params calls init
+        opt_state = optax.tree.map_params(
+            phase.optimizer.init, hold, carry.opt_state, leaves,
+            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+        )  # fmt: skip
     return carry._replace(ticket=ticket, opt_state=opt_state)

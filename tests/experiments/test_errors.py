@@ -3,8 +3,10 @@
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -22,6 +24,12 @@ MISTAKES = {
     "--sparsity=98.56": "[0, 1)",
     "--sparsity=nan": "[0, 1)",
     "--sparsity=0.9999999": "keeps none",
+    "--random.scope=layer": "an option of random",
+    "--data-dir=/tmp": "digits",
+    "--gem-miner.l2=inf": "at most",
+    "--gem-miner.l2=-1": "0 or more",
+    "--weight-decay=inf": "at most",
+    "--seed=4294967296": "at most",
     "--sparsity=many": "sparsity",
     "--epochs=0": "1 or more",
     "--finetune-epochs=0": "1 or more",
@@ -98,14 +106,55 @@ def test_a_full_disk_fails_in_one_line(tmp_path):
     assert not (tmp_path / "run" / "ticket.safetensors").exists()
 
 
-def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
-    flags = [flag for flag in SMALL if "checkpoint" not in flag]
-    run = [*flags, "--pruner=dense", "--sparsity=0", "--finetune-learning-rate=1e30", "--checkpoint-every=1"]
-    run = [flag for flag in run if "gem-miner" not in flag and flag != "--sparsity=0.5"]
-    assert main("digits", [*run, f"--run-dir={tmp_path}/run"]) == 3
-    err = capsys.readouterr().err.splitlines()[-1]
-    assert "not finite at step" in err
+DENSE = ["--model=lenet_300_100", "--pruner=dense", "--batch-size=100", "--train-examples=200", "--checkpoint-every=1"]
+
+
+def _as_process(*flags):
+    command = [sys.executable, "-m", "experiments.digits", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+
+def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    done = _as_process(*DENSE, "--finetune-epochs=30", "--finetune-learning-rate=300", f"--run-dir={tmp_path}/run")
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert "not finite at step" in last
+    kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert all(name.isdigit() for name in kept)
+    assert ("is kept" in last) == bool(kept)
+    assert kept, "the rate is meant to diverge after an epoch or more"
     assert not (tmp_path / "run" / "summary.json").exists()
+    metrics = (tmp_path / "run" / "metrics.csv").read_text()
+    assert "nan" not in metrics
+    assert "inf" not in metrics
+
+
+def test_a_refused_command_leaves_the_folder_as_it_was(tmp_path, capsys):
+    assert main("digits", [*SMALL, "--sparsity=0.999999", f"--run-dir={tmp_path}/run"]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_data_set_names_the_choices():
+    done = subprocess.run([sys.executable, "-m", "experiments", "mnist"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "experiments: error: expected a data set, one of digits, cifar10, got 'mnist'\n"
+
+
+@pytest.mark.parametrize("flags", [["--epochs=3"], ["--learning-rate=0.1"], ["--gem-miner.l2=0.1"]])
+def test_flags_that_would_be_ignored_are_refused(flags, capsys):
+    assert main("digits", ["--pruner=random", *flags]) == 2
+    assert flags[0].split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("delay", [0.3, 1.5])
+def test_ctrl_c_at_the_start_is_one_line(tmp_path, delay):
+    command = [sys.executable, "-m", "experiments.digits", *DENSE, "--finetune-epochs=5", f"--run-dir={tmp_path}/run"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)  # the interpreter itself may still be starting
+    assert "Traceback" not in err or process.returncode == -signal.SIGINT
 
 
 def test_collapse_is_reported_by_name_and_can_be_an_error(tmp_path, capsys):
@@ -143,11 +192,33 @@ def test_a_damaged_checkpoint_is_skipped(unfinished, small_run, capsys):
 def test_a_foreign_checkpoint_is_refused(unfinished, capsys):
     shutil.rmtree(unfinished / "checkpoints")
     manager = checkpoint.open_folder(unfinished / "checkpoints")
-    checkpoint.save(manager, 3, {"weights": jax.numpy.ones(3)}, {"title": "something else", "index": 0})
+    checkpoint.save(manager, 3, {"weights": jax.numpy.ones(3)}, {"title": "something else", "index": 0, "data": 0})
     checkpoint.close(manager)
     assert main("digits", [*SMALL, f"--run-dir={unfinished}"]) == 2
     err = capsys.readouterr().err
     assert "another run" in err.splitlines()[-1]
+
+
+def test_a_finished_run_whose_ticket_is_gone_is_finished_again(small_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    (folder / "ticket.safetensors").unlink()
+    assert main("digits", [*SMALL, f"--run-dir={folder}"]) == 0
+    assert (folder / "ticket.safetensors").read_bytes() == (small_run / "ticket.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{"])
+def test_a_damaged_summary_is_named(small_run, tmp_path, capsys, text):
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    (folder / "summary.json").write_text(text)
+    assert main("digits", [*SMALL, f"--run-dir={folder}"]) == 2
+    assert "summary.json: expected the summary of a run" in capsys.readouterr().err
+
+
+def test_several_seeds_do_not_nest_in_a_single_run(small_run, capsys):
+    assert main("digits", [*SMALL, f"--run-dir={small_run}", "--num-seeds=2"]) == 2
+    assert "folder of a single run" in capsys.readouterr().err
 
 
 def test_a_truncated_ticket_is_named(small_run, tmp_path, capsys):
