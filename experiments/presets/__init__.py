@@ -17,11 +17,12 @@ class Preset(NamedTuple):
 
 def lookup(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
     """The preset for these four; between the sparsities of a table, the row nearest in log(1 - sparsity)."""
-    for table in (rare_gems.TABLES, digits.TABLES):
-        for tables in ((pruner, model, dataset), (pruner, "*", dataset)):
-            if tables in table:
-                rows = table[tables]
-                row = min(rows, key=lambda s: abs(math.log1p(-s) - math.log1p(-sparsity)))
-                return Preset(*rows[row])
-    values, sources = rare_gems.DEFAULT[pruner]
+    tables = rare_gems.TABLES | digits.TABLES
+    rows = tables.get((pruner, model, dataset)) or tables.get((pruner, "*", dataset))
+    if rows is None:
+        return Preset(*rare_gems.DEFAULT[pruner])
+    nearest = min(rows, key=lambda s: abs(math.log1p(-s) - math.log1p(-sparsity)))
+    values, sources = rows[nearest]
+    if len(rows) > 1 and nearest != sparsity:
+        sources = {field: f"{source}, row of sparsity {nearest}" for field, source in sources.items()}
     return Preset(values, sources)
