@@ -100,12 +100,13 @@ def _main(dataset: str, args: list[str]) -> None:
         run = dataclasses.replace(config, seed=seed, num_seeds=1)
         folder = configs.run_folder(dataset, run, one_of_many=config.num_seeds > 1)
         rows = _run_and_compare(dataset, run, folder)
-        report.print_table(console, rows, title=f"{dataset}, {run.model}, seed {seed}")
+        report.print_table(console, rows, title=f"{rows[0]['dataset_name']}, {run.model}, seed {seed}")
         console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
         summaries.append(rows)
     if len(summaries) > 1:
         together = [report.aggregate(list(rows)) for rows in zip(*summaries, strict=True)]
-        report.print_table(console, together, title=f"{dataset}, {config.model}, {len(summaries)} seeds")
+        title = f"{together[0]['dataset_name']}, {config.model}, {len(summaries)} seeds"
+        report.print_table(console, together, title=title)
 
 
 def _run_and_compare(dataset: str, config: Config, folder: Path) -> list[dict[str, Any]]:

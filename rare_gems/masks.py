@@ -231,6 +231,8 @@ def keep_top(
         raise ValueError(
             f"within: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(within)}"
         )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(within):
+        _check_bool("within", path, leaf)
     scores = jax.tree_util.tree_map_with_path(_as_scores, scores)
     _check_counts(scores, counts, within, scope)
     if scope == "global":
@@ -300,7 +302,7 @@ def _is_concrete(*trees: PyTree) -> bool:
 
 def _check_bool(name: str, path: tuple, leaf: Any) -> None:
     got = getattr(leaf, "dtype", type(leaf))
-    if got != bool or isinstance(got, type):
+    if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.bool_):
         raise ValueError(f"{name} of {path_name(path)}: expected dtype bool, got {got}")
     if isinstance(leaf, jax.ShapeDtypeStruct):
         raise ValueError(f"{name} of {path_name(path)}: expected an array, got {leaf}")

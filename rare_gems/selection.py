@@ -23,7 +23,7 @@ from jax import lax
 __all__ = ["has_nan", "top_mask", "top_mask_per_leaf"]
 
 PyTree = Any
-Count = int | np.integer | jax.Array
+Count = int | np.integer | np.ndarray | jax.Array
 
 WAYS = 8  # brackets a pass; on two cores a pass over 25.5 M with 7, 15, 31 thresholds takes 6.5, 13, 16 ms
 BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}

@@ -1,7 +1,19 @@
-"""Strict settings for the whole suite: eight CPU devices, no silent promotion of rank or dtype."""
+"""Strict settings for the whole suite: eight CPU devices, no silent promotion of rank or dtype, checked types."""
 
+import beartype
 import jax
+import jaxtyping
 import pytest
+
+jaxtyping.install_import_hook("rare_gems", "tests.conftest.checked")  # before anything imports rare_gems
+
+checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
+
+
+def pytest_configure(config):
+    # nnx.List is a MutableSequence of typing, which beartype finds old.
+    config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
+
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -14,3 +26,12 @@ def _compile_once(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True)
+def _check_types(request):
+    """Annotations are checked in every test, but for those that pass wrong arguments to see the library's own error."""
+    wrong_on_purpose = "raises" in getattr(request, "function", _check_types).__code__.co_names
+    jaxtyping.config.update("jaxtyping_disable", wrong_on_purpose)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

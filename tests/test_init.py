@@ -53,6 +53,14 @@ def test_keeps_the_dtype(draw, dtype):
     np.testing.assert_allclose(np.float64(out[0].astype(jnp.float32)).std(), 0.5, rtol=0.13)
 
 
+@pytest.mark.parametrize("draw", DRAWS)
+def test_empty_leaves(draw):
+    params = {"empty": jnp.zeros((0, 3)), "full": jnp.zeros((2, 3))}
+    out = draw(jax.random.key(0), params, masks.ones(params))
+    assert out["empty"].shape == (0, 3)
+    assert jnp.all(out["full"] != 0)
+
+
 def test_signed_constant_takes_two_values():
     out = kernels(init.signed_constant(jax.random.key(3), PARAMS, MASK))
     for name, fan in FANS:

@@ -213,10 +213,43 @@ def test_keep_top_errors():
         masks.keep_top(scores, 1, within={"a": within["a"], "b": within["b"]})
     with pytest.raises(ValueError, match=r"num_kept: expected the structure"):
         masks.keep_top(scores, {"a": 1, "b": 1, "c": 1}, "layer")
-    with pytest.raises(ValueError, match=r"within: expected bool"):
+    with pytest.raises(ValueError, match=r"within of a: expected dtype bool, got float32"):
         masks.keep_top(scores, 0, within=scores)
     with pytest.raises(ValueError, match=r"scores of a: expected a floating dtype, got int32"):
         masks.keep_top({"a": jnp.array([1, 2])}, 1)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("count", [3.7, 3.0, jnp.float32(3), "3", True, jnp.array([1, 2]), np.array([3])])
+def test_keep_top_takes_integers_only(count, scope):
+    with pytest.raises(ValueError, match=r"num_kept.*: expected an integer, got"):
+        masks.keep_top({"a": jnp.arange(4.0)}, count, scope)
+    with pytest.raises(ValueError, match=r"num_kept.*: expected an integer, got"):
+        jax.jit(lambda s: masks.keep_top(s, count, scope))({"a": jnp.arange(4.0)})
+
+
+def test_keep_top_of_no_count():
+    with pytest.raises(ValueError, match=r"num_kept: expected an integer, got None"):
+        masks.keep_top({"a": jnp.arange(4.0)}, None)
+    with pytest.raises(ValueError, match=r"num_kept: expected the structure"):
+        masks.keep_top({"a": jnp.arange(4.0)}, None, "layer")
+
+
+@pytest.mark.parametrize("count", [2, np.int64(2), np.array(2), jnp.int32(2)])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_keep_top_takes_any_integer(count, scope):
+    assert masks.keep_top([np.float32([0.5, 3, 1])], count, scope)[0].tolist() == [False, True, True]
+
+
+def test_keep_top_takes_what_jax_does_not_cut():
+    assert masks.keep_top({"a": 0.5, "b": 0.7}, 1) == {"a": False, "b": True}
+    close = [np.array([1.0, 1.0 + 1e-12])]  # equal in float32
+    with pytest.raises(ValueError, match=r"scores of 0: expected float32 at most, got float64.*astype\(np.float32\)"):
+        masks.keep_top(close, 1)
+    with jax.enable_x64(True):
+        assert masks.keep_top(close, 1)[0].tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"scores of a: expected a float array, got 'x'"):
+        masks.keep_top({"a": "x"}, 1)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +279,25 @@ def test_count_for_is_exact(size, digits):
 def test_count_for_out_of_range(sparsity):
     with pytest.raises(ValueError, match=r"sparsity"):
         masks.count_for(100, sparsity)
+
+
+@pytest.mark.parametrize("sparsity", ["abc", None, "", [0.5]])
+def test_count_for_of_no_number(sparsity):
+    with pytest.raises(ValueError, match=r"sparsity: expected a fraction removed in \[0, 1\), got"):
+        masks.count_for(10, sparsity)
+
+
+@pytest.mark.parametrize("size", [-1, 10.5, "10", None])
+def test_count_for_of_no_size(size):
+    with pytest.raises(ValueError, match=r"num_prunable: expected an integer"):
+        masks.count_for(size, 0.5)
+
+
+@pytest.mark.parametrize("name", ["bias", "scale", "offset", "gamma", "beta"])
+def test_ones_goes_by_the_last_name(name):
+    params = {"norm": {name: jnp.ones((1, 1, 1, 4))}, "nnx": {name: {"value": jnp.ones((2, 2))}}}
+    table = {"embedding": {"value": jnp.ones((5, 3))}, name: {"kernel": jnp.ones((2, 2))}}  # named by its parent
+    assert set(masks.layer_counts(masks.ones({**params, **table}))) == {"embedding/value", f"{name}/kernel"}
 
 
 def test_ones_on_dicts_and_lists():
@@ -341,6 +393,20 @@ def test_apply(dtype):
     assert out["f"] is None
     with pytest.raises(ValueError, match=r"mask of w: expected shape \(2, 2\), got \(1, 2\)"):
         masks.apply(params, {"w": jnp.ones((1, 2), bool), "b": None, "f": None})
+
+
+@pytest.mark.parametrize(("leaf", "got"), [(jnp.ones(2), "float32"), (np.ones(2, int), "int64"), (1.0, "float")])
+def test_masks_are_bool(leaf, got):
+    message = rf"of w: expected dtype bool, got .*{got}"
+    good = {"w": jnp.ones(2, bool)}
+    calls = [
+        lambda: masks.apply({"w": jnp.ones(2)}, {"w": leaf}), lambda: masks.num_kept({"w": leaf}),
+        lambda: masks.layer_counts({"w": leaf}), lambda: masks.overlap({"w": leaf}, good),
+        lambda: masks.overlap(good, {"w": leaf}), lambda: masks.check({"w": leaf}, 2),
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
 
 
 def test_apply_masks_the_gradient():
@@ -451,6 +517,39 @@ def test_overlap():
         1.0,
         0.0,
     ]
+
+
+def test_overlap_of_different_masks():
+    a = {"x": [jnp.ones((4, 1), bool)]}
+    with pytest.raises(ValueError, match=r"b of x/0: expected shape \(4, 1\), got \(1, 4\)"):
+        masks.overlap(a, {"x": [jnp.ones((1, 4), bool)]})
+    with pytest.raises(ValueError, match=r"b: expected the structure of a"):
+        masks.overlap(a, {"x": [None]})
+
+
+def test_nothing_to_prune():
+    empty, nothing = {"a": jnp.ones((0, 3), bool), "b": jnp.array([True, False])}, {"a": None}
+    assert masks.layer_sparsity(empty) == {"a": 0.0, "b": 0.5}
+    assert masks.sparsity(empty) == 0.5
+    assert masks.sparsity(nothing) == masks.sparsity({"a": empty["a"]}) == 0.0
+    assert float(jax.jit(masks.sparsity)({"a": empty["a"]})) == 0.0
+    assert masks.overlap(nothing, nothing) == 1.0
+    for scope in ("layer", "global"):
+        assert masks.shuffle(jax.random.key(0), nothing, scope) == nothing
+        shuffled = masks.shuffle(jax.random.key(0), empty, scope)
+        assert masks.layer_counts(shuffled) == {"a": (0, 0), "b": (1, 2)}
+        assert masks.keep_top(nothing, nothing if scope == "layer" else 0, scope) == nothing
+
+
+@pytest.mark.parametrize("fn", [masks.layer_counts, masks.layer_sparsity, lambda mask: masks.check(mask, 1)])
+def test_counts_per_layer_are_for_the_host(fn):
+    with pytest.raises(ValueError, match=r"mask of a: expected values .*outside jit"):
+        jax.jit(fn)({"a": jnp.array([True, False])})
+
+
+def test_shapes_have_no_values_to_count():
+    with pytest.raises(ValueError, match=r"mask of a: expected an array, got ShapeDtypeStruct"):
+        masks.num_kept({"a": jax.ShapeDtypeStruct((2, 3), bool)})
 
 
 def test_check():

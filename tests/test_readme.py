@@ -4,9 +4,13 @@ import re
 import shlex
 from pathlib import Path
 
+import chex
+import jax
 import pytest
 
 from experiments.main import main
+from rare_gems import masks, trainer
+from tests.toy import make_toy
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -20,6 +24,21 @@ COMMANDS = [
 @pytest.mark.parametrize("block", [block for language, block in BLOCKS if language == "python"])
 def test_python_blocks_run(block):
     exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_method_that_the_readme_writes_trains():
+    (block,) = (b for language, b in BLOCKS if language == "python" and "def iterative_magnitude_pruning" in b)
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    toy = make_toy()
+    recipe = names["iterative_magnitude_pruning"](masks.num_prunable(toy.ticket.mask), 0.75, num_rounds=2, steps=2)
+    assert [phase.num_steps for phase in recipe] == [2, 2]
+    ticket, state = trainer.run(
+        recipe, toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=toy.feed, key=jax.random.key(0)
+    )
+    assert masks.num_kept(ticket.mask) == 44  # 176 / 4
+    assert state["seen"] == 4
+    chex.assert_trees_all_equal(ticket.params, masks.apply(toy.ticket.params, ticket.mask))  # rewound
 
 
 @pytest.mark.parametrize("command", COMMANDS)
