@@ -81,7 +81,7 @@ def cosine(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> Calla
     Source: Rare Gems (v1), Appendix A, as its code does it: once an epoch, and never quite zero.
     """
 
-    def schedule(step: jax.Array) -> jax.Array:
+    def schedule(step: Any) -> jax.Array:
         epoch = (jnp.asarray(step) // steps_per_epoch).astype(jnp.float32)
         return jnp.float32(0.5 * learning_rate) * (1 + jnp.cos(jnp.float32(math.pi / num_epochs) * epoch))
 
@@ -94,7 +94,7 @@ def multi_step(
     """lr * factor^(number of milestones reached), the milestones counted in epochs."""
     values = [learning_rate * factor**i for i in range(len(milestones) + 1)]
 
-    def schedule(step: jax.Array) -> jax.Array:
+    def schedule(step: Any) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
         reached = sum((epoch >= m).astype(jnp.int32) for m in milestones) if milestones else 0
         return jnp.array(values, jnp.float32)[reached]

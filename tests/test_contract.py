@@ -251,7 +251,7 @@ def test_restored_equals_uninterrupted(case, tmp_path):
     expected = _run(toy, recipe)
     total = sum(phase.num_steps for phase in recipe)
     manager = checkpoint.open_folder(tmp_path, keep=100)
-    for stop in sorted({1, total // 2, total - 1}):
+    for stop in sorted({1, total // 2}):
         count = [0]
 
         def poll(index, done, count=count, stop=stop):

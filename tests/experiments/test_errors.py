@@ -95,7 +95,7 @@ def test_a_full_disk_fails_in_one_line(tmp_path):
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))\n"
-        "from experiments.main import main; sys.exit(main('digits', sys.argv[1:]))"
+        "from experiments.start import program; program('digits', sys.argv[1:])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *SMALL, f"--run-dir={tmp_path}/run"], capture_output=True, text=True, timeout=200
