@@ -64,10 +64,10 @@ def _complain(dataset: str, error: Any, status: int) -> int:
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
     """Warnings in one line each; what Orbax prints from its threads is silenced, since it is raised here too."""
-    hooks = sys.excepthook, threading.excepthook
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     logger = logging.getLogger("absl")
     level = logger.level
-    sys.excepthook = threading.excepthook = lambda *_: None
+    sys.excepthook = threading.excepthook = sys.unraisablehook = lambda *_: None
     logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def _plain_warnings() -> Iterator[None]:
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             yield
     finally:
-        sys.excepthook, threading.excepthook = hooks
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
         logger.setLevel(level)
 
 
