@@ -327,7 +327,7 @@ def _as_scores(path: tuple, leaf: Any) -> jax.Array:
                          f"call .astype(np.float32), or turn on jax_enable_x64")  # fmt: skip
     if _is_concrete(scores):
         with jax.ensure_compile_time_eval():
-            has_nan = bool(jnp.any(jnp.isnan(scores)))
+            has_nan = bool(selection.has_nan(scores))
         if has_nan:
             raise ValueError(f"{name}: expected numbers, got NaN")
     return scores

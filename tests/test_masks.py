@@ -106,15 +106,21 @@ draws = given(
 )
 
 
-@draws
-@settings(max_examples=30, deadline=None, derandomize=True)
-def test_keep_top_global(structure, seed, kind, which, restrict):
+def draw_case(structure, seed, kind, restrict):
+    """Scores, `within` (None unless restricted), and both as lists of NumPy leaves for the reference."""
     scores = draw_scores(STRUCTURES[structure], seed, kind)
     within = draw_within(scores, seed) if restrict else None
     leaves = as_float64(scores)
     candidates = [np.ones(x.shape, bool) for x in leaves]
     if restrict:
         candidates = [np.asarray(m) for m in jax.tree.leaves(within)]
+    return scores, within, leaves, candidates
+
+
+@draws
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_keep_top_global(structure, seed, kind, which, restrict):
+    scores, within, leaves, candidates = draw_case(structure, seed, kind, restrict)
     count = pick_count(which, sum(int(c.sum()) for c in candidates), seed)
     mask = masks.keep_top(scores, count, within=within)
     check_same(mask, scores, sorted_reference(leaves, candidates, count))
@@ -125,12 +131,7 @@ def test_keep_top_global(structure, seed, kind, which, restrict):
 @draws
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_keep_top_layer(structure, seed, kind, which, restrict):
-    scores = draw_scores(STRUCTURES[structure], seed, kind)
-    within = draw_within(scores, seed) if restrict else None
-    leaves = as_float64(scores)
-    candidates = [np.ones(x.shape, bool) for x in leaves]
-    if restrict:
-        candidates = [np.asarray(m) for m in jax.tree.leaves(within)]
+    scores, within, leaves, candidates = draw_case(structure, seed, kind, restrict)
     counts = [pick_count(which, int(c.sum()), seed + i) for i, c in enumerate(candidates)]
     tree = jax.tree.structure(scores).unflatten(counts)
     mask = masks.keep_top(scores, tree, "layer", within)
