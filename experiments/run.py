@@ -162,7 +162,7 @@ def _log_epoch(run: _Run, moment: trainer.Moment) -> None:
 
 def _end_phase(run: _Run, moment: trainer.Moment) -> None:
     run.table.finish()
-    run.ticket, run.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.carry.model_state)
+    run.ticket, run.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.model_state)
     run.logged = 0
     if moment.phase.name != "finetune":
         searched = moment.phase.trains == "scores"

@@ -47,14 +47,15 @@ class Ticket(NamedTuple):
 class Context(NamedTuple):
     """What a transform may look at beside the ticket.
 
-    `grads` is the DENSE gradient dL/dw at w = view(ticket), before the pull-back through the view; `batch` and
-    `grads` are None outside a training step (in `edit` and in `after`).
+    `grads` is the DENSE gradient dL/dw at w = view(ticket), before the pull-back through the view, and `loss` the
+    loss there (float32); `batch`, `grads` and `loss` are None outside a training step (in `edit` and in `after`).
     """
 
     step: Step
     key: Key
     batch: Batch
     grads: Params | None
+    loss: jax.Array | None = None
 
 
 class Info(NamedTuple):
@@ -84,7 +85,9 @@ class Phase(NamedTuple):
     edited after each step (`during`) and once at the end (`after`; its state is made at the start).
 
     With `hold_dead`, updates and parameter-like optimizer slots are zero where the mask is False; where the
-    params train, so are the params themselves.
+    params train, so are the params themselves. `loss_fn`, if given, takes the place of the trainer's: criteria such
+    as GraSP's are w * dL/dw of a loss of their own. With `rewind_state` the model state (BatchNorm statistics)
+    ends the phase as it began it. `passes` is the cost of a step, in forward and backward passes of a batch.
     """
 
     view: View
@@ -95,6 +98,9 @@ class Phase(NamedTuple):
     num_steps: int
     hold_dead: bool = True
     name: str = "search"
+    loss_fn: LossFn | None = None
+    rewind_state: bool = False
+    passes: int = 1
 
 
 Recipe = tuple[Phase, ...]

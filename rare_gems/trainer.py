@@ -1,7 +1,7 @@
 """The one trainer: a step from a phase, epochs from steps, a run from a recipe."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -37,12 +37,14 @@ class Totals(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """All that a step reads and writes: to save it is to save the run. `step` counts the steps done (int32)."""
+    """All that a step reads and writes: to save it is to save the run. `step` counts the steps done (int32);
+    `first_state` is the model state at the phase's start, where the phase rewinds it (None elsewhere)."""
 
     step: jax.Array
     key: Key
     ticket: Ticket
     model_state: ModelState
+    first_state: ModelState
     opt_state: Any
     during: State
     after: State
@@ -66,7 +68,7 @@ class Moment(NamedTuple):
     """The end of an epoch or of a phase. `carry` is donated to the next step: read it before asking for more.
 
     `epoch` counts the whole epochs done in the phase; `ended` says that this is the phase's end, where `after`
-    has been applied to `ticket`; `interrupted` that `poll` stopped the run.
+    has been applied to `ticket` and `model_state` may have been rewound; `interrupted` that `poll` stopped the run.
     """
 
     index: int
@@ -74,6 +76,7 @@ class Moment(NamedTuple):
     epoch: int
     carry: Carry
     ticket: Ticket
+    model_state: ModelState
     ended: bool
     interrupted: bool
 
@@ -96,7 +99,8 @@ def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Ca
         ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
     zero = jnp.float32(0)
     carry = Carry(
-        jnp.int32(0), key, ticket, model_state, _init(phase.optimizer, getattr(ticket, phase.trains)),
+        jnp.int32(0), key, ticket, model_state, model_state if phase.rewind_state else None,
+        _init(phase.optimizer, getattr(ticket, phase.trains)),
         phase.during.init(ticket), phase.after.init(ticket), Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
     )  # fmt: skip
     # A copy each: the step donates its carry, and no buffer may be donated twice or belong to somebody else.
@@ -110,7 +114,8 @@ def make_step(loss_fn: LossFn, phase: Phase) -> Callable[[Carry, Batch], Carry]:
       then `during` edits the ticket with g in its context.
 
     Args:
-      loss_fn: (params, model state, batch, key) -> (loss, (model state, accuracy)), scalars in float32.
+      loss_fn: (params, model state, batch, key) -> (loss, (model state, accuracy)), scalars in float32; a
+        phase with a `loss_fn` of its own uses that.
       phase: what to train and how.
     Returns:
       the step, not compiled: jit it (donating the carry), scan it or vmap it.
@@ -148,7 +153,7 @@ def step_parts(loss_fn: LossFn, phase: Phase) -> tuple[Descend, Edit | None]:
             return phase.view(carry.ticket._replace(**{phase.trains: trained}), carry.step, key_view)
 
         seen, pull_back = jax.vjp(view, trained)
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        grad_fn = jax.value_and_grad(phase.loss_fn or loss_fn, has_aux=True)
         (loss, (model_state, accuracy)), dense_grads = grad_fn(seen, carry.model_state, batch, key_loss)
         (grads,) = pull_back(dense_grads)
         with jax.numpy_dtype_promotion("standard"):  # some optimizers mix integer counts and floats
@@ -161,7 +166,7 @@ def step_parts(loss_fn: LossFn, phase: Phase) -> tuple[Descend, Edit | None]:
         after = carry._replace(
             step=carry.step + 1, ticket=ticket, model_state=model_state, opt_state=opt_state, totals=totals
         )
-        return _hold_dead(phase, after), Context(carry.step, key_during, batch, dense_grads)
+        return _hold_dead(phase, after), Context(carry.step, key_during, batch, dense_grads, loss)
 
     def edit(carry: Carry, context: Context) -> Carry:
         ticket, during = phase.during.update(carry.ticket, carry.during, context)
@@ -172,7 +177,7 @@ def step_parts(loss_fn: LossFn, phase: Phase) -> tuple[Descend, Edit | None]:
 
 def finish(phase: Phase, carry: Carry) -> Ticket:
     """The ticket after the phase's `after` transform; with `hold_dead`, trained params zero where it is dead."""
-    context = Context(carry.step, jax.random.fold_in(carry.key, carry.step), None, None)
+    context = Context(carry.step, jax.random.fold_in(carry.key, carry.step), None, None, None)
     ticket, _ = phase.after.update(carry.ticket, carry.after, context)
     if phase.hold_dead and phase.trains == "params":
         ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
@@ -185,7 +190,7 @@ def epochs(
     model_state: ModelState,
     *,
     loss_fn: LossFn,
-    feed: Feed,
+    feed: Feed | Sequence[Feed],
     key: Key,
     resume: tuple[int, Carry] | None = None,
     loop: Literal["auto", "python", "scan"] = "auto",
@@ -196,7 +201,8 @@ def epochs(
     Args:
       recipe: phases, run in order; an identical phase that comes again is not compiled again.
       ticket, model_state: where to start; they are copied, never donated.
-      loss_fn: as in `make_step`. feed: where batches come from.
+      loss_fn: as in `make_step`.
+      feed: where batches come from, one for all phases or one for each.
       key: the run's randomness: phase i uses fold_in(key, i), its epoch e draws the order of examples from
         fold_in(fold_in(phase key, 2**31 - 1), e).
       resume: (phase index, carry) of a Moment; the run goes on from there as if it had never stopped.
@@ -207,31 +213,37 @@ def epochs(
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
-      ValueError: if `resume` names a phase that the recipe does not have.
+      ValueError: if `resume` names a phase that the recipe does not have, or there are not as many feeds as phases.
     """
+    feeds = [feed] * len(recipe) if isinstance(feed, Feed) else list(feed)
+    if len(feeds) != len(recipe):
+        raise ValueError(f"feed: expected one, or one for each of {len(recipe)} phases, got {len(feeds)}")
     scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
-    compiled: dict[int, tuple[Callable, Callable]] = {}  # by identity of the phase
+    compiled: dict[tuple[int, int], tuple[Callable, Callable]] = {}  # by identity of phase and feed
     start = 0 if resume is None else resume[0]
     if resume is not None and not 0 <= start < len(recipe):
         raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
     for index in range(start, len(recipe)):
-        phase = recipe[index]
+        phase, feed = recipe[index], feeds[index]
         if resume is not None and index == start:
             carry = jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), resume[1])
         else:
             carry = begin(phase, ticket, model_state, jax.random.fold_in(key, index))
-        if id(phase) not in compiled:
-            compiled[id(phase)] = _advance_fn(phase, loss_fn, feed, scan), jax.jit(finish, static_argnums=0)
-        advance, finish_phase = compiled[id(phase)]
+        if (id(phase), id(feed)) not in compiled:
+            fns = _advance_fn(phase, loss_fn, feed, scan), jax.jit(finish, static_argnums=0)
+            compiled[id(phase), id(feed)] = fns
+        advance, finish_phase = compiled[id(phase), id(feed)]
         done = int(carry.step)
         while done < phase.num_steps:
             target = min(phase.num_steps, (done // feed.num_batches + 1) * feed.num_batches)
             carry, done, interrupted = advance(carry, done, target, functools.partial(poll, index))
-            yield Moment(index, phase, done // feed.num_batches, carry, carry.ticket, False, interrupted)
+            epoch = done // feed.num_batches
+            yield Moment(index, phase, epoch, carry, carry.ticket, carry.model_state, False, interrupted)
             if interrupted:
                 return
-        ticket, model_state = finish_phase(phase, carry), carry.model_state
-        yield Moment(index, phase, done // feed.num_batches, carry, ticket, True, False)
+        ticket = finish_phase(phase, carry)
+        model_state = carry.first_state if phase.rewind_state else carry.model_state
+        yield Moment(index, phase, done // feed.num_batches, carry, ticket, model_state, True, False)
 
 
 def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any) -> tuple[Ticket, ModelState]:
@@ -242,7 +254,7 @@ def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any)
     """
     for moment in epochs(recipe, ticket, model_state, **options):
         if moment.ended:
-            ticket, model_state = moment.ticket, moment.carry.model_state
+            ticket, model_state = moment.ticket, moment.model_state
     return ticket, jax.tree.map(jnp.copy, model_state)
 
 

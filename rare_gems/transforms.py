@@ -3,18 +3,20 @@
 `context.step` is the index, from 0, of the step just taken in its phase (`num_steps` in `after`).
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from rare_gems import masks, views
 from rare_gems.phase import Context, Phase, Scores, State, Step, Ticket, Transform
 
-__all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_rounded",
-           "keep_top", "rewind", "scores_from", "when"]  # fmt: skip
+__all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_next",
+           "keep_rounded", "keep_top", "magnitude", "rewind", "scores_from", "when"]  # fmt: skip
 
 ScoreFn = Callable[[Ticket, Context], Scores]
 
@@ -104,6 +106,7 @@ def keep_top(
     scope: Literal["global", "layer"] = "global",
     score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores,
     revive: bool = False,
+    invert: bool = False,
 ) -> Transform:
     """mask = the `num_kept` highest scores among the kept weights.
 
@@ -112,14 +115,52 @@ def keep_top(
       scope: as in `masks.keep_top`.
       score: what ranks the weights; by default the ticket's scores.
       revive: choose among all prunable weights rather than among those kept.
+      invert: keep the lowest scores instead (the inverted-scores sanity check).
     """
 
     def fn(ticket: Ticket, context: Context) -> Ticket:
         count = num_kept(context.step) if callable(num_kept) else num_kept
         within = None if revive else ticket.mask
-        return ticket._replace(mask=masks.keep_top(score(ticket), count, scope, within))
+        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), count, scope, within))
 
     return _stateless(fn)
+
+
+def keep_next(
+    counts: Sequence[int], score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores, invert: bool = False
+) -> Transform:
+    """mask = its highest scores, as many as the next count below what it keeps: a round of a schedule.
+
+    Which round it is, the mask itself tells, so that all rounds are the same transform and compile once.
+
+    Args:
+      counts: falling integers, such as `schedules.exponential_counts`; below the last nothing is removed.
+      score: what ranks the kept weights (over the whole network). invert: keep the lowest scores instead.
+    Raises:
+      ValueError: if the counts do not fall.
+    Example:
+      >>> rounds = keep_next([2, 1])
+      >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
+      >>> ticket, _ = rounds.update(ticket, (), Context(0, jax.random.key(0), None, None))
+      >>> rounds.update(ticket, (), Context(0, jax.random.key(0), None, None))[0].mask
+      [Array([ True, False, False], dtype=bool)]
+    """
+    if any(low >= high for high, low in itertools.pairwise(counts)):
+        raise ValueError(f"counts: expected them to fall at every round, got {list(counts)}")
+    table = np.array(counts, np.int32)
+
+    def fn(ticket: Ticket, context: Context) -> Ticket:
+        kept = jnp.int32(masks.num_kept(ticket.mask))
+        lower = jnp.where(table < kept, table, 0).max()
+        count = jnp.where(lower > 0, lower, kept)
+        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), count, within=ticket.mask))
+
+    return _stateless(fn)
+
+
+def magnitude(ticket: Ticket) -> Scores:
+    """|w| of the prunable weights, None elsewhere: a `score` for `keep_top` and `keep_next`."""
+    return masks.map_kept(jnp.abs, ticket.params, ticket.mask)
 
 
 def keep_rounded() -> Transform:
@@ -152,15 +193,18 @@ def drop_and_grow(drop_fraction: Callable[[Step], jax.Array], grow: ScoreFn) -> 
 
     def fn(ticket: Ticket, context: Context) -> Ticket:
         fraction = drop_fraction(context.step)
-        magnitude = masks.map_kept(jnp.abs, ticket.params, ticket.mask)
         kept = jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), ticket.mask)
         dropped = jax.tree.map(lambda k: jnp.round(fraction * k.astype(jnp.float32)).astype(jnp.int32), kept)
-        stay = masks.keep_top(magnitude, jax.tree.map(jnp.subtract, kept, dropped), "layer", ticket.mask)
+        stay = masks.keep_top(magnitude(ticket), jax.tree.map(jnp.subtract, kept, dropped), "layer", ticket.mask)
         free = jax.tree.map(jnp.logical_not, stay)
         grown = masks.keep_top(grow(ticket, context), dropped, "layer", free)
         return ticket._replace(params=masks.apply(ticket.params, stay), mask=jax.tree.map(jnp.logical_or, stay, grown))
 
     return _stateless(fn)
+
+
+def _ranked(scores: Scores, invert: bool) -> Scores:
+    return jax.tree.map(jnp.negative, scores) if invert else scores
 
 
 def _like(new: Scores, old: Scores) -> Scores:

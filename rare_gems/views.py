@@ -46,20 +46,24 @@ def sampled(ticket: Ticket, step: Step, key: Key) -> Params:
 
 
 def top_scored(
-    num_kept: int | Callable[[Step], jax.Array] | Mask, scope: Literal["global", "layer"] = "global"
+    num_kept: int | Callable[[Step], jax.Array] | Mask,
+    scope: Literal["global", "layer"] = "global",
+    invert: bool = False,
 ) -> View:
     """A view of the `num_kept` weights with the highest |s|, straight-through: dL/ds = dL/dw_eff * w * sign(s).
 
     Args:
       num_kept: an integer, a function of the step that returns one, or (scope "layer") a tree of integers.
       scope: "global" or "layer", as in `masks.keep_top`.
+      invert: the lowest |s| instead (the inverted-scores sanity check).
     Source: edge-popup (Ramanujan et al.); "global" and a falling `num_kept` are the variants of Rare Gems, Table 3.
     """
 
     def view(ticket: Ticket, step: Step, key: Key) -> Params:
         del key
         count = num_kept(step) if callable(num_kept) else num_kept
-        top = masks.keep_top(jax.tree.map(jnp.abs, ticket.scores), count, scope, within=ticket.mask)
+        rank = jax.tree.map(lambda s: -jnp.abs(s) if invert else jnp.abs(s), ticket.scores)
+        top = masks.keep_top(rank, count, scope, within=ticket.mask)
         return _through(ticket, jax.tree.map(ste.mask_of, ticket.scores, top))
 
     return view

@@ -62,6 +62,7 @@ def search(
     finetune_mask: Literal["frozen", "rounded"] = "frozen",
     optimizer: Literal["sgd", "adam"] = "sgd",
     momentum: float = 0.9,
+    invert: bool = False,
 ) -> Phase:
     """The search phase: scores train, weights stay.
 
@@ -74,6 +75,7 @@ def search(
       scope: rank all scores together, or ("layer") within each layer at equal ratios.
       freeze: False leaves the sparsity to the regulariser; needs finetune_mask="rounded".
       rounding: r(p) = 1[p >= 0.5], or r ~ Bernoulli(p).
+      invert: freeze the highest scores instead, rounding unchanged (the inverted-scores sanity check).
       finetune_mask: "frozen" ends with the mask q, of exact size (what the authors ran); "rounded" with q and r(p).
     Returns:
       one `Phase`.
@@ -107,7 +109,7 @@ def search(
         )
     freezing = transforms.identity()
     if freeze:
-        freezing = _freezing(mask, sparsity, num_epochs, steps_per_epoch, period, scope)
+        freezing = _freezing(mask, sparsity, num_epochs, steps_per_epoch, period, scope, invert)
     schedule = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)
     regulariser = optax.add_decayed_weights(2 * l2) if norm == "l2" else _add_signs(l2)
     descent = sgd(schedule, momentum) if optimizer == "sgd" else optax.adam(schedule)
@@ -144,8 +146,9 @@ def freezing_counts(mask: Mask, sparsity: float, num_rounds: int, scope: Literal
 
 
 def _freezing(
-    mask: Mask, sparsity: float, num_epochs: int, steps_per_epoch: int, period: int, scope: Literal["global", "layer"]
-) -> Transform:
+    mask: Mask, sparsity: float, num_epochs: int, steps_per_epoch: int, period: int,
+    scope: Literal["global", "layer"], invert: bool,
+) -> Transform:  # fmt: skip
     counts = freezing_counts(mask, sparsity, schedules.num_rounds(num_epochs, period), scope)
 
     def is_round(step: Step) -> jax.Array:
@@ -156,7 +159,7 @@ def _freezing(
         index = step // steps_per_epoch // period - 1
         return jax.tree.map(lambda column: jnp.array(column, jnp.int32)[index], counts, is_leaf=lambda x: _is_row(x))
 
-    return transforms.when(is_round, transforms.keep_top(count_at, scope))
+    return transforms.when(is_round, transforms.keep_top(count_at, scope, invert=invert))
 
 
 def _is_row(node: Any) -> bool:
