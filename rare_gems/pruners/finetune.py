@@ -32,6 +32,7 @@ def finetune(
     milestones: Sequence[int] | None = None,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
+    first_step: int = 0,
     name: str = "finetune",
 ) -> Phase:
     """SGD on the kept weights; the rate falls to a tenth at each milestone.
@@ -39,6 +40,7 @@ def finetune(
     Args:
       num_epochs, steps_per_epoch: the length; `milestones` in epochs, by default `schedules.milestones_for`.
       learning_rate, momentum, weight_decay: as in `sgd`; the decay acts on every trained leaf, as in torch.
+      first_step: begin there in the schedule, and train that many steps less.
       name: what reports call the phase.
     Raises:
       ValueError: for a length below 1 or a learning rate that is not positive.
@@ -56,9 +58,10 @@ def finetune(
         raise ValueError(f"{name} learning rate: expected a positive number, got {learning_rate}")
     stops = schedules.milestones_for(num_epochs) if milestones is None else tuple(milestones)
     schedule = schedules.multi_step(learning_rate, stops, steps_per_epoch)
+    rest = schedule if first_step == 0 else lambda step: schedule(step + first_step)
     return Phase(
-        views.masked, "params", sgd(schedule, momentum, weight_decay), transforms.identity(),
-        transforms.identity(), num_epochs * steps_per_epoch, name=name,
+        views.masked, "params", sgd(rest, momentum, weight_decay), transforms.identity(),
+        transforms.identity(), num_epochs * steps_per_epoch - first_step, name=name,
     )  # fmt: skip
 
 
