@@ -1,63 +1,38 @@
-"""The command line: typed flags, defaults from presets, one-line errors."""
+"""What an experiment is asked to do: one frozen dataclass, and its forms on disk."""
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import json
-import math
-import re
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
+from experiments import options
+from experiments.options import GROUPS
 
-from experiments import presets
+__all__ = ["FACTS", "INVERTIBLE", "Config", "ModelName", "Pruner", "UsageError", "as_dict", "digest", "from_dict",
+           "run_folder", "takes_epochs", "why_unused", "without_free"]  # fmt: skip
 
-__all__ = ["FACTS", "Config", "GemMiner", "Random", "UsageError", "as_dict", "digest", "parse", "run_folder"]
-
-Pruner = Literal["gem_miner", "dense", "random"]
-ModelName = Literal["resnet20", "lenet_300_100"]
+Pruner = Literal[
+    "gem_miner", "edge_popup", "imp", "lottery_ticket", "lrr", "snip", "grasp", "synflow", "force", "prospr",
+    "magnitude", "random", "uniform", "erk", "copied_ratios", "smart_ratio", "hybrid", "jackpot", "gmp", "rigl", "set",
+    "continuous_sparsification", "supermask", "dense",
+]  # fmt: skip
+ModelName = Literal["resnet20", "resnet32", "lenet_300_100"]
 
 
 # What is known of a data set before it is read: image shape, training and test examples, classes.
 FACTS = {"digits": ((8, 8, 1), 1437, 360, 10), "cifar10": ((32, 32, 3), 50_000, 10_000, 10)}
-_SEARCHES = ("gem_miner",)
+# Which pruners train for --epochs; imp and lrr for as many as their rounds take; the others score a batch or none.
+_FOR_EPOCHS = ("gem_miner", "edge_popup", "lottery_ticket", "hybrid", "jackpot", "gmp", "rigl", "set",
+               "continuous_sparsification", "supermask")  # fmt: skip
+_IN_ROUNDS = ("imp", "lrr")
+# Pruners whose search ranks scores that can be turned upside down.
+INVERTIBLE = ("gem_miner", "edge_popup", "imp", "lottery_ticket", "lrr", "snip", "grasp", "synflow", "force", "prospr",
+              "magnitude", "hybrid", "jackpot", "gmp", "continuous_sparsification", "supermask")  # fmt: skip
 
 
 class UsageError(ValueError):
     """A mistake on the command line: one line, exit status 2."""
-
-
-@dataclasses.dataclass(frozen=True)
-class GemMiner:
-    """Options of GEM-MINER (Rare Gems, Algorithm 1)."""
-
-    period: int = 5
-    """epochs from one freezing round to the next (T)"""
-    l2: float = 1e-4
-    """strength of the regulariser (lambda)"""
-    norm: Literal["l2", "l1"] = "l2"
-    """what the regulariser sums: p^2 or |p|"""
-    scope: Literal["global", "layer"] = "global"
-    """rank scores over the whole network, or within each layer at equal ratios"""
-    freeze: bool = True
-    """freeze the lowest scores every period; without it the regulariser alone decides the sparsity"""
-    rounding: Literal["deterministic", "stochastic"] = "deterministic"
-    """the mask of the search: 1[p >= 0.5], or drawn from Bernoulli(p)"""
-    finetune_mask: Literal["frozen", "rounded"] = "frozen"
-    """finetune what was not frozen (q, of exact sparsity), or q and 1[p >= 0.5]"""
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    """optimizer of the scores"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Random:
-    """Options of random tickets."""
-
-    scope: Literal["global", "layer"] = "global"
-    """draw from all weights at once, or keep the same ratio of each layer"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +46,9 @@ class Config:
     sparsity: float = 0.9856
     """fraction of the prunable weights that is removed, in [0, 1)"""
     epochs: int = 150
-    """epochs of the search (0 where the pruner does not train)"""
+    """epochs of the search (0 where the pruner does not train, or has rounds with a length of their own)"""
     finetune_epochs: int = 150
-    """epochs of training under the mask"""
+    """epochs of training under the mask (0 stops at the ticket)"""
     batch_size: int = 128
     """images per step"""
     learning_rate: float = 0.1
@@ -83,7 +58,7 @@ class Config:
     momentum: float = 0.9
     """of SGD, in search and finetuning"""
     weight_decay: float = 1e-4
-    """in the finetuning"""
+    """of weights, wherever they train"""
     init: Literal["signed_constant", "kaiming_normal", "uniform"] = "signed_constant"
     """how the weights are drawn"""
     seed: int = 42
@@ -94,6 +69,8 @@ class Config:
     """train on a class-balanced subset of that size"""
     validation_examples: int = 0
     """hold that many out of the training set; the test set is then read once, at the end"""
+    pretrained: Path | None = None
+    """start from the weights of a trained dense network: its run folder or ticket.safetensors"""
     data_dir: Path | None = None
     """where TFDS keeps its data sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)"""
     run_dir: Path | None = None
@@ -102,65 +79,65 @@ class Config:
     """epochs from one checkpoint to the next"""
     on_collapse: Literal["warn", "error"] = "warn"
     """what to do when a layer loses its last weight"""
+    sanity: str = ""
+    """sanity checks of the ticket, separated by commas, or "all"; see python -m experiments.sanity --help"""
     compare: bool = False
-    """also finetune the layerwise-shuffled mask and a random mask of the same sparsity"""
+    """the checks shuffle (within each layer) and shuffle_global (a random mask)"""
     dry_run: bool = False
     """print the configuration with its sources, the schedule and the cost, and stop"""
-    gem_miner: GemMiner = GemMiner()
-    random: Random = Random()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Choice:
-    """The fields that choose a preset."""
-
-    pruner: Pruner = "gem_miner"
-    model: ModelName = "resnet20"
-    sparsity: float | None = None
+    gem_miner: options.GemMiner = GROUPS["gem_miner"]
+    edge_popup: options.EdgePopup = GROUPS["edge_popup"]
+    imp: options.Imp = GROUPS["imp"]
+    lottery_ticket: options.LotteryTicket = GROUPS["lottery_ticket"]
+    lrr: options.Lrr = GROUPS["lrr"]
+    snip: options.Snip = GROUPS["snip"]
+    grasp: options.Grasp = GROUPS["grasp"]
+    synflow: options.Synflow = GROUPS["synflow"]
+    force: options.Force = GROUPS["force"]
+    prospr: options.Prospr = GROUPS["prospr"]
+    magnitude: options.Magnitude = GROUPS["magnitude"]
+    random: options.Random = GROUPS["random"]
+    copied_ratios: options.CopiedRatios = GROUPS["copied_ratios"]
+    smart_ratio: options.SmartRatio = GROUPS["smart_ratio"]
+    hybrid: options.Hybrid = GROUPS["hybrid"]
+    jackpot: options.Jackpot = GROUPS["jackpot"]
+    gmp: options.Gmp = GROUPS["gmp"]
+    rigl: options.Rigl = GROUPS["rigl"]
+    set: options.Set = GROUPS["set"]
+    continuous_sparsification: options.ContinuousSparsification = GROUPS["continuous_sparsification"]
+    supermask: options.Supermask = GROUPS["supermask"]
 
 
 # Fields that do not change what a run computes, so that they may differ when it is resumed.
-_FREE = ("num_seeds", "data_dir", "run_dir", "checkpoint_every", "on_collapse", "compare", "dry_run")
-
-
-def parse(dataset: str, args: list[str]) -> tuple[Config, dict[str, str]]:
-    """The configuration of a command line, and the source of each value in it.
-
-    Raises:
-      UsageError: for anything that tyro cannot read or `_check` refuses.
-      SystemExit: with status 0, after --help.
-    """
-    program = f"python -m experiments.{dataset}"
-    first = [arg for arg in args if arg not in ("-h", "--help")]
-    choice, _ = _tyro(_Choice, first, program, return_unknown_args=True)
-    dense = choice.pruner == "dense"
-    sparsity = choice.sparsity if choice.sparsity is not None else 0.0 if dense else 0.9856
-    if not 0 <= sparsity < 1:
-        raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {sparsity}")
-    if dense and sparsity != 0:
-        raise UsageError(f"--sparsity: the dense network removes nothing; expected 0 or no flag, got {sparsity}")
-    preset = presets.lookup(choice.pruner, choice.model, dataset, sparsity)
-    default = _replace(Config(pruner=choice.pruner, model=choice.model, sparsity=sparsity), preset.values)
-    config = _tyro(Config, args, program, default=default)
-    typed = {_field(arg) for arg in args if arg.startswith("--")}
-    _check(dataset, config)
-    _check_used(dataset, config, typed)
-    sources = {n: "command line" if n in typed else preset.sources.get(n, "default") for n in _flat(config)}
-    return config, sources
-
-
-def _field(flag: str) -> str:
-    name = flag.removeprefix("--").split("=")[0].replace("-", "_")
-    return re.sub(r"(^|\.)no_", r"\1", name)
+_FREE = ("num_seeds", "data_dir", "run_dir", "checkpoint_every", "on_collapse", "sanity", "compare", "dry_run")
 
 
 def as_dict(dataset: str, config: Config) -> dict[str, Any]:
     """All resolved fields, JSON-able, of the chosen pruner's options only its own."""
     fields = {"dataset": dataset} | json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for name in ("gem_miner", "random"):
+    for name in GROUPS:
         if name != config.pruner:
             del fields[name]
     return fields
+
+
+def from_dict(fields: dict[str, Any]) -> Config:
+    """The inverse of `as_dict`, as read from a config.json.
+
+    Raises:
+      UsageError: if it is the configuration of another version.
+    """
+    values = {name: value for name, value in fields.items() if name not in ("dataset", *GROUPS)}
+    try:
+        for name in ("data_dir", "run_dir", "pretrained"):
+            values[name] = None if values[name] is None else Path(values[name])
+        group = fields["pruner"]
+        if group in GROUPS:
+            own = {k: Path(v) if k == "ticket" and v is not None else v for k, v in fields[group].items()}
+            values[group] = dataclasses.replace(GROUPS[group], **own)
+        return Config(**values)
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"config.json: expected the fields of this version, got others ({error})") from None
 
 
 def run_folder(dataset: str, config: Config, one_of_many: bool) -> Path:
@@ -176,85 +153,30 @@ def digest(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _check(dataset: str, config: Config) -> None:
-    searches = config.pruner in _SEARCHES
-    train = FACTS[dataset][1]
-    train_left = train - config.validation_examples
-    ranges: dict[str, tuple[Any, float, float]] = {
-        "epochs": (config.epochs, 1 if searches else 0, math.inf),
-        "finetune-epochs": (config.finetune_epochs, 1, math.inf),
-        "num-seeds": (config.num_seeds, 1, math.inf),
-        "seed": (config.seed, 0, 2**32 - config.num_seeds),
-        "validation-examples": (config.validation_examples, 0, train - 1),
-        "train-examples": (train_left if config.train_examples is None else config.train_examples, 1, train_left),
-        "batch-size": (config.batch_size, 1, config.train_examples or train_left),
-        "checkpoint-every": (config.checkpoint_every, 1, math.inf),
-        "weight-decay": (config.weight_decay, 0, sys.float_info.max),
-        "gem-miner.l2": (config.gem_miner.l2, 0, sys.float_info.max),
-        "gem-miner.period": (config.gem_miner.period, 1, math.inf),
-    }
-    if searches and config.gem_miner.freeze:
-        ranges["gem-miner.period"] = (config.gem_miner.period, 1, config.epochs - 1)
-    for name, (value, low, high) in ranges.items():
-        if not value >= low:
-            raise UsageError(f"--{name}: expected {low} or more, got {value}")
-        if not value <= high:
-            raise UsageError(f"--{name}: expected at most {high}, got {value}")
-    for name in ("learning_rate", "finetune_learning_rate"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise UsageError(f"--{name.replace('_', '-')}: expected a positive number, got {getattr(config, name)}")
-    if not 0 <= config.momentum < 1:
-        raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
-    if searches and not config.gem_miner.freeze and config.gem_miner.finetune_mask == "frozen":
-        raise UsageError("--gem-miner.finetune-mask: expected 'rounded' without freezing, got 'frozen'")
-    if config.compare and config.pruner == "dense":
-        raise UsageError("--compare: the dense network has no mask to compare with; expected another pruner")
+def without_free(config: Config) -> Config:
+    """The configuration with everything at its default that does not change what a run computes, but data_dir,
+    checkpoint_every and on_collapse, which say how it is computed."""
+    free = [name for name in _FREE if name not in ("data_dir", "checkpoint_every", "on_collapse")]
+    defaults = {field.name: field.default for field in dataclasses.fields(Config) if field.name in free}
+    return dataclasses.replace(config, **defaults)
 
 
-def _check_used(dataset: str, config: Config, typed: set[str]) -> None:
-    """Refuses flags that would be ignored."""
-    for name in sorted(typed):
-        group = name.split(".")[0]
-        if group in ("gem_miner", "random") and group != config.pruner:
-            raise UsageError(f"--{name.replace('_', '-')}: an option of {group}; expected none with {config.pruner}")
-        if name in ("epochs", "learning_rate") and config.pruner not in _SEARCHES:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag}: of the search, which {config.pruner} has not; see --finetune-{flag}")
-    if config.data_dir is not None and dataset == "digits":
-        raise UsageError("--data-dir: digits come with scikit-learn; expected no such flag")
+def takes_epochs(config: Config) -> bool:
+    """Whether the search trains for --epochs."""
+    tuned = config.pruner == "smart_ratio" and config.smart_ratio.version in ("v5", "v6")
+    return tuned or config.pruner in _FOR_EPOCHS
 
 
-def _tyro(kind: Any, args: list[str], program: str, **options: Any) -> Any:
-    """tyro.cli with its boxed errors folded into one line."""
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=args, prog=program, **options)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UsageError(_one_line(errors.getvalue())) from None
-
-
-def _one_line(text: str) -> str:
-    text = re.split(r"For full helptext|Argument helptext", text)[0]
-    lines = [re.sub(r"[─│╭╮╰╯|]|-{4,}", "", line).strip() for line in text.splitlines()]
-    return " ".join(line for line in lines[1:] if line).strip() or "the command line could not be read"
-
-
-def _replace(config: Config, values: dict[str, Any]) -> Config:
-    flat = {name: value for name, value in values.items() if "." not in name}
-    for group in ("gem_miner", "random"):
-        nested = {name.split(".")[1]: value for name, value in values.items() if name.startswith(group + ".")}
-        flat[group] = dataclasses.replace(getattr(config, group), **nested)
-    return dataclasses.replace(config, **flat)
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    flat = {}
-    for name, value in dataclasses.asdict(config).items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{inner}": entry for inner, entry in value.items()}
-        else:
-            flat[name] = value
-    return flat
+def why_unused(config: Config, name: str) -> str | None:
+    """Why a field would be ignored, or None if it is used."""
+    group, flag = name.split(".")[0], name.replace("_", "-")
+    if group in GROUPS and group != config.pruner:
+        return f"--{flag}: an option of {group}; expected none with {config.pruner}"
+    if name == "epochs" and config.pruner in _IN_ROUNDS:
+        return f"--epochs: {config.pruner} trains for its rounds; see --{config.pruner}.round-epochs"
+    searches = takes_epochs(config) or config.pruner in _IN_ROUNDS
+    if name in ("epochs", "learning_rate") and not searches:
+        return f"--{flag}: of the search, which {config.pruner} has not; see --finetune-{flag}"
+    if name == "finetune_learning_rate" and config.finetune_epochs == 0:
+        return "--finetune-learning-rate: there is no finetuning with --finetune-epochs=0"
+    return None

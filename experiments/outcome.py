@@ -26,10 +26,11 @@ def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Re
       the summary, as in summary.json.
     """
     mask, initial = result.ticket.mask, result.found.ticket.params
+    ticket = result.ticket._replace(params=masks.apply(result.ticket.params, mask))  # a mask search trains no weights
     header = {key: fields[key] for key in ("dataset", "model")}
     header |= {"method": name, "seed": fields["seed"], "sparsity_target": fields["sparsity"]}
     ticket_io.save(
-        folder / "ticket.safetensors", result.ticket, metadata=header, initial=initial, model_state=result.model_state
+        folder / "ticket.safetensors", ticket, metadata=header, initial=initial, model_state=result.model_state
     )
     layers = [
         {"name": layer, "num_kept": kept, "num_prunable": size}
@@ -38,7 +39,8 @@ def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Re
     summary = _summary(fields, name, note, result, layers)
     (folder / "plots").mkdir(exist_ok=True)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
-    plots.plot_search(result.rows, folder / "plots" / "accuracy_and_sparsity.png", title)
+    if result.rows:
+        plots.plot_search(result.rows, folder / "plots" / "accuracy_and_sparsity.png", title)
     plots.plot_layers(layers, folder / "plots" / "layer_sparsity.png", title)
     records.write_json(folder / "summary.json", summary)
     return summary
@@ -48,10 +50,6 @@ def _summary(
     fields: dict[str, Any], name: str, note: str, result: Result, layers: list[dict[str, Any]]
 ) -> dict[str, Any]:
     mask = result.ticket.mask
-    spent = {
-        part: sum(row["seconds"] for row in result.rows if row["phase"] == part) for part in ("search", "finetune")
-    }
-    steps = {part: [row for row in result.rows if row["phase"] == part] for part in spent}
     return {
         "name": name,
         "pruner": fields["pruner"],
@@ -66,8 +64,11 @@ def _summary(
         "accuracy": result.before | {"after_finetune": result.after, "best_validation": result.best},
         "layer_sparsity": masks.layer_sparsity(mask),
         "layers": layers,
-        "epochs": {part: len(rows) for part, rows in steps.items()},
-        "seconds": spent | {"total": sum(spent.values())},
+        "overlap_with_initial_mask": result.overlap,
+        "epochs": {part: cost["epochs"] for part, cost in result.cost.items()},
+        "steps": {part: cost["steps"] for part, cost in result.cost.items()},
+        "forward_backward_passes": {part: cost["passes"] for part, cost in result.cost.items()},
+        "seconds": result.seconds | {"total": sum(result.seconds.values())},
         "device": _device(),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
     }

@@ -1,5 +1,7 @@
 """--dry-run: what would be run, where each number comes from, and what it would cost."""
 
+import itertools
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.config import FACTS, Config, as_dict
-from experiments.problem import MODELS, recipe_for
+from experiments.methods import Setting, recipe_for
+from experiments.problem import MODELS, make_loss
 from rare_gems import masks, schedules
 from rare_gems.data.batches import num_batches
+from rare_gems.phase import Mask, Phase, Recipe
 from rare_gems.pruners.gem_miner import freezing_counts
 
-__all__ = ["print_plan"]
+__all__ = ["print_plan", "recipe_of"]
 
 
 def print_plan(console: Console, dataset: str, config: Config, sources: dict[str, str]) -> None:
@@ -21,13 +25,8 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
     Raises:
       ValueError: for what the pruner refuses.
     """
-    shape, size, num_test, num_classes = FACTS[dataset]
-    size = config.train_examples or size - config.validation_examples
-    num_held_out = config.validation_examples or num_test
-    params, _ = jax.eval_shape(MODELS[config.model](shape, num_classes).init, jax.random.key(0))
-    mask = jax.eval_shape(masks.ones, params)
-    steps = num_batches(size, config.batch_size)
-    recipe = recipe_for(config, mask, steps)
+    num_held_out = config.validation_examples or FACTS[dataset][2]
+    recipe, mask, steps = recipe_of(dataset, config)
     table = Table("field", "value", "source", title=f"experiments.{dataset}")
     for name, value in _flat(as_dict(dataset, config)).items():
         if name != "dataset":
@@ -44,13 +43,38 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
         period = config.gem_miner.period
         spelled = ", ".join(f"{count:,} after epoch {period * (r + 1) + 1}" for r, count in enumerate(counts))
         console.print(f"{rounds} freezing rounds ({scope} scope) keep {spelled}", soft_wrap=True)
-    for phase in recipe:
-        if phase.num_steps:
-            epochs = phase.num_steps // steps
-            console.print(
-                f"{phase.name}: {epochs} epochs of {steps} steps = {phase.num_steps:,} forward and backward passes of "
-                f"{config.batch_size} images, and {epochs * num_held_out:,} images evaluated", soft_wrap=True,
-            )  # fmt: skip
+    for phase, again in _grouped(recipe):
+        times = f"{again} times " if again > 1 else ""
+        epochs, rest = divmod(phase.num_steps, steps)
+        length = f"{epochs} epochs of {steps} steps" + (f" and {rest} steps" if rest else "")
+        passes, seen = again * phase.num_steps * phase.passes, again * epochs * num_held_out
+        console.print(
+            f"{phase.name}: {times}{length if epochs else f'{rest} steps'} = {passes:,} forward and backward passes of "
+            f"{config.batch_size} images, and {seen:,} images evaluated", soft_wrap=True,
+        )  # fmt: skip
+
+
+def _grouped(recipe: Recipe) -> list[tuple[Phase, int]]:
+    """The phases that train or score, a phase that comes several times in a row once with its number."""
+    trained = [phase for phase in recipe if phase.num_steps]
+    groups = [list(group) for _, group in itertools.groupby(trained, id)]
+    return [(group[0], len(group)) for group in groups]
+
+
+def recipe_of(dataset: str, config: Config) -> tuple[Recipe, Mask, int]:
+    """The recipe that a configuration stands for, an abstract mask, and the steps of an epoch; no data is read.
+
+    Raises:
+      ValueError: for what the pruner refuses.
+    """
+    shape, size, _, num_classes = FACTS[dataset]
+    size = config.train_examples or size - config.validation_examples
+    shape = (*shape[:2], 3) if config.model.startswith("resnet") else shape
+    model = MODELS[config.model](shape, num_classes)
+    params, _ = jax.eval_shape(model.init, jax.random.key(0))
+    mask = jax.eval_shape(masks.ones, params)
+    steps = num_batches(size, config.batch_size)
+    return recipe_for(Setting(config, mask, steps, steps, shape, model, partial(make_loss, model))), mask, steps
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

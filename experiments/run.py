@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,33 +25,41 @@ class Interrupted(RuntimeError):  # noqa: N818
 
 
 class Job(NamedTuple):
-    """What to train: a recipe, where it starts, its randomness, and what the display calls it."""
+    """What to train: a recipe, where it starts, its randomness, the batches of each phase, and what the display
+    calls it."""
 
     title: str
     recipe: Recipe
     ticket: Ticket
     model_state: ModelState
     key: jax.Array
+    feeds: tuple[trainer.Feed, ...]
 
 
 class Found(NamedTuple):
-    """What the search left: initial weights, scores, q (before `after` chose the mask), BatchNorm statistics."""
+    """What the search left: the weights to finetune, scores, mask (GEM-MINER: q, before r(p) may thin it), BatchNorm
+    statistics, and `whole`: the weights when the network last was whole (initial, or of the step rewound to)."""
 
     ticket: Ticket
     model_state: ModelState
+    whole: Params
 
 
 class Result(NamedTuple):
-    """What is left at the end. Accuracies are on the test set; `before` by mask, `best` the best validation epoch
-    {epoch, validation, test} or None."""
+    """What is left at the end. Accuracies are on the test set; `before` by mask; `after` None without finetuning;
+    `best` the best validation epoch {epoch, validation, test} or None; `overlap` with the mask that a search which
+    re-selects began with; `cost` and `seconds` of search and finetuning."""
 
     ticket: Ticket
     model_state: ModelState
     found: Found
     rows: list[dict[str, Any]]
     before: dict[str, float | None]
-    after: float
+    after: float | None
     best: dict[str, Any] | None
+    overlap: float | None
+    cost: dict[str, dict[str, float]]
+    seconds: dict[str, float]
 
 
 class _State(NamedTuple):
@@ -63,7 +72,8 @@ class _State(NamedTuple):
 
 @dataclasses.dataclass
 class _Run:
-    """What changes while `train` runs. `notes` goes into each checkpoint; `logged` counts this phase's epochs."""
+    """What changes while `train` runs. `notes` goes into each checkpoint; `logged` counts this phase's epochs;
+    `clock` is the time up to which `notes["seconds"]` counts."""
 
     job: Job
     problem: Problem
@@ -76,10 +86,11 @@ class _Run:
     held_out: str
     ticket: Ticket
     model_state: ModelState
-    found: Found | None
+    found: Found
     previous: Mask
     best: tuple[Params, ModelState]
-    logged: int = 0
+    logged: int
+    clock: float
 
 
 def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
@@ -100,7 +111,7 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
     found = _load_found(job, notes["index"], folder)
     run = _Run(
         job, problem, folder, config, manager, table, notes, offsets, held_out, job.ticket, job.model_state, found,
-        state.previous, state.best, done // problem.feed.num_batches,
+        state.previous, state.best, done // job.feeds[notes["index"]].num_batches, time.monotonic(),
     )  # fmt: skip
 
     def poll(index: int, step: int) -> bool:
@@ -108,7 +119,7 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
         return bool(caught)
 
     moments = trainer.epochs(
-        job.recipe, job.ticket, job.model_state, loss_fn=problem.loss_fn, feed=problem.feed, key=job.key,
+        job.recipe, job.ticket, job.model_state, loss_fn=problem.loss_fn, feed=job.feeds, key=job.key,
         resume=(notes["index"], state.carry) if state.carry else None, poll=poll,
     )  # fmt: skip
     try:
@@ -119,7 +130,8 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
                     continue
                 if moment.epoch > run.logged:
                     _log_epoch(run, moment)
-                if moment.interrupted or moment.epoch % config.checkpoint_every == 0:
+                steps = offsets[moment.index] + moment.epoch * job.feeds[moment.index].num_batches
+                if moment.interrupted or steps // problem.feed.num_batches % config.checkpoint_every == 0:
                     _save(run, moment)
                 if moment.interrupted:
                     raise Interrupted(f"stopped and saved in {folder}; the same command goes on from there", caught[0])
@@ -148,10 +160,11 @@ def _log_epoch(run: _Run, moment: trainer.Moment) -> None:
     accuracy = run.problem.accuracy(seen, carry.model_state, run.problem.splits[run.held_out])
     run.previous = observed.support
     bound = None
-    if phase.name == "search":
+    if run.config.pruner == "gem_miner" and phase.name == "search":
         bound = schedules.sparsity_bound(moment.epoch, run.config.epochs, run.config.sparsity)
-    step = run.offsets[moment.index] + moment.epoch * run.problem.feed.num_batches
-    row = {"phase": phase.name, "epoch": moment.epoch, "step": step, "bound": bound}
+    step = run.offsets[moment.index] + moment.epoch * run.job.feeds[moment.index].num_batches
+    row = {"phase": phase.name, "epoch": _epochs_before(run.job, moment.index) + moment.epoch, "step": step}
+    row["bound"] = bound
     run.table.add(row, observed, accuracy)
     if run.held_out == "validation" and phase.name == "finetune":
         best = run.notes["best"]
@@ -160,20 +173,39 @@ def _log_epoch(run: _Run, moment: trainer.Moment) -> None:
             run.best = jax.tree.map(jnp.copy, (seen, carry.model_state))
 
 
+def _epochs_before(job: Job, index: int) -> int:
+    """Whole epochs of earlier phases of the same name: rounds are counted through."""
+    name = job.recipe[index].name
+    earlier = zip(job.recipe[:index], job.feeds[:index], strict=True)
+    return sum(phase.num_steps // feed.num_batches for phase, feed in earlier if phase.name == name)
+
+
 def _end_phase(run: _Run, moment: trainer.Moment) -> None:
     run.table.finish()
     run.ticket, run.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.model_state)
     run.logged = 0
     if moment.phase.name != "finetune":
-        searched = moment.phase.trains == "scores"
-        run.found = Found(moment.carry.ticket if searched else run.ticket, run.model_state)
+        whole = run.found.whole
+        if masks.num_kept(run.ticket.mask) == masks.num_prunable(run.ticket.mask):
+            whole = run.ticket.params
+        run.found = Found(moment.carry.ticket if _rounds(moment.phase) else run.ticket, run.model_state, whole)
         metadata = {"method": run.config.pruner, "seed": run.config.seed}
         file = run.folder / "search.safetensors"
-        ticket_io.save(file, run.found.ticket, metadata=metadata, model_state=run.model_state)
-        if run.held_out == "test":
+        ticket_io.save(file, run.found.ticket, metadata=metadata, model_state=run.model_state, initial=whole)
+        first, reselects = moment.carry.ticket.mask, moment.phase.trains == "scores" and not moment.phase.hold_dead
+        if reselects and masks.num_kept(first) == masks.num_kept(run.ticket.mask):
+            run.notes["overlap"] = masks.overlap(first, run.ticket.mask)  # a jackpot, with the mask it began with
+        if run.held_out == "test" and all(phase.name == "finetune" for phase in run.job.recipe[moment.index + 1 :]):
             run.notes["before"] = _before(run.job, run.problem, run.found, run.ticket.mask)
             progress.note(_spell(run.notes["before"]))
     run.previous = views.support(views.masked, run.ticket, 0, run.job.key)
+    _count_seconds(run, moment.phase)
+
+
+def _count_seconds(run: _Run, phase: Phase) -> None:
+    part, now = "finetune" if phase.name == "finetune" else "search", time.monotonic()
+    run.notes["seconds"][part] += now - run.clock
+    run.clock = now
 
 
 def _save(run: _Run, moment: trainer.Moment) -> None:
@@ -182,17 +214,34 @@ def _save(run: _Run, moment: trainer.Moment) -> None:
     if int(moment.carry.totals.first_bad) >= 0:  # of an epoch that was not finished
         metrics.fail_not_finite(int(moment.carry.totals.first_bad), moment.phase.name, moment.epoch + 1)
     position = run.offsets[moment.index] + int(moment.carry.step)
+    _count_seconds(run, moment.phase)
     checkpoint.save(run.manager, position, _State(moment.carry, run.previous, run.best), run.notes)
 
 
 def _result(run: _Run) -> Result:
     test, best = run.problem.splits["test"], run.notes["best"]
-    found = run.found or Found(run.job.ticket, run.job.model_state)
-    before = run.notes.get("before") or _before(run.job, run.problem, found, run.ticket.mask)
-    after = float(run.problem.accuracy(run.ticket.params, run.model_state, test))
+    before = run.notes.get("before") or _before(run.job, run.problem, run.found, run.ticket.mask)
+    after = None
+    if run.job.recipe[-1].name == "finetune":
+        after = float(run.problem.accuracy(run.ticket.params, run.model_state, test))
     if best is not None:
         best["test"] = float(run.problem.accuracy(run.best[0], run.best[1], test))
-    return Result(run.ticket, run.model_state, found, run.table.rows, before, after, best)
+    return Result(
+        run.ticket, run.model_state, run.found, run.table.rows, before, after, best, run.notes.get("overlap"),
+        {part: _cost(run.job, part) for part in ("search", "finetune")}, run.notes["seconds"],
+    )  # fmt: skip
+
+
+def _cost(job: Job, part: str) -> dict[str, float]:
+    """Epochs, optimizer or scoring steps, and forward and backward passes of a batch."""
+    phases = [
+        (p, f) for p, f in zip(job.recipe, job.feeds, strict=True) if (p.name == "finetune") == (part == "finetune")
+    ]
+    return {
+        "epochs": round(sum(phase.num_steps / feed.num_batches for phase, feed in phases), 3),
+        "steps": sum(phase.num_steps for phase, _ in phases),
+        "passes": sum(phase.num_steps * phase.passes for phase, _ in phases),
+    }
 
 
 def _restore(manager: Any, job: Job, folder: Path, fingerprint: int) -> tuple[_State, dict[str, Any]]:
@@ -217,31 +266,30 @@ def _restore(manager: Any, job: Job, folder: Path, fingerprint: int) -> tuple[_S
             "rows": [],
             "warned": [],
             "best": None,
+            "seconds": {"search": 0.0, "finetune": 0.0},
         }
     return restored.tree, restored.notes
 
 
-def _search_phase(job: Job) -> Phase | None:
-    """The phase that trained scores, if there is one: its view is the effective mask of the search."""
-    return next((phase for phase in job.recipe if phase.trains == "scores"), None)
+def _rounds(phase: Phase) -> bool:
+    """Whether the network sees rounded scores in this phase (GEM-MINER), so that q and q * r(p) are two masks."""
+    return phase.view in (views.rounded, views.sampled) and phase.hold_dead
 
 
 def _before(job: Job, problem: Problem, found: Found, mask: Mask) -> dict[str, float | None]:
-    """Test accuracy of the initial weights under the mask to be finetuned, under q, and as the search saw them."""
-    search, test = _search_phase(job), problem.splits["test"]
+    """Test accuracy of the weights under the mask to be finetuned; of GEM-MINER also under q, and as it saw them."""
+    search = next((phase for phase in job.recipe if _rounds(phase)), None)
+    test = problem.splits["test"]
 
     def under(params: Params) -> float:
         return float(problem.accuracy(params, found.model_state, test))
 
-    return {
-        "before_finetune": under(masks.apply(found.ticket.params, mask)),
-        "before_finetune_frozen": under(masks.apply(found.ticket.params, found.ticket.mask)) if search else None,
-        "before_finetune_rounded": under(
-            search.view(found.ticket, search.num_steps, jax.random.fold_in(job.key, 2**31 - 3))
-        )
-        if search
-        else None,
-    }
+    both: dict[str, float | None] = {"before_finetune_frozen": None, "before_finetune_rounded": None}
+    if search:
+        seen = search.view(found.ticket, search.num_steps, jax.random.fold_in(job.key, 2**31 - 3))
+        frozen = masks.apply(found.ticket.params, found.ticket.mask)
+        both = {"before_finetune_frozen": under(frozen), "before_finetune_rounded": under(seen)}
+    return {"before_finetune": under(masks.apply(found.ticket.params, mask))} | both
 
 
 def _spell(before: dict[str, float | None]) -> str:
@@ -250,12 +298,12 @@ def _spell(before: dict[str, float | None]) -> str:
     return f"the ticket is found: test accuracy before finetuning {100 * (before['before_finetune'] or 0):.2f} %{both}"
 
 
-def _load_found(job: Job, index: int, folder: Path) -> Found | None:
-    """What an earlier process found, where this one resumes in a later phase."""
+def _load_found(job: Job, index: int, folder: Path) -> Found:
+    """What an earlier process found, where this one resumes in a later phase; the start of the job elsewhere."""
     if index == 0:
-        return None
+        return Found(job.ticket, job.model_state, job.ticket.params)
     file = ticket_io.load(folder / "search.safetensors", like=job.ticket, like_state=job.model_state)
-    return Found(file.ticket, file.model_state)
+    return Found(file.ticket, file.model_state, file.initial)
 
 
 @contextmanager

@@ -11,15 +11,16 @@ DATASETS = ("digits", "cifar10")
 _STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
-def program(dataset: str, args: list[str] | None = None) -> None:
-    """Runs `experiments.main` and ends the process with its status."""
+def program(command: str, args: list[str] | None = None) -> None:
+    """Runs a data set's experiment, "sanity" or "compare", and ends the process with its status."""
     for signum in _STATUS:
         signal.signal(signum, _stop)
-    from experiments.main import main
+    from experiments import compare_runs, main, sanity_runs
     from rare_gems.models.fast_conv import keep_freed_memory
 
     keep_freed_memory()  # a step on CPU takes a fifth less without its page faults
-    status = main(dataset, args)
+    commands = {"sanity": sanity_runs.main, "compare": compare_runs.main}
+    status = main.main(command, args) if command in DATASETS else commands[command](args)
     sys.stdout.flush()
     sys.stderr.flush()
     if status:  # after a failed write, threads of Orbax would keep the process alive

@@ -14,7 +14,7 @@ import numpy as np
 from rare_gems.masks import num_prunable
 from rare_gems.phase import Key, Mask, Params, Scores
 
-__all__ = ["kaiming_normal", "signed_constant", "uniform", "uniform_scores"]
+__all__ = ["kaiming_normal", "kaiming_uniform_scores", "signed_constant", "uniform", "uniform_scores"]
 
 
 def signed_constant(key: Key, params: Params, mask: Mask) -> Params:
@@ -50,6 +50,22 @@ def uniform(key: Key, params: Params, mask: Mask) -> Params:
 def uniform_scores(key: Key, mask: Mask) -> Scores:
     """p ~ U[0, 1) in float32, None where the mask is None. Source: Rare Gems, Algorithm 1, line 3."""
     return _split(jax.random.uniform(key, (num_prunable(mask),)), mask)
+
+
+def kaiming_uniform_scores(key: Key, mask: Mask) -> Scores:
+    """s ~ U(-b, b) with b = 1 / sqrt(fan_in), in float32; None where the mask is None.
+
+    Args:
+      key: consumed once. mask: bool; only its shapes matter.
+    Example:
+      >>> scores = kaiming_uniform_scores(jax.random.key(0), {"kernel": jnp.ones((16, 100), bool), "bias": None})
+      >>> 0.24 < float(jnp.abs(scores["kernel"]).max()) < 0.25, scores["bias"]
+      (True, None)
+
+    Source: edge-popup's code (Kaiming uniform with a = sqrt(5), torch's default for a layer's weights).
+    """
+    units = _split(jax.random.uniform(key, (num_prunable(mask),), jnp.float32, -1, 1), mask)
+    return jax.tree.map(lambda unit: unit / math.sqrt(math.prod(unit.shape[:-1]) or 1), units)
 
 
 def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array]) -> Params:

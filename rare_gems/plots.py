@@ -4,30 +4,20 @@ Sparsity is drawn on a scale of -log(1 - sparsity), on which 90 %, 99 % and 99.9
 the bound 1 - exp(-c j) is a straight line.
 """
 
-import io
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
-from rare_gems.files import write_whole
+from rare_gems.figures import COLOURS, MARKERS, PathLike, Row, new_figure, plain, save, sparsity_scale
 from rare_gems.report import percent
 
 __all__ = ["plot_layers", "plot_search"]
 
-Row = Mapping[str, Any]
-PathLike = str | os.PathLike[str]
-
-# The colours of Okabe and Ito, which colour-blind readers tell apart.
-_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 _ACCURACIES = {
     "train_accuracy": ("train", "#56B4E9", 1.0),
     "validation_accuracy": ("validation", "#E69F00", 1.4),
@@ -60,7 +50,7 @@ def plot_search(rows: Sequence[Row], path: PathLike | None, title: str) -> Figur
     begin = max((float(row["epoch"]) for row in rows if row["phase"] == "search"), default=0.0)
     epochs = [float(row["epoch"]) + (begin if row["phase"] == "finetune" else 0) for row in rows]
 
-    figure = _figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.8)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     measured = {}
     for column, (label, colour, width) in _ACCURACIES.items():
@@ -83,7 +73,7 @@ def plot_search(rows: Sequence[Row], path: PathLike | None, title: str) -> Figur
         values["sparsity_frozen"] = []
         series["sparsity"] = ("of the mask", series["sparsity_frozen"][1])
     drawn = [y for column in values for y in values[column] if y is not None]
-    _sparsity_scale(bottom, drawn, bottom=0.0)
+    sparsity_scale(bottom, drawn, bottom=0.0)
     last = None
     for column, (label, style) in series.items():
         if values[column]:
@@ -94,7 +84,7 @@ def plot_search(rows: Sequence[Row], path: PathLike | None, title: str) -> Figur
     bottom.set(xlabel="Epoch", ylabel="Sparsity (%)", xlim=(0, max(epochs) * 1.02))
 
     for axes in (top, bottom):
-        _plain(axes)
+        plain(axes)
         if len(set(phases)) == 2:
             axes.axvline(begin, color="#555555", linewidth=0.8, linestyle="--", label="_finetuning begins")
         if axes.get_legend_handles_labels()[0]:
@@ -102,7 +92,7 @@ def plot_search(rows: Sequence[Row], path: PathLike | None, title: str) -> Figur
     if len(set(phases)) == 2:
         for text, x in (("search", begin / 2), ("finetune", (begin + max(epochs)) / 2)):
             top.text(x, 102, text, ha="center", va="bottom", fontsize=9, color="#555555")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathLike | None, title: str) -> Figure:
@@ -130,7 +120,7 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
     names, sizes = zip(*shapes.pop(), strict=True)
     x = np.arange(len(names))
 
-    figure = _figure(max(6.4, min(0.11 * len(names) + 4, 12.0)), 4.0)
+    figure = new_figure(max(6.4, min(0.11 * len(names) + 4, 12.0)), 4.0)
     axes = figure.subplots()
     bars = axes.twinx()
     axes.set_zorder(bars.get_zorder() + 1)  # lines before bars
@@ -140,9 +130,9 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
     bars.yaxis.set_major_formatter(FuncFormatter(lambda n, _: _short_count(n)))
     kept = {name: np.array([row["num_kept"] for row in ticket]) for name, ticket in tickets.items()}
     sparsities = {name: 100 * (1 - count / np.array(sizes)) for name, count in kept.items()}
-    _sparsity_scale(axes, [value for values in sparsities.values() for value in values.tolist()])
+    sparsity_scale(axes, [value for values in sparsities.values() for value in values.tolist()])
     for number, (label, values) in enumerate(sparsities.items()):
-        colour, marker = (options[number % len(options)] for options in (_COLOURS, _MARKERS))
+        colour, marker = (options[number % len(options)] for options in (COLOURS, MARKERS))
         (line,) = axes.plot(x, values, color=colour, marker=marker, markersize=2, clip_on=False)
         line.set(label=label or "_ticket", linewidth=1.6)
         if len(names) <= 60:
@@ -158,7 +148,7 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
     axes.set_xticks(x[::step], _short_names(names)[::step], rotation=90)
     size = 8 if len(names) <= 30 else 6
     axes.set_title(title, fontsize=11, pad=10 if len(tickets) == 1 else 26)
-    _plain(axes, grid=False)
+    plain(axes, grid=False)
     axes.tick_params(axis="x", labelsize=size)
     bars.tick_params(labelsize=9)
     bars.spines[["top"]].set_visible(False)
@@ -166,7 +156,7 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
     if len(tickets) > 1:
         columns = min(len(tickets), 5)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, frameon=False, fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _percent(row: Row, column: str) -> float | None:
@@ -198,33 +188,6 @@ def _value(axes: Axes, x: float, y: float, text: str, colour: str, below: bool =
     note.set_fontsize(8.5)
 
 
-def _sparsity_scale(axes: Axes, values: list[float], bottom: float | None = None) -> None:
-    """-log(1 - sparsity), where 100 % has its place above the highest value below it."""
-    kept = [1 - value / 100 for value in values if value < 100 - 1e-9]
-    floor = min(kept, default=0.1) / 2
-
-    def forward(y: Any) -> Any:
-        return -np.log10(np.maximum(1 - np.asarray(y) / 100, floor))
-
-    def inverse(y: Any) -> Any:
-        return 100 * (1 - 10 ** -np.asarray(y, float))
-
-    axes.set_yscale("function", functions=(forward, inverse))
-    full = any(value >= 100 - 1e-9 for value in values)
-    low = bottom if bottom is not None else max(0.0, 100 * (1 - 1.15 * max(kept, default=1.0)))
-    high = 100.0 if full else 100 * (1 - 1.4 * floor)
-    span, shown = float(forward(high) - forward(low)), []
-    for tick in (0, 20, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 99.995, 99.999):
-        clear = not shown or forward(tick) - forward(shown[-1]) > 0.06 * span
-        if clear and low <= tick <= 100 * (1 - 1.4 * floor):
-            shown.append(tick)
-    shown += [100] if full else []
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator(shown))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-
-
 def _short_names(names: Sequence[str]) -> list[str]:
     """Names without the parts that all of them end with, such as /kernel or /kernel/value."""
     parts = [name.split("/") for name in names]
@@ -238,27 +201,3 @@ def _short_count(n: float | int) -> str:
         if n >= size:
             return f"{n / size:g}{unit}"
     return f"{n:g}"
-
-
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(axes: Axes, grid: bool = True) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9)
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-
-
-def _save(figure: Figure, path: PathLike | None) -> Figure:
-    if path is not None:
-        kind = Path(path).suffix.removeprefix(".") or "png"
-        no_dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
-        data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=200, metadata=no_dates)
-        write_whole(path, data.getvalue())
-    return figure

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["COLUMNS", "aggregate", "percent", "print_table", "summary_table"]
+__all__ = ["COLUMNS", "aggregate", "percent", "print_table", "print_whole", "summary_table"]
 
 Row = Mapping[str, Any]
 
@@ -103,12 +103,16 @@ def print_table(
     console: Console, rows: Sequence[Row], columns: Sequence[str] | None = None, title: str | None = None
 ) -> None:
     """Prints `summary_table`; where the output is not a terminal, at its full width."""
-    table = summary_table(rows, columns, title)
+    print_whole(console, summary_table(rows, columns, title))
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Prints a table; where the output is not a terminal, at its full width, uncut."""
     if console.is_terminal:
         console.print(table)
         return
     wide = Console(file=io.StringIO(), width=400)
-    wide.width = max(wide.measure(table).maximum, len(title or ""))
+    wide.width = max(wide.measure(table).maximum, len(str(table.title or "")))
     with wide.capture() as captured:
         wide.print(table)
     console.out(captured.get(), end="", highlight=False)

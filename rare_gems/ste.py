@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-__all__ = ["drawn", "mask_of", "round_half"]
+__all__ = ["chosen", "drawn", "mask_of", "round_half"]
 
 
 @jax.custom_jvp
@@ -68,3 +68,27 @@ def mask_of(scores: jax.Array, mask: jax.Array) -> jax.Array:
 def _mask_of_jvp(primals, tangents):
     scores, _ = primals
     return mask_of(*primals), tangents[0] * jnp.sign(scores)
+
+
+@jax.custom_jvp
+@jax.jit
+def chosen(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mask as numbers, with d(mask)/ds taken as 1, whatever the sign of s.
+
+    Args:
+      scores: float; mask: bool, chosen from them (for example the top k of s).
+    Returns:
+      0.0 or 1.0 in the dtype of `scores`.
+    Example:
+      >>> scores, mask = jnp.array([-2.0, 3.0]), jnp.array([False, True])
+      >>> jax.grad(lambda s: (5 * chosen(s, mask)).sum())(scores).tolist()
+      [5.0, 5.0]
+
+    Source: Lottery Jackpots, Eq. 6.
+    """
+    return mask.astype(scores.dtype)
+
+
+@chosen.defjvp
+def _chosen_jvp(primals, tangents):
+    return chosen(*primals), tangents[0]

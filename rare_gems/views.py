@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems import init, masks, ste
-from rare_gems.phase import Key, Mask, Params, Step, Ticket, View
+from rare_gems.phase import Key, Mask, Params, PyTree, Step, Ticket, View
 
-__all__ = ["masked", "rounded", "sampled", "support", "top_scored"]
+__all__ = ["masked", "reselected", "rounded", "sampled", "support", "top_scored"]
 
 
 def masked(ticket: Ticket, step: Step, key: Key) -> Params:
@@ -46,14 +46,14 @@ def sampled(ticket: Ticket, step: Step, key: Key) -> Params:
 
 
 def top_scored(
-    num_kept: int | Callable[[Step], jax.Array] | Mask,
+    num_kept: int | Callable[[Step], PyTree] | PyTree,
     scope: Literal["global", "layer"] = "global",
     invert: bool = False,
 ) -> View:
     """A view of the `num_kept` weights with the highest |s|, straight-through: dL/ds = dL/dw_eff * w * sign(s).
 
     Args:
-      num_kept: an integer, a function of the step that returns one, or (scope "layer") a tree of integers.
+      num_kept: an integer or (scope "layer") a tree of them, or a function of the step that returns either.
       scope: "global" or "layer", as in `masks.keep_top`.
       invert: the lowest |s| instead (the inverted-scores sanity check).
     Source: edge-popup (Ramanujan et al.); "global" and a falling `num_kept` are the variants of Rare Gems, Table 3.
@@ -69,6 +69,30 @@ def top_scored(
     return view
 
 
+def reselected(invert: bool = False) -> View:
+    """A view of as many weights in each layer as the mask keeps there, wherever it keeps them: those with the highest
+    s, straight-through: dL/ds = dL/dw_eff * w.
+
+    Args:
+      invert: the lowest s instead (the inverted-scores sanity check).
+    Example:
+      >>> ticket = Ticket([jnp.array([2.0, 3.0])], [jnp.array([0.1, -0.4])], [jnp.array([False, True])])
+      >>> reselected()(ticket, 0, jax.random.key(0))
+      [Array([2., 0.], dtype=float32)]
+
+    Source: Lottery Jackpots, Eqs. 4 to 6: the mask gives the budgets of the layers, the scores give the mask.
+    """
+
+    def view(ticket: Ticket, step: Step, key: Key) -> Params:
+        del step, key
+        budgets = jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), ticket.mask)
+        rank = jax.tree.map(jnp.negative, ticket.scores) if invert else ticket.scores
+        top = masks.keep_top(rank, budgets, "layer")
+        return _times(jax.tree.map(ste.chosen, ticket.scores, top), ticket.params)
+
+    return view
+
+
 def support(view: View, ticket: Ticket, step: Step, key: Key) -> Mask:
     """The effective mask: where the view lets a weight through, whatever its value.
 
@@ -80,7 +104,10 @@ def support(view: View, ticket: Ticket, step: Step, key: Key) -> Mask:
 
 
 def _through(ticket: Ticket, factors: Params) -> Params:
-    params = masks.apply(ticket.params, ticket.mask)
+    return _times(factors, masks.apply(ticket.params, ticket.mask))
+
+
+def _times(factors: Params, params: Params) -> Params:
     return jax.tree.map(lambda f, w: w if f is None else w * f.astype(w.dtype), factors, params, is_leaf=_is_none)
 
 

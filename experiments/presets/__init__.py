@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from experiments.presets import digits, rare_gems
+from experiments.presets import baselines, digits, rare_gems
 
 __all__ = ["Preset", "lookup"]
 
@@ -20,7 +20,7 @@ def lookup(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
     tables = rare_gems.TABLES | digits.TABLES
     rows = tables.get((pruner, model, dataset)) or tables.get((pruner, "*", dataset))
     if rows is None:
-        return Preset(*rare_gems.DEFAULT[pruner])
+        return Preset(*(rare_gems.DEFAULT | baselines.DEFAULT)[pruner])
     nearest = min(rows, key=lambda s: abs(math.log1p(-s) - math.log1p(-sparsity)))
     values, sources = rows[nearest]
     if len(rows) > 1 and nearest != sparsity:

@@ -18,8 +18,50 @@ _GEM_MINER = join(
 )
 _TRAIN = join(_COMMON, row(_OURS, init="kaiming_normal", epochs=0, finetune_learning_rate=0.1))
 
+# Searches that train weights: a rate of 0.1, then the same finetuning.
+_WEIGHTS = join(_TRAIN, row(_OURS, epochs=40, learning_rate=0.1))
+_SCORES = join(_GEM_MINER, row(_OURS, finetune_learning_rate=0.1))
+_SHORT_ROUNDS = join(_WEIGHTS, row(_OURS, epochs=0))
+
+_WITHOUT_SEARCH = ("random", "uniform", "erk", "copied_ratios", "snip", "grasp", "synflow", "force", "prospr",
+                   "magnitude")  # fmt: skip
+
+
+def _own(*rows: Row) -> dict[float, Row]:
+    """One row for all sparsities, without GEM-MINER's options."""
+    values, sources = join(*rows)
+    kept = {name: value for name, value in values.items() if not name.startswith("gem_miner.")}
+    return {0.9856: (kept, {name: sources[name] for name in kept})}
+
+
 TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
     ("gem_miner", "*", "digits"): {0.9856: _GEM_MINER},
     ("dense", "*", "digits"): {0.0: _TRAIN},
-    ("random", "*", "digits"): {0.9856: _TRAIN},
+    **{
+        (name, "*", "digits"): {0.9856: _TRAIN}
+        for name in (
+            "random",
+            "uniform",
+            "erk",
+            "copied_ratios",
+            "snip",
+            "grasp",
+            "synflow",
+            "force",
+            "prospr",
+            "magnitude",
+        )
+    },
+    ("smart_ratio", "*", "digits"): _own(_TRAIN, row(_OURS, learning_rate=0.1)),
+    ("edge_popup", "*", "digits"): _own(_SCORES, row(_OURS, edge_popup__period=2)),
+    ("imp", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, imp__round_epochs=3, imp__rewind_step=45)),
+    ("lrr", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, lrr__round_epochs=3)),
+    ("lottery_ticket", "*", "digits"): _own(_WEIGHTS),
+    ("hybrid", "*", "digits"): _own(_WEIGHTS),
+    ("jackpot", "*", "digits"): _own(_WEIGHTS, row("Lottery Jackpots: the trained weights stay", finetune_epochs=0)),
+    ("gmp", "*", "digits"): _own(_WEIGHTS, row(_OURS, gmp__every=20)),
+    ("rigl", "*", "digits"): _own(_WEIGHTS, row(_OURS, rigl__every=20)),
+    ("set", "*", "digits"): _own(_WEIGHTS, row(_OURS, set__every=20)),
+    ("continuous_sparsification", "*", "digits"): _own(_SCORES),
+    ("supermask", "*", "digits"): _own(_SCORES),
 }

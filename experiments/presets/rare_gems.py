@@ -58,6 +58,30 @@ _TRAIN = join(
     row(OURS, seed=42),
 )
 
+_EDGE_POPUP = join(
+    row(CODE, init="signed_constant", batch_size=256, momentum=0.9, weight_decay=1e-4, edge_popup__weight_decay=5e-4),
+    row(CODE, epochs=150, learning_rate=0.1, finetune_epochs=150),
+    row(f"{CODE} (which lowers it along a cosine; here at milestones)", finetune_learning_rate=0.1),
+    row("Rare Gems v2, Table 3", edge_popup__scope="layer", edge_popup__gradual=False, edge_popup__l2=0.0),
+    row(f"{CODE}, of the gradual variant", edge_popup__period=5),
+    row(OURS, seed=42),
+)
+_ROUNDS = join(
+    row(CODE, init="kaiming_normal", batch_size=128, momentum=0.9, weight_decay=1e-4, learning_rate=0.1, epochs=0),
+    row(f"{CODE}: the ticket is trained as in a round", finetune_epochs=160, finetune_learning_rate=0.1),
+    row(OURS, seed=42),
+)
+_IMP = join(
+    _ROUNDS,
+    row(CODE, imp__round_epochs=160, imp__rate=0.2, imp__rewind_step=1000, imp__rewind_batch_norm=False),
+)
+_LRR = join(_ROUNDS, row(CODE, lrr__round_epochs=160, lrr__rate=0.2))
+_SMART = join(
+    row(CODE, init="kaiming_normal", epochs=0, finetune_epochs=160, finetune_learning_rate=0.1, weight_decay=1e-4),
+    row(CODE, batch_size=128, momentum=0.9),
+    row(OURS, seed=42, learning_rate=0.1),
+)
+
 TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
     ("gem_miner", "resnet20", "cifar10"): {
         0.5: _gem_miner(8, 0.05, 1e-8, 150, 0.1),
@@ -70,6 +94,10 @@ TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
     },
     ("dense", "resnet20", "cifar10"): {0.0: _TRAIN},
     ("random", "resnet20", "cifar10"): {0.9856: _TRAIN},
+    ("edge_popup", "resnet20", "cifar10"): {0.9941: _EDGE_POPUP},
+    ("imp", "resnet20", "cifar10"): {0.9856: _IMP},
+    ("lrr", "resnet20", "cifar10"): {0.9856: _LRR},
+    ("smart_ratio", "resnet20", "cifar10"): {0.9856: _SMART},
 }
 
 # Where no table speaks of a network and data set: what ResNet-20 on CIFAR-10 has.
@@ -78,4 +106,11 @@ DEFAULT: dict[str, Row] = {
     "gem_miner": _relabelled(_ELSEWHERE, _gem_miner(5, 0.1, 1e-4, 150, 0.01)),
     "dense": _relabelled(_ELSEWHERE, _TRAIN),
     "random": _relabelled(_ELSEWHERE, _TRAIN),
+    "uniform": _relabelled(_ELSEWHERE, _TRAIN),
+    "erk": _relabelled(_ELSEWHERE, _TRAIN),
+    "copied_ratios": _relabelled(_ELSEWHERE, _TRAIN),
+    "edge_popup": _relabelled(_ELSEWHERE, _EDGE_POPUP),
+    "imp": _relabelled(_ELSEWHERE, _IMP),
+    "lrr": _relabelled(_ELSEWHERE, _LRR),
+    "smart_ratio": _relabelled(_ELSEWHERE, _SMART),
 }

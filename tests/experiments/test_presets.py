@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import presets
-from experiments.config import parse
+from experiments.command_line import parse
 
 # sparsity: period, learning rate, lambda, epochs, finetuning rate (Rare Gems v1, Tables 8 and 15)
 RESNET20 = {

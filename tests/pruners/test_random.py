@@ -8,7 +8,7 @@ import pytest
 from rare_gems import masks
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners.finetune import finetune
-from rare_gems.pruners.random import random, random_scores
+from rare_gems.pruners.random import random, random_scores, random_ticket
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}
 
@@ -81,3 +81,24 @@ def test_recipe_and_errors():
         random(mask, sparsity=0.5, scope="rows")
     with pytest.raises(ValueError, match=r"expected a fraction removed in \[0, 1\), got 50"):
         random(mask, sparsity=50)
+
+
+def test_random_ticket():
+    counts = {"a": 17, "b": 0, "bias": None}
+    (phase,) = random_ticket(jax.eval_shape(lambda: make_ticket().mask), counts)
+    draw = jax.jit(jax.vmap(lambda key: edited(phase, key).mask))
+    drawn = draw(jax.random.split(jax.random.key(3), 1000))
+    assert (np.asarray(drawn["a"]).sum((1, 2)) == 17).all()
+    assert not np.asarray(drawn["b"]).any()
+    share = 17 / 60
+    deviations = (np.asarray(drawn["a"]).sum(0) - 1000 * share) ** 2 / (1000 * share * (1 - share))
+    assert 0.4 < deviations.mean() < 1.7  # 1 expected
+    last = finetune(num_epochs=1, steps_per_epoch=1, learning_rate=0.1)
+    assert random_ticket(make_ticket().mask, counts, last)[1] is last
+    for wrong, match in [
+        ({"a": 61, "b": 1, "bias": None}, r"counts of a: expected an integer from 0 to 60, got 61"),
+        ({"a": 6, "b": -1, "bias": None}, r"counts of b: expected an integer from 0 to 40, got -1"),
+        ({"a": 6, "b": 1}, r"counts: expected the structure of the mask"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            random_ticket(make_ticket().mask, wrong)

@@ -1,0 +1,188 @@
+"""`python -m experiments.compare DATASET`: the product of methods, sparsities and seeds, each in its run folder."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args
+
+import tyro
+from rich.console import Console
+
+from experiments import command_line, exits, jobs, plan, progress
+from experiments import config as configs
+from experiments.config import Config, Pruner, UsageError
+from experiments.metrics import RunFailed
+from experiments.start import DATASETS
+from rare_gems import comparison_plots, report, sanity_report
+from rare_gems.files import write_whole
+
+__all__ = ["main"]
+
+_OWN = ("pruner", "sparsity", "seed", "num_seeds", "run_dir", "sanity", "compare", "dry_run")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Runs every pruner at every sparsity with every seed, and leaves a table and two figures.
+
+    Flags of the experiments themselves (--model, --finetune-epochs, --gem-miner.period, ...) go to every pruner that
+    has them. What is finished is not run again; a killed comparison goes on where it was.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional]
+    """digits, cifar10, ..."""
+    pruners: str = "gem_miner,edge_popup,smart_ratio,random"
+    """names, separated by commas"""
+    sparsities: str = "0.95,0.9856,0.995,0.998"
+    """fractions removed, separated by commas"""
+    num_seeds: int = 1
+    """seeds, counted from --seed"""
+    seed: int = 42
+    """the first"""
+    dense: bool = True
+    """train the dense network too, as a reference"""
+    run_dir: Path | None = None
+    """where everything goes (default: runs/ and a name made from the flags)"""
+
+
+class _Cell(NamedTuple):
+    """One run to be made."""
+
+    config: Config
+    folder: Path
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs a comparison; returns the exit status, as in `exits.status_of`."""
+    return exits.status_of("compare", lambda: _main(sys.argv[1:] if args is None else args))
+
+
+def _main(args: list[str]) -> None:
+    asked, extra = command_line.read_flags(Comparison, args, "python -m experiments.compare", return_unknown_args=True)
+    folder = asked.run_dir or Path("runs") / f"compare-{asked.dataset}-{_digest(asked, extra)}"
+    cells = _cells(asked, extra, folder)
+    for cell in {(c.config.pruner, c.config.sparsity): c for c in cells}.values():
+        plan.recipe_of(asked.dataset, cell.config)  # raises for what the method refuses, before anything is run
+    console, rows, failures = Console(), [], []
+    for number, (config, run_folder) in enumerate(cells, 1):
+        at = f"{config.pruner} at sparsity {config.sparsity}, seed {config.seed}"
+        progress.note(f"{number} of {len(cells)}: {at}")
+        try:
+            summary = jobs.settle_ticket(asked.dataset, config, run_folder)
+        except RunFailed as error:
+            failures.append(f"{at}: {error}")
+            progress.note(f"failed: {error}")
+            continue
+        rows.append(_row(summary, run_folder.relative_to(folder)))
+        write_whole(folder / "compare.csv", _csv(rows).encode())
+    if not rows:
+        raise RunFailed(f"all of {len(cells)} runs failed; the first: {failures[0]}")
+    _report(console, folder, rows)
+    if failures:
+        raise RunFailed(f"{len(failures)} of {len(cells)} runs failed: {'; '.join(failures)}")
+
+
+def _digest(asked: Comparison, extra: list[str]) -> str:
+    named = dataclasses.asdict(asked) | {"run_dir": None, "extra": sorted(extra)}
+    return hashlib.sha256(repr(sorted(named.items())).encode()).hexdigest()[:12]
+
+
+def _cells(asked: Comparison, extra: list[str], folder: Path) -> list[_Cell]:
+    """Every run, the seeds outermost, so that a comparison that is stopped has whole rows of seeds."""
+    if asked.dataset not in DATASETS:
+        raise UsageError(f"expected a data set, one of {', '.join(DATASETS)}, got {asked.dataset!r}")
+    pruners = _listed("pruners", asked.pruners, f"some of {', '.join(get_args(Pruner))}")
+    for pruner in pruners:
+        if pruner not in get_args(Pruner) or pruner == "dense":
+            known = [name for name in get_args(Pruner) if name != "dense"]
+            raise UsageError(f"--pruners: expected some of {', '.join(known)}, got {pruner!r}")
+    sparsities = _listed("sparsities", asked.sparsities, "fractions removed, such as 0.95,0.9856")
+    if asked.num_seeds < 1:
+        raise UsageError(f"--num-seeds: expected 1 or more, got {asked.num_seeds}")
+    flags = _paired(extra)
+    taken: set[str] = set()
+    cells = []
+    for seed in range(asked.seed, asked.seed + asked.num_seeds):
+        kinds = [("dense", "0.0")] if asked.dense else []
+        for pruner, sparsity in [*kinds, *((p, s) for p in pruners for s in sparsities)]:
+            chosen = [f"--pruner={pruner}", f"--sparsity={sparsity}", f"--seed={seed}"]
+            own, used = _used(asked.dataset, chosen, flags)
+            taken |= used
+            config, _ = command_line.parse(asked.dataset, [*chosen, *own])
+            place = folder / pruner if pruner == "dense" else folder / pruner / sparsity
+            cells.append(_Cell(config, place / f"seed-{seed}"))
+    for name in flags:
+        if name not in taken:
+            raise UsageError(f"--{name.replace('_', '-')}: none of {', '.join(pruners)} takes it")
+    return cells
+
+
+def _listed(flag: str, text: str, wanted: str) -> list[str]:
+    entries = list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+    if not entries:
+        raise UsageError(f"--{flag}: an empty comparison; expected {wanted}, got none")
+    return entries
+
+
+def _paired(extra: list[str]) -> dict[str, list[str]]:
+    """Flags with their values: field -> arguments."""
+    flags: dict[str, list[str]] = {}
+    name = None
+    for arg in extra:
+        if arg.startswith("--"):
+            name = command_line.field_of(arg)
+            if name in _OWN:
+                raise UsageError(f"{arg}: a comparison sets it itself; expected --pruners, --sparsities, --num-seeds")
+            flags[name] = [arg]
+        elif name is None:
+            raise UsageError(f"expected flags after the data set, got {arg!r}")
+        else:
+            flags[name].append(arg)
+    return flags
+
+
+def _used(dataset: str, chosen: list[str], flags: dict[str, list[str]]) -> tuple[list[str], set[str]]:
+    """The arguments that this pruner takes, and their names."""
+    pruner = chosen[0].split("=")[1]
+    own = [arg for name, args in flags.items() if name.split(".")[0] == pruner for arg in args]
+    config, _ = command_line.parse(dataset, [*chosen, *own])
+    used = {name for name in flags if configs.why_unused(config, name) is None}
+    return [arg for name in flags if name in used for arg in flags[name]], used
+
+
+def _row(summary: dict[str, Any], place: Path) -> dict[str, Any]:
+    accuracy = summary["accuracy"]
+    return {
+        "dataset": summary["dataset_name"], "model": summary["model"], "pruner": summary["pruner"],
+        "sparsity": summary["sparsity_target"], "sparsity_got": summary["sparsity"], "num_kept": summary["num_kept"],
+        "num_prunable": summary["num_prunable"], "seed": summary["seed"], "before": accuracy["before_finetune"],
+        "after": accuracy["after_finetune"], "search_epochs": summary["epochs"]["search"],
+        "search_passes": summary["forward_backward_passes"]["search"],
+        "search_seconds": round(summary["seconds"]["search"], 1),
+        "finetune_seconds": round(summary["seconds"]["finetune"], 1), "folder": str(place),
+    }  # fmt: skip
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _report(console: Console, folder: Path, rows: list[dict[str, Any]]) -> None:
+    seeds = len({row["seed"] for row in rows})
+    title = f"{rows[0]['model']} on {rows[0]['dataset']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    report.print_whole(console, sanity_report.comparison_table(rows, title))
+    (folder / "plots").mkdir(exist_ok=True)
+    for value in ("after", "before"):
+        if all(row[value] is None for row in rows):
+            continue
+        dense = [row["after"] for row in rows if row["pruner"] == "dense"] or None
+        file = folder / "plots" / f"{value}_finetuning.png"
+        comparison_plots.plot_comparison(rows, file, title, value, dense=dense if value == "after" else None)
+    console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)

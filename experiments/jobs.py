@@ -1,0 +1,124 @@
+"""From a configuration to finished run folders: the ticket, and its sanity checks beside it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import config as configs
+from experiments import outcome, records
+from experiments.checks import CHECKS, Check
+from experiments.config import Config
+from experiments.exits import spell
+from experiments.methods import Setting, recipe_for, training_phase
+from experiments.metrics import RunFailed
+from experiments.problem import Problem, load_data, make_feed, make_loss, make_problem, run_key, start_ticket
+from experiments.run import Job, train
+from rare_gems import ticket_io, transforms
+from rare_gems.phase import ModelState, Ticket
+
+__all__ = ["settle_checks", "settle_ticket"]
+
+
+class _Lab(NamedTuple):
+    """A configuration with its data and its start, made when first needed: a finished run needs neither."""
+
+    dataset: str
+    config: Config
+    problem: Callable[[], tuple[Problem, str]]
+    start: Callable[[], tuple[Ticket, ModelState]]
+
+
+@functools.lru_cache(maxsize=1)
+def _lab(dataset: str, config: Config) -> _Lab:
+    @functools.cache
+    def problem() -> tuple[Problem, str]:
+        data = load_data(dataset, config)
+        return make_problem(data, config), data.note
+
+    return _Lab(dataset, config, problem, functools.cache(lambda: start_ticket(problem()[0].model, config)))
+
+
+def settle_ticket(dataset: str, config: Config, folder: Path) -> dict[str, Any]:
+    """The summary of the ticket that `config` asks for, in its run folder: read if it is finished, else made.
+
+    Raises:
+      ValueError: for what the pruner, the data or the folder refuses, before anything is written.
+    """
+    lab = _lab(dataset, _timeless(config))
+    return _settle(lab, configs.as_dict(dataset, config), config.pruner, folder, lambda: _search(lab, None))
+
+
+def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The summaries of sanity checks of the finished run in `folder`, each in a folder of its own there."""
+    lab = _lab(dataset, _timeless(config))
+    summaries = []
+    for name in names:
+        check = CHECKS[name]
+        make = functools.partial(_edited if check.edit else _search, lab, check, *([folder] if check.edit else []))
+        fields = configs.as_dict(dataset, config) | {"check": name}
+        summaries.append(_settle(lab, fields, name, folder / "sanity" / name, make))
+    return summaries
+
+
+def _timeless(config: Config) -> Config:
+    """Without what does not change the data or the start, so that a lab serves ticket and checks."""
+    return configs.without_free(config)
+
+
+def _search(lab: _Lab, check: Check | None) -> Job:
+    """The whole recipe; a check may invert its scores, or feed it other data until the finetuning."""
+    config, (problem, _) = lab.config, lab.problem()
+    ticket, state = lab.start()
+    feed = problem.feed
+    if check and check.corrupt:
+        feed = make_feed(problem.data, check.corrupt(problem.data, config), config.batch_size)
+    setting = Setting(
+        config, ticket.mask, feed.num_batches, problem.feed.num_batches, problem.data.train.images.shape[1:],
+        problem.model, functools.partial(make_loss, problem.model), bool(check and check.invert),
+    )  # fmt: skip
+    recipe = recipe_for(setting)
+    feeds = tuple(problem.feed if phase.name == "finetune" else feed for phase in recipe)
+    title = f"{lab.dataset} {config.pruner}" + (f", {check.what}" if check else "")
+    return Job(title, recipe, ticket, state, run_key(config), feeds)
+
+
+def _edited(lab: _Lab, check: Check, folder: Path) -> Job:
+    """An edit of the ticket found, then the same finetuning.
+
+    A weight that the ticket's mask had removed comes back as it was when the network was last whole.
+    """
+    config, (problem, _) = lab.config, lab.problem()
+    ticket, state = lab.start()
+    found = ticket_io.load(folder / "ticket.safetensors", like=ticket)
+    mask = found.ticket.mask
+    if check.afresh:
+        begin = ticket._replace(mask=mask)
+    else:
+        search = ticket_io.load(folder / "search.safetensors", like=ticket, like_state=state)
+        whole = jax.tree.map(
+            lambda m, kept, w: kept if m is None else jnp.where(m, kept, w), mask, search.ticket.params, search.initial,
+            is_leaf=lambda leaf: leaf is None,
+        )  # fmt: skip
+        begin, state = Ticket(whole, search.ticket.scores, mask), search.model_state
+    finetuning = training_phase(config, problem.feed.num_batches)
+    recipe = (transforms.edit(check.edit(config)), *([finetuning] if finetuning else []))
+    title = f"{lab.dataset} {config.pruner}, {check.what}"
+    return Job(title, recipe, begin, state, run_key(config), (problem.feed,) * len(recipe))
+
+
+def _settle(lab: _Lab, fields: dict[str, Any], name: str, folder: Path, make_job: Callable[[], Job]) -> dict[str, Any]:
+    """The summary of one run folder: read if it is finished, else made. Mistakes are found before it is touched."""
+    summary = records.finished(folder, fields)
+    if summary is not None:
+        return summary
+    problem, note = lab.problem()
+    job = make_job()
+    with records.claim(folder, fields):
+        try:
+            return outcome.write(folder, fields, name, note, train(job, problem, folder, lab.config))
+        except OSError as error:
+            raise RunFailed(spell(error)) from error

@@ -1,0 +1,94 @@
+"""Smart ratios: random tickets at given layer ratios, and the versions of them that Rare Gems compares with.
+
+Source: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, 2020, section 4.2;
+Sreenivasan et al., Rare Gems (v1), Appendix B, "How far can we take random pruning?".
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+
+from rare_gems import smart_ratios
+from rare_gems.phase import Mask, Phase, Recipe
+from rare_gems.pruners.random import random_ticket
+from rare_gems.pruners.tuned_ratio import tuned_ratio
+
+__all__ = ["smart_ratio"]
+
+
+def smart_ratio(
+    mask: Mask,
+    *,
+    sparsity: float,
+    version: Literal["v1", "v2", "v3", "v4", "v5", "v6"] = "v1",
+    finetune: Phase | None = None,
+    family: Literal["resnet", "vgg"] = "resnet",
+    ends: tuple[float, float] | None = None,
+    ratios: Sequence[float] | None = None,
+    exact: bool = True,
+    linear: float | None = 0.3,
+    num_epochs: int = 0,
+    steps_per_epoch: int = 0,
+    learning_rate: float = 0.1,
+    momentum: float = 0.0,
+    candidates: int = 8,
+    radius: float = 0.3,
+    candidate_steps: int = 20,
+    seed: int = 0,
+) -> Recipe:
+    """A random mask whose layers are the sparser the deeper they lie.
+
+      p_l = c ((L - l + 1)^2 + (L - l + 1)) for layer l of L (see `smart_ratios.smart_ratio`)
+
+    | version | ratios |
+    |---|---|
+    | v1 | those of Su et al. |
+    | v2 | first and last layer from GEM-MINER |
+    | v3 | first and last layer dense |
+    | v4 | the best of a few near IMP's |
+    | v5 | v2's, tuned by SGD |
+    | v6 | v4's, tuned by SGD |
+
+    Args:
+      mask: the prunable structure, its leaf order the order of the layers. sparsity: the fraction removed.
+      finetune: the last phase; None stops at the mask.
+      family, ends, linear: v1, v2, v3 and v5, as in `smart_ratios.smart_ratio`.
+      exact: v1, v2, v3: meet the sparsity exactly (v4 to v6 always do); False gives the published counts.
+      ratios: v4 and v6: one a layer, such as those of an IMP ticket; v5: instead of v2's.
+      num_epochs, steps_per_epoch, learning_rate, momentum: v5 and v6, the SGD on the ratios.
+      candidates, radius, candidate_steps, seed: v4 and v6, how many ratios are tried, how far around those given,
+        and on how many batches each (see `tuned_ratio.choose`).
+    Returns:
+      v1, v2, v3: (edit, finetune); for the others see `tuned_ratio.tuned_ratio`.
+    Raises:
+      ValueError: for an unknown version or family, ratios that are missing, or a sparsity they cannot meet.
+    Example:
+      >>> layers = [(3, 3, 3, 16), (3, 3, 16, 16), (16, 10)]
+      >>> mask = [jax.ShapeDtypeStruct(shape, bool) for shape in layers]
+      >>> [phase.name for phase in smart_ratio(mask, sparsity=0.8, version="v3")]
+      ['edit']
+
+    Deviations: the mask has exactly the target count; the published counts of v2 and v3 keep more (1.47 and 1.75 % at
+    1.44 %, Table 16). For those of v4 to v6, of which no code is known, see `tuned_ratio`.
+    """
+    options = {"family": family, "ends": ends, "linear": linear}
+    if version in ("v1", "v2", "v3"):
+        if ratios is not None:
+            raise ValueError(f"smart ratio {version}: takes no ratios; expected version v4, v5 or v6")
+        counts = smart_ratios.smart_ratio(mask, sparsity, version=version, exact=exact, **options)
+        return random_ticket(mask, counts, finetune)
+    if version not in ("v4", "v5", "v6"):
+        raise ValueError(f"smart ratio version: expected one of v1, v2, v3, v4, v5, v6, got {version!r}")
+    if ratios is None:
+        if version != "v5":
+            raise ValueError(f"smart ratio {version}: starts from IMP's ratios; expected ratios=, one a layer")
+        counts = smart_ratios.smart_ratio(mask, sparsity, version="v2", **options)
+        sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(mask)]
+        ratios = [count / size for count, size in zip(jax.tree.leaves(counts), sizes, strict=True)]
+    return tuned_ratio(
+        mask, sparsity=sparsity, ratios=ratios, version=version, finetune=finetune,
+        num_steps=num_epochs * steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
+        num_candidates=candidates, radius=radius, candidate_steps=candidate_steps, seed=seed,
+    )  # fmt: skip

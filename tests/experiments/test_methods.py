@@ -1,0 +1,133 @@
+"""Every pruner from the command line to a ticket of the exact count, with what it cost in the summary."""
+
+import json
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from experiments.config import Pruner
+from experiments.main import main
+from rare_gems import masks, ticket_io
+
+NUM_PRUNABLE = 64 * 300 + 300 * 100 + 100 * 10
+NUM_KEPT = 5020
+COMMON = ["--sparsity=0.9", "--train-examples=200", "--batch-size=50", "--finetune-epochs=1"]  # 4 steps an epoch
+LENET = ["--model=lenet_300_100", *COMMON]
+
+# flags, then search steps and forward and backward passes
+RUNS = {
+    "gem_miner": (["--epochs=3", "--gem-miner.period=1"], 12, 12),
+    "edge_popup": (["--epochs=2"], 8, 8),
+    "edge_popup gradual": (["--epochs=3", "--edge-popup.gradual", "--edge-popup.period=1"], 12, 12),
+    "imp": (["--imp.round-epochs=2", "--imp.rounds=2", "--imp.rewind-step=3", "--imp.rewind-batch-norm"], 13, 13),
+    "lottery_ticket": (["--epochs=2", "--lottery-ticket.rewind-step=2"], 8, 8),
+    "lrr": (["--lrr.round-epochs=1", "--lrr.rounds=3"], 12, 12),
+    "snip": (["--snip.batches=2"], 2, 2),
+    "grasp": ([], 1, 3),
+    "synflow": (["--synflow.rounds=5"], 5, 5),
+    "force": (["--force.rounds=4"], 4, 4),
+    "prospr": (["--prospr.inner-steps=2", "--prospr.split-batch", "--batch-size=60"], 1, 3),
+    "magnitude": ([], 0, 0),
+    "random": ([], 0, 0),
+    "uniform": ([], 0, 0),
+    "erk": ([], 0, 0),
+    "gmp": (["--epochs=2", "--gmp.every=2"], 8, 8),
+    "rigl": (["--epochs=2", "--rigl.every=2"], 8, 8),
+    "set": (["--epochs=2", "--set.every=2", "--set.ratios=uniform"], 8, 8),
+    "continuous_sparsification": (["--epochs=2"], 8, 8),
+    "supermask": (["--epochs=2"], 8, 8),
+}  # fmt: skip
+ELSEWHERE = {"dense", "jackpot", "copied_ratios", "smart_ratio", "hybrid"}  # tested below, and in test_run_folder
+
+
+def test_every_pruner_is_here():
+    assert {name.split()[0] for name in RUNS} | ELSEWHERE == set(get_args(Pruner))
+
+
+def _summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_pruner(name, tmp_path):
+    flags, steps, passes = RUNS[name]
+    assert main("digits", [f"--pruner={name.split()[0]}", *LENET, *flags, f"--run-dir={tmp_path}/run"]) == 0
+    summary, file = _summary(tmp_path / "run"), ticket_io.load(tmp_path / "run" / "ticket.safetensors")
+    masks.check(file.ticket.mask, NUM_KEPT)
+    assert (summary["num_kept"], summary["num_prunable"]) == (NUM_KEPT, NUM_PRUNABLE)
+    assert summary["steps"]["search"] == steps
+    assert summary["forward_backward_passes"]["search"] == passes
+    assert summary["epochs"]["finetune"] == 1
+    assert summary["seconds"]["search"] > 0
+    assert 0 <= summary["accuracy"]["after_finetune"] <= 1
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A dense network, trained until it knows something."""
+    folder = tmp_path_factory.mktemp("dense") / "run"
+    flags = ["--pruner=dense", "--model=lenet_300_100", "--batch-size=50", "--finetune-epochs=3"]
+    assert main("digits", [*flags, f"--run-dir={folder}"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "snip", "grasp", "random"])
+def test_jackpot_never_touches_a_weight(trained, criterion, tmp_path):
+    flags = ["--pruner=jackpot", *LENET[:-1], "--epochs=2", f"--jackpot.criterion={criterion}", "--seed=3"]
+    assert main("digits", [*flags, f"--pretrained={trained}", f"--run-dir={tmp_path}/run"]) == 0
+    summary = _summary(tmp_path / "run")
+    dense = ticket_io.load(trained / "ticket.safetensors").ticket.params
+    file = ticket_io.load(tmp_path / "run" / "ticket.safetensors")
+    masks.check(file.ticket.mask, NUM_KEPT)
+    for layer, params in dense.items():
+        np.testing.assert_array_equal(file.initial[layer]["kernel"], params["kernel"])
+        mask = file.ticket.mask[layer]["kernel"]
+        np.testing.assert_array_equal(file.ticket.params[layer]["kernel"], params["kernel"] * mask)
+    assert 0.3 < summary["overlap_with_initial_mask"] <= 1
+    assert summary["accuracy"]["after_finetune"] is None  # the preset finetunes nothing
+    assert summary["epochs"]["finetune"] == 0
+    if criterion == "magnitude":
+        assert summary["accuracy"]["before_finetune"] > 0.5
+
+
+def test_ratios_copied_from_a_ticket(trained, tmp_path, capsys):
+    flags = ["--pruner=magnitude", *LENET, f"--run-dir={tmp_path}/magnitude"]
+    assert main("digits", flags) == 0
+    flags = ["--pruner=copied_ratios", *LENET, f"--copied-ratios.ticket={tmp_path}/magnitude"]
+    assert main("digits", [*flags, f"--run-dir={tmp_path}/copied"]) == 0
+    files = [ticket_io.load(tmp_path / name / "ticket.safetensors") for name in ("magnitude", "copied")]
+    counts = [masks.layer_counts(file.ticket.mask) for file in files]
+    assert counts[0] == counts[1]
+    assert masks.overlap(files[0].ticket.mask, files[1].ticket.mask) < 0.3
+    capsys.readouterr()
+    other = ["--pruner=copied_ratios", f"--copied-ratios.ticket={tmp_path}/magnitude", f"--run-dir={tmp_path}/other"]
+    assert main("digits", other) == 2  # ResNet-20
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--copied-ratios.ticket" in error
+
+
+SHORT = ["--train-examples=40", "--batch-size=40", "--finetune-epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("smart_ratio", []),
+        ("smart_ratio", ["--smart-ratio.version=v3", "--sparsity=0.9628"]),
+        ("smart_ratio", ["--smart-ratio.version=v5", "--epochs=2"]),
+        ("hybrid", ["--epochs=1"]),
+    ],
+)
+def test_smart_ratios_of_resnet20(name, flags, tmp_path):
+    assert main("digits", [f"--pruner={name}", *SHORT, *flags, f"--run-dir={tmp_path}/run"]) == 0
+    summary = _summary(tmp_path / "run")
+    assert summary["num_kept"] == masks.count_for(268_336, summary["sparsity_target"])
+    kept = {layer["name"]: layer["num_kept"] for layer in summary["layers"]}
+    if flags[:1] == ["--smart-ratio.version=v3"]:
+        assert (kept["conv1/kernel"], kept["linear/kernel"]) == (432, 640)
+    if not flags:
+        # facts of Su et al.'s rule, with the 7 weights that int() cuts off handed back
+        assert abs(kept["conv1/kernel"] - 43) <= 1
+        assert kept["linear/kernel"] == 192

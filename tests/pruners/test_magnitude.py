@@ -1,0 +1,44 @@
+"""Magnitude pruning at initialization, on weights ranked by hand and on the stored network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rare_gems.pruners.finetune import finetune
+from rare_gems.pruners.magnitude import magnitude
+from tests.pruners.test_snip import COUNT, GOLDEN, close, kernels, make_ticket, same, searched, top
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_golden(invert):
+    ticket = make_ticket()
+    (phase,) = magnitude(jax.eval_shape(lambda: ticket.mask), sparsity=0.9, invert=invert)
+    (end,) = searched(phase, ticket, [])
+    close(end.scores, GOLDEN["magnitude"], rtol=1e-6)
+    same(kernels(end.mask), top([np.array(s) * (-1 if invert else 1) for s in GOLDEN["magnitude"]], COUNT))
+
+
+@pytest.mark.parametrize(
+    ("scope", "invert", "kept"),
+    [
+        ("global", False, ([[False, True], [True, True]], [[False, False]])),
+        ("global", True, ([[True, False], [False, False]], [[True, True]])),
+        ("layer", False, ([[False, True], [False, True]], [[False, True]])),
+        ("layer", True, ([[True, False], [True, False]], [[True, False]])),
+    ],
+)
+def test_by_hand(scope, invert, kept):
+    ticket = make_ticket([jnp.array([[1.0, -4.0], [2.0, 3.0]]), jnp.array([[0.1, -0.2]]), jnp.ones(2)])
+    (phase,) = magnitude(ticket.mask, sparsity=0.5, scope=scope, invert=invert)
+    (end,) = searched(phase, ticket, [])
+    same(end.mask, [np.array(q) for q in kept] + [None])
+
+
+def test_recipe_and_errors():
+    mask, last = make_ticket().mask, finetune(num_epochs=1, steps_per_epoch=1, learning_rate=0.1)
+    assert magnitude(mask, sparsity=0.5, finetune=last)[1] is last
+    with pytest.raises(ValueError, match=r"0.999 keeps none of 172 weights"):
+        magnitude(mask, sparsity=0.999)
+    with pytest.raises(ValueError, match=r"scope: expected 'global' or 'layer', got 'rows'"):
+        magnitude(mask, sparsity=0.5, scope="rows")

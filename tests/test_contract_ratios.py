@@ -1,0 +1,273 @@
+"""The laws that every pruning method keeps. A new method adds one row to `METHODS`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rare_gems import checkpoint, masks, schedules, trainer, transforms, views
+from rare_gems.phase import Phase, Transform
+from rare_gems.pruners.finetune import dense, finetune, sgd
+from rare_gems.pruners.gem_miner import gem_miner
+from rare_gems.pruners.random import random
+from rare_gems import keep_ratios
+from rare_gems.pruners.random import random_ticket
+from rare_gems.pruners.smart_ratio import smart_ratio
+from rare_gems.pruners.hybrid import hybrid
+from tests.toy import NUM_BATCHES, make_toy
+
+SPARSITY = 0.8
+NUM_PRUNABLE = 16 * 8 + 8 * 6
+TARGET = masks.count_for(NUM_PRUNABLE, SPARSITY)
+TUNE = finetune(num_epochs=2, steps_per_epoch=NUM_BATCHES, learning_rate=0.1)
+SEARCH = {"sparsity": SPARSITY, "num_epochs": 7, "steps_per_epoch": NUM_BATCHES, "period": 2, "l2": 1e-3}
+
+
+class Row(NamedTuple):
+    """`rounds`: kept after each phase-local step, {(phase, steps done): count}; `exact` is False where the method
+    does not promise the final count; `reviving` where masks are not nested."""
+
+    make: Callable
+    rounds: dict[tuple[int, int], int]
+    target: int = TARGET
+    exact: bool = True
+    reviving: bool = False
+
+
+def _magnitude(ticket):
+    return masks.map_kept(jnp.abs, ticket.params, ticket.mask)
+
+
+def _imp(mask):
+    """Three identical-looking rounds of iterative magnitude pruning, each to two thirds of what is left."""
+    count = transforms.keep_top
+    rounds = [
+        Phase(
+            views.masked,
+            "params",
+            sgd(0.1),
+            transforms.identity(),
+            transforms.chain(count(kept, score=_magnitude), transforms.rewind()),
+            4,
+        )
+        for kept in schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 3)
+    ]
+    return (*rounds, TUNE)
+
+
+def _imp_of_one_phase(mask):
+    """The same Phase three times: each round keeps what is left less a third of it, rounded down."""
+
+    def update(ticket, state, context):
+        kept = jnp.int32(masks.num_kept(ticket.mask))
+        mask = masks.keep_top(_magnitude(ticket), kept - kept // 3, within=ticket.mask)
+        return ticket._replace(mask=mask), state
+
+    prune = Transform(lambda ticket: (), update)
+    after = transforms.chain(prune, transforms.rewind())
+    return (*[Phase(views.masked, "params", sgd(0.1), transforms.identity(), after, 4)] * 3, TUNE)
+
+
+def _gmp(mask):
+    counts = jnp.array(schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 4), jnp.int32)
+    prune = transforms.keep_top(lambda step: counts[step // 2], score=_magnitude)
+    during = transforms.when(schedules.every(2), prune)
+    adam = optax.adam(schedules.cosine(0.01, 2, 4))
+    return (Phase(views.masked, "params", adam, during, transforms.identity(), 8), TUNE)
+
+
+def _rigl(mask):
+    grow = transforms.drop_and_grow(
+        lambda step: jnp.float32(0.3), lambda t, c: masks.map_kept(jnp.abs, c.grads, t.mask)
+    )
+    during = transforms.when(schedules.every(2), grow)
+    (edit,) = random(mask, sparsity=SPARSITY, scope="layer")
+    return (edit, Phase(views.masked, "params", sgd(0.1), during, transforms.identity(), 8), TUNE)
+
+
+def _freezing():
+    counts = schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 3)
+    return {(0, (2 * r + 3) * NUM_BATCHES): count for r, count in enumerate(counts)} | {
+        (0, 3): NUM_PRUNABLE,
+        (0, 8): NUM_PRUNABLE,
+    }
+
+
+SMART = {"sparsity": SPARSITY, "finetune": TUNE, "linear": None}
+TUNED = SMART | {"ratios": (0.25, 0.1), "candidates": 3, "candidate_steps": 3}
+SGD = {"num_epochs": 3, "steps_per_epoch": NUM_BATCHES, "learning_rate": 1.0}
+DENSE = finetune(num_epochs=3, steps_per_epoch=NUM_BATCHES, learning_rate=0.1)
+METHODS = {
+    "erk": Row(lambda m: random_ticket(m, keep_ratios.erk(m, TARGET), TUNE), {}),
+    "smart_ratio": Row(lambda m: smart_ratio(m, **SMART), {}),
+    "smart_ratio_v4": Row(lambda m: smart_ratio(m, version="v4", **TUNED), {(0, 9): NUM_PRUNABLE}),
+    "smart_ratio_v5": Row(lambda m: smart_ratio(m, version="v5", **TUNED, **SGD), {(1, 9): NUM_PRUNABLE}),
+    "smart_ratio_v6": Row(lambda m: smart_ratio(m, version="v6", **TUNED, **SGD), {(1, 9): NUM_PRUNABLE}),
+    "hybrid": Row(
+        lambda m: hybrid(m, sparsity=SPARSITY, training=DENSE, finetune=TUNE, linear=None), {(0, 9): NUM_PRUNABLE}
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def case(request):
+    toy = make_toy()
+    row = METHODS[request.param]
+    return toy, row, row.make(toy.ticket.mask)
+
+
+def _steps(toy, recipe, key=None):
+    """Every carry of a run, compiled step by step, and the ticket at the end of each phase."""
+    ticket, state = toy.ticket, toy.model_state
+    for index, phase in enumerate(recipe):
+        carry = trainer.begin(
+            phase, ticket, state, jax.random.fold_in(jax.random.key(7) if key is None else key, index)
+        )
+        step = jax.jit(trainer.make_step(toy.loss_fn, phase))
+        yield index, phase, carry, carry.ticket
+        for i in range(phase.num_steps):
+            carry = step(carry, toy.feed.data[i % 3 * 4 : i % 3 * 4 + 4])
+            yield index, phase, carry, carry.ticket
+        ticket, state = trainer.finish(phase, carry), carry.model_state
+        yield index, phase, carry, ticket
+
+
+def _run(toy, recipe, **options):
+    return trainer.run(
+        recipe, toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=toy.feed, key=jax.random.key(7), **options
+    )
+
+
+def _equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(_raw(x), _raw(y))
+
+
+def _raw(x):
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def test_counts_nesting_and_dead_weights(case):
+    toy, row, recipe = case
+    seen, before = set(), masks.ones(toy.ticket.params)
+    for index, phase, carry, ticket in _steps(toy, recipe):
+        done = (index, int(carry.step))
+        if done in row.rounds:
+            seen.add(done)
+            assert masks.num_kept(carry.ticket.mask) == row.rounds[done]
+        if not row.reviving:
+            assert all(map(lambda new, old: bool(jnp.all(old | ~new)), *map(jax.tree.leaves, (ticket.mask, before))))
+        before = ticket.mask
+        if phase.hold_dead:
+            if phase.trains == "params":  # the ticket of the step, or what `finish` makes of it
+                gone = jax.tree.map(jnp.logical_not, ticket.mask)
+                _assert_zero(masks.apply(ticket.params, gone), gone)
+            dead = jax.tree.map(jnp.logical_not, carry.ticket.mask)
+            where_dead = jax.tree.map(
+                lambda w, d: jnp.zeros(w.shape, bool) if d is None else d, getattr(ticket, phase.trains), dead
+            )
+            optax.tree.map_params(phase.optimizer, _assert_zero_where, carry.opt_state, where_dead)
+    assert seen == set(row.rounds)
+    final = masks.num_kept(ticket.mask)
+    assert final == row.target if row.exact else 0 < final <= row.target
+    if row.exact:
+        masks.check(ticket.mask, row.target)
+
+
+def _assert_zero_where(slot, dead):
+    np.testing.assert_array_equal(jnp.where(dead, slot, jnp.zeros_like(slot)), jnp.zeros_like(slot))
+
+
+def _assert_zero(tree, mask):
+    for leaf in jax.tree.leaves(masks.map_kept(lambda x: x, tree, mask)):
+        np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
+
+
+def test_the_carry_keeps_its_types_and_abstract_values_suffice(case):
+    toy, _, recipe = case
+    for phase in recipe:
+        carry = jax.eval_shape(lambda p=phase: trainer.begin(p, toy.ticket, toy.model_state, jax.random.key(0)))
+        after = jax.eval_shape(trainer.make_step(toy.loss_fn, phase), carry, toy.feed.data[:4])
+        describe = lambda tree: [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(tree)]  # noqa: E731
+        assert jax.tree.structure(carry) == jax.tree.structure(after)
+        assert describe(carry) == describe(after)
+        end = jax.eval_shape(lambda c, p=phase: trainer.finish(p, c), carry)
+        assert describe(end) == describe(carry.ticket)
+
+
+def test_loop_and_scan_agree_and_compile_once(case):
+    toy, _, recipe = case
+    chunks = {(id(p), min(NUM_BATCHES, p.num_steps - i)) for p in recipe for i in range(0, p.num_steps, NUM_BATCHES)}
+    expected = {"python": len({phase for phase, _ in chunks}), "scan": len(chunks)}
+    results = {}
+    for loop in ("python", "scan"):
+        toy.num_traces[0] = 0
+        results[loop] = _run(toy, recipe, loop=loop)
+        assert toy.num_traces[0] == expected[loop]  # however often a phase comes again
+    _equal(results["python"][0].mask, results["scan"][0].mask)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        results["python"][0].params, results["scan"][0].params,
+    )  # fmt: skip
+
+
+def test_vmap_over_seeds_gives_each_its_own_ticket(case):
+    toy, _, recipe = case
+    search = recipe[0]
+    keys = jax.random.split(jax.random.key(3), 3)
+
+    def final_mask(key):
+        carry = trainer.begin(search, toy.ticket, toy.model_state, key)
+        step = trainer.make_step(toy.loss_fn, search)
+        if search.num_steps:
+            carry = jax.lax.fori_loop(0, search.num_steps, lambda i, c: step(c, toy.feed.data[:4]), carry)
+        return trainer.finish(search, carry).mask
+
+    together = jax.jit(jax.vmap(final_mask))(keys)
+    for i in range(3):
+        alone = jax.jit(final_mask)(keys[i])
+        _equal(jax.tree.map(lambda m, i=i: m[i], together), alone)
+
+
+def test_sharded_equals_unsharded(case):
+    toy, _, recipe = case
+    mesh = jax.make_mesh((8,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    place = lambda x: jax.device_put(x, rows if x.ndim == 2 else whole)  # noqa: E731
+    sharded = toy._replace(ticket=jax.tree.map(place, toy.ticket), model_state=jax.tree.map(place, toy.model_state))
+    expected, got = (_run(t, recipe)[0] for t in (toy, sharded))
+    assert len(jax.tree.leaves(got.mask)[0].sharding.device_set) == 8
+    _equal(jax.tree.map(np.asarray, expected.mask), jax.tree.map(np.asarray, got.mask))
+
+
+def test_restored_equals_uninterrupted(case, tmp_path):
+    toy, _, recipe = case
+    expected = _run(toy, recipe)
+    total = sum(phase.num_steps for phase in recipe)
+    manager = checkpoint.open_folder(tmp_path, keep=100)
+    for stop in sorted({1, total // 2}):
+        count = [0]
+
+        def poll(index, done, count=count, stop=stop):
+            count[0] += 1
+            return count[0] == stop
+
+        options = {"loss_fn": toy.loss_fn, "feed": toy.feed, "key": jax.random.key(7)}
+        for moment in trainer.epochs(recipe, toy.ticket, toy.model_state, poll=poll, **options):
+            last = moment
+        assert last.interrupted
+        checkpoint.save(manager, stop, last.carry, {"index": last.index})
+        phase = recipe[last.index]
+        template = jax.eval_shape(lambda p=phase: trainer.begin(p, toy.ticket, toy.model_state, jax.random.key(0)))
+        manager.wait_until_finished()
+        saved = checkpoint.restore_latest(manager, lambda notes, t=template: t)
+        assert saved.position == stop
+        _equal(_run(toy, recipe, resume=(saved.notes["index"], saved.tree)), expected)
+    checkpoint.close(manager)
