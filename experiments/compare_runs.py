@@ -5,13 +5,14 @@ import dataclasses
 import hashlib
 import io
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
 import tyro
 from rich.console import Console
 
-from experiments import command_line, exits, jobs, plan, progress
+from experiments import command_line, exits, jobs, plan, progress, records
 from experiments import config as configs
 from experiments.config import Config, Pruner, UsageError
 from experiments.metrics import RunFailed
@@ -29,7 +30,8 @@ class Comparison:
     """Runs every pruner at every sparsity with every seed, and leaves a table and two figures.
 
     Flags of the experiments themselves (--model, --finetune-epochs, --gem-miner.period, ...) go to every pruner that
-    has them. What is finished is not run again; a killed comparison goes on where it was.
+    has them. What is finished is not run again; a killed comparison goes on where it was. The same command started
+    several times shares the work: a run that another process is at is left to it.
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
@@ -66,23 +68,42 @@ def _main(args: list[str]) -> None:
     cells = _cells(asked, extra, folder)
     for cell in {(c.config.pruner, c.config.sparsity): c for c in cells}.values():
         plan.recipe_of(asked.dataset, cell.config)  # raises for what the method refuses, before anything is run
-    console, rows, failures = Console(), [], []
-    for number, (config, run_folder) in enumerate(cells, 1):
-        at = f"{config.pruner} at sparsity {config.sparsity}, seed {config.seed}"
-        progress.note(f"{number} of {len(cells)}: {at}")
-        try:
-            summary = jobs.settle_ticket(asked.dataset, config, run_folder)
-        except RunFailed as error:
-            failures.append(f"{at}: {error}")
-            progress.note(f"failed: {error}")
-            continue
-        rows.append(_row(summary, run_folder.relative_to(folder)))
-        write_whole(folder / "compare.csv", _csv(rows).encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    summaries, failures = _run_all(asked.dataset, cells, folder)
+    rows = [_row(summary, cells[i].folder.relative_to(folder)) for i, summary in sorted(summaries.items())]
     if not rows:
         raise RunFailed(f"all of {len(cells)} runs failed; the first: {failures[0]}")
-    _report(console, folder, rows)
+    _report(Console(), folder, rows)
     if failures:
         raise RunFailed(f"{len(failures)} of {len(cells)} runs failed: {'; '.join(failures)}")
+
+
+def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
+    """Every cell's summary by its place, and what failed. What another process is at is waited for at the end."""
+    summaries: dict[int, dict[str, Any]] = {}
+    failures, left = [], list(range(len(cells)))
+    while left:
+        busy = []
+        for i in left:
+            config = cells[i].config
+            at = f"{config.pruner} at sparsity {config.sparsity}, seed {config.seed}"
+            try:
+                progress.note(f"{i + 1} of {len(cells)}: {at}")
+                summaries[i] = jobs.settle_ticket(dataset, config, cells[i].folder)
+            except records.Busy:
+                busy.append(i)
+                continue
+            except RunFailed as error:
+                failures.append(f"{at}: {error}")
+                progress.note(f"failed: {error}")
+                continue
+            rows = [_row(summary, cells[k].folder.relative_to(folder)) for k, summary in sorted(summaries.items())]
+            write_whole(folder / "compare.csv", _csv(rows).encode())
+        if busy == left:
+            progress.note(f"{len(busy)} runs are another process's; waiting")
+            time.sleep(5)
+        left = busy
+    return summaries, failures
 
 
 def _digest(asked: Comparison, extra: list[str]) -> str:

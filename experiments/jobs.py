@@ -115,6 +115,7 @@ def _settle(lab: _Lab, fields: dict[str, Any], name: str, folder: Path, make_job
     summary = records.finished(folder, fields)
     if summary is not None:
         return summary
+    records.check_free(folder)
     problem, note = lab.problem()
     job = make_job()
     with records.claim(folder, fields):

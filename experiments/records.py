@@ -12,7 +12,12 @@ from typing import Any
 from experiments.config import UsageError, digest
 from rare_gems.files import write_whole
 
-__all__ = ["COLUMNS", "append_row", "claim", "finished", "write_json", "write_rows"]
+__all__ = ["COLUMNS", "Busy", "append_row", "check_free", "claim", "finished", "write_json", "write_rows"]
+
+
+class Busy(UsageError):  # noqa: N818
+    """Another process runs in the folder."""
+
 
 COLUMNS = (
     "phase", "epoch", "step", "loss", "train_accuracy", "validation_accuracy", "test_accuracy", "sparsity_frozen",
@@ -75,24 +80,35 @@ def finished(folder: Path, fields: dict[str, Any]) -> dict[str, Any] | None:
     raise UsageError(f"{summary}: expected the summary of a run, got something else; remove it to make it anew")
 
 
+def check_free(folder: Path) -> None:
+    """Raises Busy if another process has claimed the folder."""
+    if (folder / ".lock").exists():
+        with (folder / ".lock").open("a") as lock:
+            _lock(lock, folder)
+
+
 @contextmanager
 def claim(folder: Path, fields: dict[str, Any]) -> Iterator[None]:
     """Makes the run folder, writes config.json, and locks the folder against a second process.
 
     Raises:
-      UsageError: if another process uses it.
+      Busy: if another process uses it.
       OSError: if it cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{folder}: another process is running in this folder") from None
-        except OSError:
-            pass  # a file system without locks
+        _lock(lock, folder)
         write_json(folder / "config.json", fields)
         yield
+
+
+def _lock(file: Any, folder: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(f"{folder}: another process is running in this folder") from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _check_same(folder: Path, path: Path, fields: dict[str, Any]) -> None:

@@ -9,17 +9,42 @@ import numpy as np
 import optax
 import pytest
 
-from rare_gems import checkpoint, masks, schedules, trainer, transforms, views
+from rare_gems import checkpoint, keep_ratios, masks, schedules, trainer, transforms, views
 from rare_gems.phase import Phase, Transform
+from rare_gems.pruners.continuous_sparsification import continuous_sparsification
+from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.finetune import dense, finetune, sgd
+from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
-from rare_gems.pruners.random import random
+from rare_gems.pruners.gmp import gmp
+from rare_gems.pruners.grasp import grasp
+from rare_gems.pruners.hybrid import hybrid
+from rare_gems.pruners.imp import imp, lottery_ticket, lrr
+from rare_gems.pruners.jackpot import jackpot
+from rare_gems.pruners.magnitude import magnitude
+from rare_gems.pruners.prospr import prospr
+from rare_gems.pruners.random import random, random_ticket
+from rare_gems.pruners.rigl import rigl
+from rare_gems.pruners.set import sparse_evolutionary_training
+from rare_gems.pruners.smart_ratio import smart_ratio
+from rare_gems.pruners.snip import snip
+from rare_gems.pruners.supermask import supermask
+from rare_gems.pruners.synflow import synflow
 from tests.toy import NUM_BATCHES, make_toy
 
 SPARSITY = 0.8
 NUM_PRUNABLE = 16 * 8 + 8 * 6
 TARGET = masks.count_for(NUM_PRUNABLE, SPARSITY)
 TUNE = finetune(num_epochs=2, steps_per_epoch=NUM_BATCHES, learning_rate=0.1)
+DENSE = finetune(num_epochs=3, steps_per_epoch=NUM_BATCHES, learning_rate=0.1)
+GIVEN = {"sparsity": SPARSITY, "finetune": TUNE}
+EPOCHS = {"sparsity": SPARSITY, "num_epochs": 7, "steps_per_epoch": NUM_BATCHES}
+TRAIN = {"num_epochs": 2, "steps_per_epoch": NUM_BATCHES, "learning_rate": 0.1}
+ROUNDS = TRAIN | {"sparsity": SPARSITY, "num_rounds": 3}
+TUNED = GIVEN | {
+    "linear": None, "ratios": (0.25, 0.1), "candidates": 3, "candidate_steps": 3, "num_epochs": 3,
+    "steps_per_epoch": NUM_BATCHES, "learning_rate": 1.0,
+}  # fmt: skip
 SEARCH = {"sparsity": SPARSITY, "num_epochs": 7, "steps_per_epoch": NUM_BATCHES, "period": 2, "l2": 1e-3}
 
 
@@ -34,33 +59,12 @@ class Row(NamedTuple):
     reviving: bool = False
 
 
-def _magnitude(ticket):
-    return masks.map_kept(jnp.abs, ticket.params, ticket.mask)
-
-
-def _imp(mask):
-    """Three identical-looking rounds of iterative magnitude pruning, each to two thirds of what is left."""
-    count = transforms.keep_top
-    rounds = [
-        Phase(
-            views.masked,
-            "params",
-            sgd(0.1),
-            transforms.identity(),
-            transforms.chain(count(kept, score=_magnitude), transforms.rewind()),
-            4,
-        )
-        for kept in schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 3)
-    ]
-    return (*rounds, TUNE)
-
-
 def _imp_of_one_phase(mask):
     """The same Phase three times: each round keeps what is left less a third of it, rounded down."""
 
     def update(ticket, state, context):
         kept = jnp.int32(masks.num_kept(ticket.mask))
-        mask = masks.keep_top(_magnitude(ticket), kept - kept // 3, within=ticket.mask)
+        mask = masks.keep_top(transforms.magnitude(ticket), kept - kept // 3, within=ticket.mask)
         return ticket._replace(mask=mask), state
 
     prune = Transform(lambda ticket: (), update)
@@ -68,21 +72,27 @@ def _imp_of_one_phase(mask):
     return (*[Phase(views.masked, "params", sgd(0.1), transforms.identity(), after, 4)] * 3, TUNE)
 
 
-def _gmp(mask):
+def _gmp_with_adam(mask):
     counts = jnp.array(schedules.exponential_counts(NUM_PRUNABLE, SPARSITY, 4), jnp.int32)
-    prune = transforms.keep_top(lambda step: counts[step // 2], score=_magnitude)
+    prune = transforms.keep_top(lambda step: counts[step // 2], score=transforms.magnitude)
     during = transforms.when(schedules.every(2), prune)
     adam = optax.adam(schedules.cosine(0.01, 2, 4))
     return (Phase(views.masked, "params", adam, during, transforms.identity(), 8), TUNE)
 
 
-def _rigl(mask):
-    grow = transforms.drop_and_grow(
-        lambda step: jnp.float32(0.3), lambda t, c: masks.map_kept(jnp.abs, c.grads, t.mask)
-    )
-    during = transforms.when(schedules.every(2), grow)
-    (edit,) = random(mask, sparsity=SPARSITY, scope="layer")
-    return (edit, Phase(views.masked, "params", sgd(0.1), during, transforms.identity(), 8), TUNE)
+def _toy_logits(params, state, x, train):
+    """A network of the toy's shapes, for the criteria that look at outputs: 16 inputs, 6 logits."""
+    del train
+    hidden = jnp.tanh(x.reshape(x.shape[0], -1) @ params["first"]["kernel"] + params["first"]["bias"][None])
+    return hidden @ params["last"]["kernel"] + params["last"]["bias"][None], state
+
+
+def _toy_loss(params, state, batch, key):
+    """A loss with curvature across weights, on images made from the toy's scalars."""
+    del key
+    images = batch[:, None] * jnp.linspace(-1.0, 1.0, 16)[None]
+    logits, state = _toy_logits(params, state, images, True)
+    return jnp.mean(jnp.square(logits - batch[:, None])), (state, jnp.float32(0))
 
 
 def _freezing():
@@ -104,11 +114,44 @@ METHODS = {
     "random": Row(lambda m: random(m, sparsity=SPARSITY, finetune=TUNE), {}),
     "random_layer": Row(lambda m: random(m, sparsity=SPARSITY, finetune=TUNE, scope="layer"), {}),
     "dense": Row(lambda m: dense(TUNE), {}, target=NUM_PRUNABLE),
-    "parts: imp": Row(_imp, {}),
+    "edge_popup": Row(lambda m: edge_popup(m, finetune=TUNE, **EPOCHS), {(1, 21): NUM_PRUNABLE}),
+    "edge_popup_gradual": Row(
+        lambda m: edge_popup(m, finetune=TUNE, scope="global", gradual=True, period=2, l2=1e-3, **EPOCHS), {}
+    ),
+    "imp": Row(lambda m: imp(m, finetune=TUNE, rewind_step=2, rewind_state=True, **ROUNDS), {(2, 4): 103, (3, 1): 60}),
+    "lottery_ticket": Row(
+        lambda m: lottery_ticket(m, finetune=TUNE, sparsity=SPARSITY, **TRAIN), {(0, 6): NUM_PRUNABLE}
+    ),
+    "lrr": Row(lambda m: lrr(m, finetune=TUNE, **ROUNDS), {(1, 6): 103, (2, 1): 60}),
+    "snip": Row(lambda m: snip(m, loss_fn=_toy_loss, num_batches=2, **GIVEN), {(0, 2): NUM_PRUNABLE}),
+    "grasp": Row(lambda m: grasp(m, loss_fn=_toy_loss, **GIVEN), {(0, 1): NUM_PRUNABLE}),
+    "synflow": Row(
+        lambda m: synflow(m, apply=_toy_logits, image_shape=(16,), num_rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
+    ),
+    "force": Row(
+        lambda m: force(m, loss_fn=_toy_loss, num_rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}, reviving=True
+    ),
+    "prospr": Row(lambda m: prospr(m, loss_fn=_toy_loss, momentum=0.5, **GIVEN), {(0, 1): NUM_PRUNABLE}),
+    "magnitude": Row(lambda m: magnitude(m, **GIVEN), {}),
+    "erk": Row(lambda m: random_ticket(m, keep_ratios.erk(m, TARGET), TUNE), {}),
+    "smart_ratio": Row(lambda m: smart_ratio(m, linear=None, **GIVEN), {}),
+    "smart_ratio_v6": Row(
+        lambda m: smart_ratio(m, version="v6", **TUNED), {(0, 9): NUM_PRUNABLE, (1, 9): NUM_PRUNABLE}
+    ),
+    "hybrid": Row(lambda m: hybrid(m, training=DENSE, linear=None, **GIVEN), {(0, 9): NUM_PRUNABLE}),
+    "jackpot": Row(lambda m: jackpot(m, finetune=TUNE, **EPOCHS), {(1, 0): TARGET, (1, 21): TARGET}, reviving=True),
+    "gmp": Row(lambda m: gmp(m, finetune=TUNE, every=4, **EPOCHS), {(0, 3): 176, (0, 4): 94, (0, 8): 53, (0, 16): 35}),
+    "rigl": Row(lambda m: rigl(m, finetune=TUNE, every=2, **EPOCHS), {(1, 1): TARGET, (1, 8): TARGET}, reviving=True),
+    "set": Row(
+        lambda m: sparse_evolutionary_training(m, finetune=TUNE, **EPOCHS),
+        {(1, 3): TARGET, (1, 8): TARGET},
+        reviving=True,
+    ),
+    "continuous_sparsification": Row(lambda m: continuous_sparsification(m, finetune=TUNE, **EPOCHS), {(1, 21): 176}),
+    "supermask": Row(lambda m: supermask(m, finetune=TUNE, **EPOCHS), {(1, 21): NUM_PRUNABLE}),
     # 176 - 58 = 118, 118 - 39 = 79, 79 - 26 = 53
     "parts: imp of one phase": Row(_imp_of_one_phase, {(0, 4): 176, (1, 1): 118, (2, 4): 79, (3, 1): 53}, target=53),
-    "parts: gmp with adam": Row(_gmp, {(0, 8): TARGET}),
-    "parts: rigl": Row(_rigl, {(1, 8): TARGET}, reviving=True),
+    "parts: gmp with adam": Row(_gmp_with_adam, {(0, 8): TARGET}),
 }
 
 
@@ -218,7 +261,7 @@ def test_loop_and_scan_agree_and_compile_once(case):
 
 def test_vmap_over_seeds_gives_each_its_own_ticket(case):
     toy, _, recipe = case
-    search = recipe[0]
+    search = max(recipe[:-1] or recipe, key=lambda phase: phase.num_steps)
     keys = jax.random.split(jax.random.key(3), 3)
 
     def final_mask(key):

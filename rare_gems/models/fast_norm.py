@@ -8,7 +8,7 @@ from jax import lax
 
 from rare_gems.models.fast_conv import apart
 
-__all__ = ["batch_normalize", "normalize"]
+__all__ = ["batch_normalize", "exact", "normalize"]
 
 Vector = jax.Array | None
 
@@ -36,7 +36,7 @@ def normalize(
       relu: whether negative values become zero.
 
     Returns:
-      y, of x's shape and dtype; float32 inside.
+      y, of x's shape and dtype; float32 inside, float64 where x is.
 
     Example:
       >>> normalize(jnp.ones((1, 2)), None, jnp.zeros(2), jnp.full(2, 4.0), None, None, 0.0, False).tolist()
@@ -71,9 +71,9 @@ def batch_normalize(
 
 def _save(x, shortcut, scale, bias, eps, relu):  # type: ignore
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    exact = x.astype(jnp.float32)
-    mean = exact.sum(axes) / count
-    var = jnp.maximum((exact * exact).sum(axes) / count - mean * mean, 0)
+    precise = exact(x)
+    mean = precise.sum(axes) / count
+    var = jnp.maximum((precise * precise).sum(axes) / count - mean * mean, 0)
     y = normalize(x, shortcut, mean, var, scale, bias, eps, relu)
     return (y, mean, var), (x, y if relu else None, mean, var, shortcut is None, scale, bias)
 
@@ -84,9 +84,9 @@ def _pull(eps, relu, saved, cotangents):  # type: ignore
     g = cotangents[0]
     g = lax.select(y > 0, g, lax.full_like(g, 0)) if relu else g
     inverse = lax.rsqrt(var + eps)
-    exact = g.astype(jnp.float32)
-    total = exact.sum(axes)
-    along = inverse * ((exact * x.astype(jnp.float32)).sum(axes) - mean * total)  # sum of g (x - mean) / std
+    precise = exact(g)
+    total = precise.sum(axes)
+    along = inverse * ((precise * exact(x)).sum(axes) - mean * total)  # sum of g (x - mean) / std
     factor = inverse if scale is None else inverse * scale
     dx = apart(_centre, g, x, total / count, mean, inverse * along / count, factor)
     return dx, None if no_shortcut else g, None if scale is None else along, None if bias is None else total
@@ -100,9 +100,9 @@ def _wide(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _linear(x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector) -> jax.Array:
-    y = (x.astype(jnp.float32) - _wide(mean, x)) * _wide(factor, x)
+    y = (exact(x) - _wide(mean, x)) * _wide(factor, x)
     y = y if bias is None else y + _wide(bias, x)
-    return (y if shortcut is None else y + shortcut.astype(jnp.float32)).astype(x.dtype)
+    return (y if shortcut is None else y + shortcut.astype(y.dtype)).astype(x.dtype)
 
 
 def _relu(x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax.Array, bias: Vector) -> jax.Array:
@@ -113,6 +113,11 @@ def _relu(x: jax.Array, shortcut: jax.Array | None, mean: jax.Array, factor: jax
 def _centre(
     g: jax.Array, x: jax.Array, shift: jax.Array, mean: jax.Array, slope: jax.Array, factor: jax.Array
 ) -> jax.Array:
-    deviation = x.astype(jnp.float32) - _wide(mean, x)
-    centred = g.astype(jnp.float32) - _wide(shift, x) - deviation * _wide(slope, x)
+    deviation = exact(x) - _wide(mean, x)
+    centred = exact(g) - _wide(shift, x) - deviation * _wide(slope, x)
     return (centred * _wide(factor, x)).astype(x.dtype)
+
+
+def exact(x: jax.Array) -> jax.Array:
+    """x in float32, or in float64 where it is that already: SynFlow runs networks in float64."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from rare_gems.models.fast_norm import exact
 from rare_gems.models.layers import BatchNorm, Conv, Linear, option_a_shortcut
 from rare_gems.models.model import Model, from_module
 
@@ -55,10 +56,11 @@ class ResNet(nnx.Module):
         self.linear = Linear(4 * width, num_classes, use_bias=False)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = self.bn1(self.conv1(x.astype(self.compute_dtype)), train, relu=True)
+        x = x if x.dtype == jnp.float64 else x.astype(self.compute_dtype)  # SynFlow asks for float64
+        x = self.bn1(self.conv1(x), train, relu=True)
         for block in [*self.layer1, *self.layer2, *self.layer3]:
             x = block(x, train)
-        return self.linear(x.mean((1, 2))).astype(jnp.float32)
+        return exact(self.linear(x.mean((1, 2))))
 
 
 def resnet20(

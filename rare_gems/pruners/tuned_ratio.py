@@ -182,8 +182,8 @@ def fit(ratios: Any, sizes: np.ndarray, num_kept: int, xp: Any = jnp) -> Any:
     Returns:
       floats [L], whose sum p_l m_l is `num_kept` up to rounding.
     Example:
-      >>> fit(np.array([0.5, 0.2]), np.array([10.0, 100.0]), 40, np).tolist()
-      [0.75, 0.3]
+      >>> fit(np.array([0.5, 0.2]), np.array([10.0, 100.0]), 50, np).round(4).tolist()
+      [1.0, 0.4]
     """
     sizes = xp.asarray(sizes, ratios.dtype)
     low = 1 / sizes
