@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import sys
 import time
 from pathlib import Path
@@ -69,8 +70,8 @@ def _main(args: list[str]) -> None:
     for cell in {(c.config.pruner, c.config.sparsity): c for c in cells}.values():
         plan.recipe_of(asked.dataset, cell.config)  # raises for what the method refuses, before anything is run
     folder.mkdir(parents=True, exist_ok=True)
-    summaries, failures = _run_all(asked.dataset, cells, folder)
-    rows = [_row(summary, cells[i].folder.relative_to(folder)) for i, summary in sorted(summaries.items())]
+    failures = _run_all(asked.dataset, cells, folder)
+    rows = _finished(cells, folder)
     if not rows:
         raise RunFailed(f"all of {len(cells)} runs failed; the first: {failures[0]}")
     _report(Console(), folder, rows)
@@ -78,10 +79,10 @@ def _main(args: list[str]) -> None:
         raise RunFailed(f"{len(failures)} of {len(cells)} runs failed: {'; '.join(failures)}")
 
 
-def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> tuple[dict[int, dict[str, Any]], list[str]]:
-    """Every cell's summary by its place, and what failed. What another process is at is waited for at the end."""
-    summaries: dict[int, dict[str, Any]] = {}
-    failures, left = [], list(range(len(cells)))
+def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> list[str]:
+    """Runs every cell, and says what failed. What another process is at is waited for at the end."""
+    failures: list[str] = []
+    left = list(range(len(cells)))
     while left:
         busy = []
         for i in left:
@@ -89,7 +90,7 @@ def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> tuple[dict[int, 
             at = f"{config.pruner} at sparsity {config.sparsity}, seed {config.seed}"
             try:
                 progress.note(f"{i + 1} of {len(cells)}: {at}")
-                summaries[i] = jobs.settle_ticket(dataset, config, cells[i].folder)
+                jobs.settle_ticket(dataset, config, cells[i].folder)
             except records.Busy:
                 busy.append(i)
                 continue
@@ -97,13 +98,18 @@ def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> tuple[dict[int, 
                 failures.append(f"{at}: {error}")
                 progress.note(f"failed: {error}")
                 continue
-            rows = [_row(summary, cells[k].folder.relative_to(folder)) for k, summary in sorted(summaries.items())]
-            write_whole(folder / "compare.csv", _csv(rows).encode())
+            write_whole(folder / "compare.csv", _csv(_finished(cells, folder)).encode())
         if busy == left:
             progress.note(f"{len(busy)} runs are another process's; waiting")
             time.sleep(5)
         left = busy
-    return summaries, failures
+    return failures
+
+
+def _finished(cells: list[_Cell], folder: Path) -> list[dict[str, Any]]:
+    """The rows of all runs that are done, whichever process did them."""
+    files = [cell.folder / "summary.json" for cell in cells]
+    return [_row(json.loads(f.read_text()), f.parent.relative_to(folder)) for f in files if f.exists()]
 
 
 def _digest(asked: Comparison, extra: list[str]) -> str:

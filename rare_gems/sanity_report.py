@@ -9,22 +9,7 @@ from rich.text import Text
 from rare_gems import comparison, report
 from rare_gems.report import _NONE, Row, _accuracy, _mean
 
-__all__ = ["CHANGES", "comparison_table", "sanity_table"]
-
-# What each check changes, by its name.
-CHANGES = {
-    "ticket": "nothing",
-    "reinit": "weights drawn again",
-    "shuffle": "mask, within each layer",
-    "shuffle_global": "mask, over all layers",
-    "shuffle_weights": "kept weights, within each layer",
-    "shuffle_all_weights": "all weights, within each layer",
-    "random_ticket": "a random mask, same layer ratios",
-    "invert": "the lowest scores are kept",
-    "random_labels": "labels of the search",
-    "random_pixels": "pixels of the search",
-    "half": "half the data of the search",
-}
+__all__ = ["comparison_table", "sanity_table"]
 
 
 def sanity_table(
@@ -34,8 +19,8 @@ def sanity_table(
 
     Args:
       rows: {"check": name, "before": [...], "after": [...]} with the accuracies (fractions) before and after
-        finetuning for each seed, None where there is none; `before` may be absent, `changes` overrides `CHANGES`. The
-        first is called "ticket"; all have the same seeds in the same order.
+        finetuning for each seed, None where there is none; `before` may be absent, `changes` says what the check changes. The first is called
+        "ticket"; all have the same seeds in the same order.
       title: one line above. margin, confidence: of `comparison.verdict` and `comparison.paired_drop`.
     Returns:
       percent, mean±std over seeds; the drop (ticket minus check, paired by seed, after finetuning) in points with its
@@ -63,7 +48,7 @@ def sanity_table(
         name, drop = row["check"], ["", "", ""]
         if name != "ticket":
             drop = _drop(rows[0]["after"], row["after"], margin, confidence)
-        changes = row.get("changes") or CHANGES.get(name, _NONE)
+        changes = row.get("changes") or _NONE
         before, after = (_accuracy(_mean(list(row.get(value) or []))) for value in ("before", "after"))
         table.add_row(*(Text(cell) for cell in [str(name), str(changes), before, after, *drop]))
     return table

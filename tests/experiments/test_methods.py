@@ -131,3 +131,47 @@ def test_smart_ratios_of_resnet20(name, flags, tmp_path):
         # facts of Su et al.'s rule, with the 7 weights that int() cuts off handed back
         assert abs(kept["conv1/kernel"] - 43) <= 1
         assert kept["linear/kernel"] == 192
+
+
+MISTAKES = [
+    (["--pruner=imp", "--imp.rewind-step=999"], "from 0 to 134"),
+    (["--pruner=imp", "--epochs=30"], "--imp.round-epochs"),
+    (["--pruner=imp", "--imp.rate=1"], "(0, 1)"),
+    (["--pruner=imp", "--imp.rounds=100000"], "expected fewer"),
+    (["--pruner=imp", "--sparsity=0"], "(0, 1)"),
+    (["--pruner=edge_popup", "--edge-popup.gradual", "--edge-popup.period=60"], "period"),
+    (["--pruner=edge_popup", "--sparsity=0.9999"], "conv1"),
+    (["--pruner=erk", "--sparsity=0.99999"], "weight"),
+    (["--pruner=gmp", "--gmp.every=100000"], "every"),
+    (["--pruner=jackpot"], "--pretrained"),
+    (["--pruner=jackpot", "--pretrained=/nowhere"], "/nowhere"),
+    (["--pruner=copied_ratios"], "--copied-ratios.ticket"),
+    (["--pruner=smart_ratio", "--sparsity=0.9999"], "sparsity from"),
+    (["--pruner=smart_ratio", "--sparsity=0.001"], "sparsity from"),
+    (["--pruner=smart_ratio", "--smart-ratio.version=v4"], "--smart-ratio.ticket"),
+    (["--pruner=smart_ratio", "--smart-ratio.version=v2", "--sparsity=0.9"], "0.9856"),
+    (["--pruner=snip", "--epochs=3"], "--finetune-epochs"),
+    (["--pruner=snip", "--snip.batches=0"], "1 or more"),
+    (["--pruner=prospr", "--prospr.inner-steps=0"], "1 or more"),
+    (["--pruner=synflow", "--synflow.rounds=0"], "1 or more"),
+    (["--pruner=rigl", "--rigl.drop-fraction=2"], "drop_fraction"),
+    (["--pruner=random", "--finetune-epochs=0", "--finetune-learning-rate=1"], "--finetune-epochs=0"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), MISTAKES)
+def test_mistakes(flags, message, tmp_path, capsys):
+    assert main("digits", [*flags, f"--run-dir={tmp_path}/run"]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert "Traceback" not in err + out
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sparse_ticket_is_no_trained_network(tmp_path, capsys):
+    assert main("digits", ["--pruner=random", *LENET[:-1], "--finetune-epochs=0", f"--run-dir={tmp_path}/sparse"]) == 0
+    capsys.readouterr()
+    flags = ["--pruner=jackpot", *LENET[:-1], f"--pretrained={tmp_path}/sparse", f"--run-dir={tmp_path}/run"]
+    assert main("digits", flags) == 2
+    assert "dense network, got 5,020 of 50,200" in capsys.readouterr().err
