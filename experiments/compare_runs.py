@@ -49,6 +49,8 @@ class Comparison:
     """train the dense network too, as a reference"""
     run_dir: Path | None = None
     """where everything goes (default: runs/ and a name made from the flags)"""
+    dry_run: bool = False
+    """print what would be run and what it would cost, and stop"""
 
 
 class _Cell(NamedTuple):
@@ -67,8 +69,15 @@ def _main(args: list[str]) -> None:
     asked, extra = command_line.read_flags(Comparison, args, "python -m experiments.compare", return_unknown_args=True)
     folder = asked.run_dir or Path("runs") / f"compare-{asked.dataset}-{_digest(asked, extra)}"
     cells = _cells(asked, extra, folder)
-    for cell in {(c.config.pruner, c.config.sparsity): c for c in cells}.values():
-        plan.recipe_of(asked.dataset, cell.config)  # raises for what the method refuses, before anything is run
+    passes = 0
+    for config, _ in cells:  # raises for what a method refuses, before anything is run
+        recipe, _, _ = plan.recipe_of(asked.dataset, config)
+        passes += sum(phase.num_steps * phase.passes for phase in recipe)
+    if asked.dry_run:
+        Console().print(
+            f"{len(cells)} runs, {passes:,} forward and backward passes of a batch, in {folder}", soft_wrap=True
+        )
+        return
     folder.mkdir(parents=True, exist_ok=True)
     failures = _run_all(asked.dataset, cells, folder)
     rows = _finished(cells, folder)
@@ -113,7 +122,7 @@ def _finished(cells: list[_Cell], folder: Path) -> list[dict[str, Any]]:
 
 
 def _digest(asked: Comparison, extra: list[str]) -> str:
-    named = dataclasses.asdict(asked) | {"run_dir": None, "extra": sorted(extra)}
+    named = dataclasses.asdict(asked) | {"run_dir": None, "dry_run": None, "extra": sorted(extra)}
     return hashlib.sha256(repr(sorted(named.items())).encode()).hexdigest()[:12]
 
 

@@ -8,6 +8,7 @@ import chex
 import jax
 import pytest
 
+from experiments import compare_runs
 from experiments.main import main
 from rare_gems import masks, trainer
 from tests.toy import make_toy
@@ -17,7 +18,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
     line.split("#")[0].strip()
     for language, block in BLOCKS if language == "bash"
-    for line in block.splitlines() if "-m experiments." in line
+    for line in block.splitlines() if re.search(r"-m experiments\.(digits|cifar10|compare)", line)
 ]  # fmt: skip
 
 
@@ -45,8 +46,11 @@ def test_the_method_that_the_readme_writes_trains():
 def test_commands_resolve(command, capsys):
     words = shlex.split(command.split("&&")[-1])
     module = words[words.index("-m") + 1]
-    assert main(module.removeprefix("experiments."), [*words[words.index("-m") + 2 :], "--dry-run"]) == 0
-    assert "prunable: 268,336 weights in 20 layers" in capsys.readouterr().out
+    flags = [*words[words.index("-m") + 2 :], "--dry-run"]
+    name = module.removeprefix("experiments.")
+    assert (compare_runs.main(flags) if name == "compare" else main(name, flags)) == 0
+    shown = {"compare": "27 runs"}.get(name, "prunable: 268,336 weights in 20 layers")
+    assert shown in capsys.readouterr().out
 
 
 def test_there_are_blocks_and_commands():

@@ -34,6 +34,7 @@ _JACKPOT = join(
     row(_JACKPOTS, batch_size=256, momentum=0.9, epochs=30, learning_rate=0.1, jackpot__weight_decay=5e-4),
     row(f"{_JACKPOTS} (0.95 in the text, 0.99 in the code)", jackpot__dropped=0.99),
     row("Lottery Jackpots: the trained weights stay as they are", finetune_epochs=0),
+    row("code of Lottery Jackpots (30s10t)", finetune_learning_rate=0.01),
     row(OURS, seed=42, init="kaiming_normal", weight_decay=0.0),
 )
 _WHILE_TRAINING = join(

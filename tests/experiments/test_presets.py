@@ -1,9 +1,12 @@
 """Presets against the tables of the paper, copied here by hand."""
 
+from typing import get_args
+
 import pytest
 
 from experiments import presets
 from experiments.command_line import parse
+from experiments.config import Pruner
 
 # sparsity: period, learning rate, lambda, epochs, finetuning rate (Rare Gems v1, Tables 8 and 15)
 RESNET20 = {
@@ -45,7 +48,7 @@ def test_flags_override():
     assert sources["gem_miner.l2"] == sources["gem_miner.norm"] == "command line"
 
 
-@pytest.mark.parametrize("pruner", ["gem_miner", "random", "dense"])
+@pytest.mark.parametrize("pruner", get_args(Pruner))
 @pytest.mark.parametrize("dataset", ["digits", "cifar10"])
 def test_every_pair_has_a_source_for_every_hyper_parameter(pruner, dataset):
     _, sources = parse(dataset, [f"--pruner={pruner}"])
