@@ -62,5 +62,5 @@ DEFAULT: dict[str, Row] = {
     "rigl": join(_WHILE_TRAINING, row(_EVCI, rigl__every=100, rigl__drop_fraction=0.3, rigl__stop=0.75)),
     "set": join(_WHILE_TRAINING, row(_MOCANU, set__drop_fraction=0.3), row(OURS, set__every=100, set__stop=1.0)),
     "continuous_sparsification": _SUPERMASK,
-    "supermask": _SUPERMASK,
+    "supermask": join(_SUPERMASK, row(f"{OURS}: logits have to move by whole units", learning_rate=100.0)),
 }

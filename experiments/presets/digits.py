@@ -63,5 +63,5 @@ TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
     ("rigl", "*", "digits"): _own(_WEIGHTS, row(_OURS, rigl__every=20)),
     ("set", "*", "digits"): _own(_WEIGHTS, row(_OURS, set__every=20)),
     ("continuous_sparsification", "*", "digits"): _own(_SCORES),
-    ("supermask", "*", "digits"): _own(_SCORES),
+    ("supermask", "*", "digits"): _own(_SCORES, row(_OURS, learning_rate=100.0)),
 }
