@@ -194,12 +194,16 @@ def _row(summary: dict[str, Any], place: Path) -> dict[str, Any]:
     return {
         "dataset": summary["dataset_name"], "model": summary["model"], "pruner": summary["pruner"],
         "sparsity": summary["sparsity_target"], "sparsity_got": summary["sparsity"], "num_kept": summary["num_kept"],
-        "num_prunable": summary["num_prunable"], "seed": summary["seed"], "before": accuracy["before_finetune"],
-        "after": accuracy["after_finetune"], "search_epochs": summary["epochs"]["search"],
+        "num_prunable": summary["num_prunable"], "seed": summary["seed"], "before": _short(accuracy["before_finetune"]),
+        "after": _short(accuracy["after_finetune"]), "search_epochs": summary["epochs"]["search"],
         "search_passes": summary["forward_backward_passes"]["search"],
         "search_seconds": round(summary["seconds"]["search"], 1),
         "finetune_seconds": round(summary["seconds"]["finetune"], 1), "folder": str(place),
     }  # fmt: skip
+
+
+def _short(accuracy: float | None) -> float | None:
+    return None if accuracy is None else round(accuracy, 6)
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
