@@ -16,7 +16,8 @@ __all__ = ["CHECKS", "Check", "chosen"]
 class Check(NamedTuple):
     """One change, nothing else: an `edit` of the ticket found, other training data for the search, or inverted scores.
 
-    `afresh`: the edit is of the untrained network, whose weights and statistics the search has not touched.
+    `afresh`: the edit is of the untrained network, whose weights and statistics the search has not touched; `share`:
+    of the training examples, that the search sees.
     """
 
     what: str
@@ -24,6 +25,7 @@ class Check(NamedTuple):
     corrupt: Callable[[Dataset, Config], Split] | None = None
     invert: bool = False
     afresh: bool = False
+    share: float = 1.0
 
 
 def _random_labels(data: Dataset, config: Config) -> Split:
@@ -55,7 +57,7 @@ CHECKS: dict[str, Check] = {
     "random_labels": Check("search on random labels", corrupt=_random_labels),
     "random_pixels": Check("search on shuffled pixels", corrupt=_random_pixels),
     "random_data": Check("search on random labels and shuffled pixels", corrupt=_random_data),
-    "half_data": Check("search on half of the data", corrupt=_half),
+    "half_data": Check("search on half of the data, so in half of the steps", corrupt=_half, share=0.5),
 }
 
 
@@ -75,5 +77,5 @@ def chosen(config: Config) -> tuple[str, ...]:
         if name not in CHECKS:
             raise UsageError(f"--sanity: expected some of all, {', '.join(CHECKS)}, got {name!r}")
         if name not in possible:
-            raise UsageError(f"--sanity: {config.pruner} ranks no scores that could be inverted; expected other checks")
+            raise UsageError(f"--sanity: inversion is not defined for {config.pruner}; expected other checks")
     return tuple(name for name in CHECKS if name in asked)

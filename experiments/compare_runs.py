@@ -136,6 +136,7 @@ def _cells(asked: Comparison, extra: list[str], folder: Path) -> list[_Cell]:
             known = [name for name in get_args(Pruner) if name != "dense"]
             raise UsageError(f"--pruners: expected some of {', '.join(known)}, got {pruner!r}")
     sparsities = _listed("sparsities", asked.sparsities, "fractions removed, such as 0.95,0.9856")
+    sparsities = list({_number(text): text for text in reversed(sparsities)}.values())[::-1]
     if asked.num_seeds < 1:
         raise UsageError(f"--num-seeds: expected 1 or more, got {asked.num_seeds}")
     flags = _paired(extra)
@@ -161,6 +162,13 @@ def _listed(flag: str, text: str, wanted: str) -> list[str]:
     if not entries:
         raise UsageError(f"--{flag}: an empty comparison; expected {wanted}, got none")
     return entries
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--sparsities: expected fractions removed, such as 0.95,0.9856, got {text!r}") from None
 
 
 def _paired(extra: list[str]) -> dict[str, list[str]]:
@@ -222,7 +230,7 @@ def _report(console: Console, folder: Path, rows: list[dict[str, Any]]) -> None:
     for value in ("after", "before"):
         if all(row[value] is None for row in rows):
             continue
-        dense = [row["after"] for row in rows if row["pruner"] == "dense"] or None
+        dense = [row["after"] for row in rows if row["pruner"] == "dense"]  # before its training it is no reference
         file = folder / "plots" / f"{value}_finetuning.png"
-        comparison_plots.plot_comparison(rows, file, title, value, dense=dense if value == "after" else None)
+        comparison_plots.plot_comparison(rows, file, title, value, dense=dense if value == "after" else [])
     console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)

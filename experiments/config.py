@@ -26,6 +26,7 @@ FACTS = {"digits": ((8, 8, 1), 1437, 360, 10), "cifar10": ((32, 32, 3), 50_000, 
 _FOR_EPOCHS = ("gem_miner", "edge_popup", "lottery_ticket", "hybrid", "jackpot", "gmp", "rigl", "set",
                "continuous_sparsification", "supermask")  # fmt: skip
 _IN_ROUNDS = ("imp", "lrr")
+_TRAIN_WEIGHTS = ("imp", "lottery_ticket", "lrr", "hybrid", "gmp", "rigl", "set", "dense")
 # Pruners whose search ranks scores that can be turned upside down.
 INVERTIBLE = ("gem_miner", "edge_popup", "imp", "lottery_ticket", "lrr", "snip", "grasp", "synflow", "force", "prospr",
               "magnitude", "hybrid", "jackpot", "gmp", "continuous_sparsification", "supermask")  # fmt: skip
@@ -179,4 +180,28 @@ def why_unused(config: Config, name: str) -> str | None:
         return f"--{flag}: of the search, which {config.pruner} has not; see --finetune-{flag}"
     if name == "finetune_learning_rate" and config.finetune_epochs == 0:
         return "--finetune-learning-rate: there is no finetuning with --finetune-epochs=0"
+    if name == "init" and config.pretrained is not None:
+        return "--init: the weights are those of --pretrained"
+    trains_weights = config.finetune_epochs > 0 or config.pruner in _TRAIN_WEIGHTS
+    if name == "weight_decay" and not trains_weights:
+        return f"--weight-decay: {config.pruner} trains no weights with --finetune-epochs=0"
+    if name == "momentum" and not trains_weights and not searches:
+        return f"--momentum: {config.pruner} trains nothing with --finetune-epochs=0"
+    return _why_unused_option(config, name)
+
+
+def _why_unused_option(config: Config, name: str) -> str | None:
+    """The same for the pruner's own options, where one makes another idle."""
+    flag = f"--{name.replace('_', '-')}"
+    if name == "edge_popup.period" and not config.edge_popup.gradual:
+        return f"{flag}: of the gradual variant; expected --edge-popup.gradual with it"
+    if name in ("imp.rate", "lrr.rate") and getattr(config, config.pruner).rounds is not None:
+        return f"{flag}: --{config.pruner}.rounds decides; expected one of the two"
+    version, option = config.smart_ratio.version, name.removeprefix("smart_ratio.")
+    taken = {
+        "candidates": ("v4", "v6"), "radius": ("v4", "v6"), "candidate_steps": ("v4", "v6"),
+        "exact": ("v1", "v2", "v3"), "linear": ("v1", "v2", "v3", "v5"), "family": ("v1", "v2", "v3", "v5"),
+    }  # fmt: skip
+    if option != name and version not in taken.get(option, (version,)):
+        return f"{flag}: smart ratio {version} has no such option; expected version {', '.join(taken[option])}"
     return None

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments import config as configs
-from experiments import outcome, records
+from experiments import outcome, plan, records
 from experiments.checks import CHECKS, Check
-from experiments.config import Config
+from experiments.config import Config, UsageError
 from experiments.exits import spell
 from experiments.methods import Setting, recipe_for, training_phase
 from experiments.metrics import RunFailed
@@ -20,7 +20,7 @@ from experiments.run import Job, train
 from rare_gems import ticket_io, transforms
 from rare_gems.phase import ModelState, Ticket
 
-__all__ = ["settle_checks", "settle_ticket"]
+__all__ = ["check_recipes", "settle_checks", "settle_ticket"]
 
 
 class _Lab(NamedTuple):
@@ -62,6 +62,15 @@ def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, 
         fields = configs.as_dict(dataset, config) | {"check": name}
         summaries.append(_settle(lab, fields, name, folder / "sanity" / name, make))
     return summaries
+
+
+def check_recipes(dataset: str, config: Config, names: tuple[str, ...]) -> None:
+    """Raises UsageError for a check that would be refused once its turn comes, naming it."""
+    for name in names:
+        try:
+            plan.recipe_of(dataset, config, CHECKS[name].share)
+        except ValueError as error:
+            raise UsageError(f"--sanity={name}: {error}") from None
 
 
 def _timeless(config: Config) -> Config:

@@ -30,6 +30,7 @@ def _main(dataset: str, args: list[str]) -> None:
     many = config.num_seeds > 1
     if many and config.run_dir is not None and (config.run_dir / "config.json").exists():
         raise UsageError(f"--num-seeds: {config.run_dir} is the folder of a single run; expected another --run-dir")
+    jobs.check_recipes(dataset, config, names)
     folders, summaries = [], []
     for seed in range(config.seed, config.seed + config.num_seeds):
         run = dataclasses.replace(config, seed=seed, num_seeds=1)

@@ -4,9 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rare_gems.pruners.hybrid import hybrid
-from rare_gems.pruners.smart_ratio import smart_ratio
-
 from experiments.config import Config, UsageError
 from experiments.options import as_options
 from rare_gems import keep_ratios, masks, ticket_io
@@ -20,12 +17,14 @@ from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
 from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.grasp import grasp
+from rare_gems.pruners.hybrid import hybrid
 from rare_gems.pruners.imp import imp, lottery_ticket, lrr
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.magnitude import magnitude
 from rare_gems.pruners.prospr import prospr
 from rare_gems.pruners.rigl import rigl
 from rare_gems.pruners.set import sparse_evolutionary_training
+from rare_gems.pruners.smart_ratio import smart_ratio
 from rare_gems.pruners.snip import snip
 from rare_gems.pruners.supermask import supermask
 from rare_gems.pruners.synflow import synflow
@@ -68,7 +67,7 @@ class Setting(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """The method's own."""
-        return as_options(getattr(self.config, self.config.pruner))
+        return as_options(getattr(self.config, self.config.pruner, None))
 
     @property
     def inverted(self) -> dict[str, bool]:
@@ -76,8 +75,22 @@ class Setting(NamedTuple):
 
 
 def recipe_for(setting: Setting) -> Recipe:
-    """The pruner's recipe. Raises ValueError for what the pruner refuses."""
-    return PRUNERS[setting.config.pruner](setting)
+    """The pruner's recipe.
+
+    Raises:
+      ValueError: for what the pruner refuses, naming the flag where an option of its own is to blame.
+    """
+    pruner = setting.config.pruner
+    try:
+        return PRUNERS[pruner](setting)
+    except UsageError:
+        raise
+    except ValueError as error:
+        name, colon, rest = str(error).partition(":")
+        name = {"num_batches": "batches", "num_rounds": "rounds"}.get(name, name)
+        if colon and name in setting.options:
+            raise UsageError(f"--{pruner}.{name}".replace("_", "-") + colon + rest) from None
+        raise UsageError(f"{pruner}: {error}") from None
 
 
 def training_phase(config: Config, steps_per_epoch: int) -> Phase | None:
@@ -109,6 +122,7 @@ def _rounds(s: Setting, method: Callable[..., Recipe]) -> Recipe:
     options = s.options
     if "round_epochs" in options:
         options |= {"num_epochs": options.pop("round_epochs"), "num_rounds": options.pop("rounds")}
+        options |= {} if options.pop("decay") else {"milestones": ()}
     if "rewind_batch_norm" in options:
         options["rewind_state"] = options.pop("rewind_batch_norm")
     return method(s.mask, **s.training | options | s.inverted)
@@ -130,8 +144,8 @@ def _copied(s: Setting) -> Recipe:
     path = s.config.copied_ratios.ticket
     if path is None:
         raise UsageError("--copied-ratios.ticket: expected a ticket.safetensors or a run folder, got none")
-    counts = ticket_counts(path)
     try:
+        counts = ticket_counts(path)
         return _at_ratios(s, lambda mask, count: keep_ratios.copied(mask, count, counts))
     except ValueError as error:
         raise UsageError(f"--copied-ratios.ticket: {path}: {error}") from None
@@ -140,6 +154,8 @@ def _copied(s: Setting) -> Recipe:
 def ticket_counts(path: Path) -> dict[str, tuple[int, int]]:
     """Per layer, in network order: name -> (kept, prunable), from a ticket file or the one of a run folder."""
     file = path / "ticket.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"expected a ticket.safetensors or the folder of a finished run, got {path}")
     layers = ticket_io.load(file).metadata["layers"]
     return {layer["name"]: (layer["num_kept"], layer["num_prunable"]) for layer in layers}
 
@@ -154,9 +170,12 @@ def _smart_ratio(s: Setting) -> Recipe:
     if path is not None and version in ("v1", "v3"):
         raise UsageError(f"--smart-ratio.ticket: {version} takes no ratios from elsewhere; expected v2, v4, v5 or v6")
     if path is not None:
-        counts = ticket_counts(path)
-        whole = masks.num_prunable(s.mask)
-        keep_ratios.copied(s.mask, masks.count_for(whole, s.config.sparsity), counts)  # refuses another network
+        try:
+            counts = ticket_counts(path)
+            whole = masks.num_prunable(s.mask)
+            keep_ratios.copied(s.mask, masks.count_for(whole, s.config.sparsity), counts)  # refuses another network
+        except ValueError as error:
+            raise UsageError(f"--smart-ratio.ticket: {path}: {error}") from None
         ratios = [kept / size for kept, size in counts.values()]
         options |= {"ends": (ratios[0], ratios[-1])} if version in ("v2", "v5") else {"ratios": ratios}
     training = {k: v for k, v in s.search.items() if k != "momentum"} if version in ("v4", "v5", "v6") else s.common

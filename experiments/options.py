@@ -60,6 +60,8 @@ class Imp:
     """fraction of the remaining weights that a round removes, about: the last round ends exactly on target"""
     rounds: int | None = None
     """number of rounds (default: as the rate asks)"""
+    decay: bool = True
+    """lower the learning rate at milestones within a round"""
     rewind_step: int = 0
     """optimizer step whose weights each round starts from; 0: the initial weights (cold)"""
     rewind_batch_norm: bool = False
@@ -86,6 +88,8 @@ class Lrr:
     """fraction of the remaining weights that a round removes, about: the last round ends exactly on target"""
     rounds: int | None = None
     """number of rounds (default: as the rate asks); 1 is one-shot"""
+    decay: bool = True
+    """lower the learning rate at milestones within a round"""
 
 
 @option
@@ -174,8 +178,8 @@ class SmartRatio:
     """v1: Su et al.; v2, v3: other first and last layers; v4: a search near IMP's ratios; v5, v6: SGD on v2, v4"""
     family: Literal["resnet", "vgg"] = "resnet"
     """which of Su et al.'s two rules"""
-    linear: float = 0.3
-    """keep ratio of the linear layers"""
+    linear: float | None = 0.3
+    """keep ratio of the linear layers; None: they follow the rule too"""
     exact: bool = True
     """hit the asked sparsity exactly; without it the counts are as in the papers (v2 and v3 keep more)"""
     ticket: Path | None = None
@@ -194,8 +198,8 @@ class Hybrid:
 
     family: Literal["resnet", "vgg"] = "resnet"
     """which of Su et al.'s two rules gives the layer ratios"""
-    linear: float = 0.3
-    """keep ratio of the linear layers"""
+    linear: float | None = 0.3
+    """keep ratio of the linear layers; None: they follow the rule too"""
 
 
 @option
@@ -283,5 +287,5 @@ GROUPS: dict[str, Any] = {
 
 
 def as_options(group: Any) -> dict[str, Any]:
-    """The fields of a group, as keyword arguments."""
-    return {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}
+    """The fields of a group, as keyword arguments; none for a method without options."""
+    return {} if group is None else {field.name: getattr(group, field.name) for field in dataclasses.fields(group)}

@@ -1,6 +1,7 @@
 """--dry-run: what would be run, where each number comes from, and what it would cost."""
 
 import itertools
+import math
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,9 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
         times = f"{again} times " if again > 1 else ""
         epochs, rest = divmod(phase.num_steps, steps)
         length = f"{epochs} epochs of {steps} steps" + (f" and {rest} steps" if rest else "")
+        if not phase.uses_data:
+            console.print(f"{phase.name}: {phase.num_steps} forward and backward passes of one image")
+            continue
         passes, seen = again * phase.num_steps * phase.passes, again * epochs * num_held_out
         console.print(
             f"{phase.name}: {times}{length if epochs else f'{rest} steps'} = {passes:,} forward and backward passes of "
@@ -61,9 +65,11 @@ def _grouped(recipe: Recipe) -> list[tuple[Phase, int]]:
     return [(group[0], len(group)) for group in groups]
 
 
-def recipe_of(dataset: str, config: Config) -> tuple[Recipe, Mask, int]:
+def recipe_of(dataset: str, config: Config, share: float = 1.0) -> tuple[Recipe, Mask, int]:
     """The recipe that a configuration stands for, an abstract mask, and the steps of an epoch; no data is read.
 
+    Args:
+      share: of the training examples, that the search sees.
     Raises:
       ValueError: for what the pruner refuses.
     """
@@ -73,8 +79,8 @@ def recipe_of(dataset: str, config: Config) -> tuple[Recipe, Mask, int]:
     model = MODELS[config.model](shape, num_classes)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     mask = jax.eval_shape(masks.ones, params)
-    steps = num_batches(size, config.batch_size)
-    return recipe_for(Setting(config, mask, steps, steps, shape, model, partial(make_loss, model))), mask, steps
+    steps, whole = (num_batches(math.floor(size * part), config.batch_size) for part in (share, 1.0))
+    return recipe_for(Setting(config, mask, steps, whole, shape, model, partial(make_loss, model))), mask, steps
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -185,21 +185,31 @@ def _end_phase(run: _Run, moment: trainer.Moment) -> None:
     run.ticket, run.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.model_state)
     run.logged = 0
     if moment.phase.name != "finetune":
-        whole = run.found.whole
-        if masks.num_kept(run.ticket.mask) == masks.num_prunable(run.ticket.mask):
-            whole = run.ticket.params
+        whole = _whole(run, moment)
         run.found = Found(moment.carry.ticket if _rounds(moment.phase) else run.ticket, run.model_state, whole)
         metadata = {"method": run.config.pruner, "seed": run.config.seed}
         file = run.folder / "search.safetensors"
         ticket_io.save(file, run.found.ticket, metadata=metadata, model_state=run.model_state, initial=whole)
         first, reselects = moment.carry.ticket.mask, moment.phase.trains == "scores" and not moment.phase.hold_dead
-        if reselects and masks.num_kept(first) == masks.num_kept(run.ticket.mask):
+        if reselects and masks.num_kept(first) == masks.num_kept(run.ticket.mask) < masks.num_prunable(first):
             run.notes["overlap"] = masks.overlap(first, run.ticket.mask)  # a jackpot, with the mask it began with
         if run.held_out == "test" and all(phase.name == "finetune" for phase in run.job.recipe[moment.index + 1 :]):
             run.notes["before"] = _before(run.job, run.problem, run.found, run.ticket.mask)
             progress.note(_spell(run.notes["before"]))
     run.previous = views.support(views.masked, run.ticket, 0, run.job.key)
     _count_seconds(run, moment.phase)
+
+
+def _whole(run: _Run, moment: trainer.Moment) -> Params:
+    """The weights when nothing was removed yet: trained ones, unless this phase goes back behind its training."""
+    size = masks.num_prunable(run.ticket.mask)
+    if masks.num_kept(run.ticket.mask) == size:
+        return run.ticket.params
+    trained = moment.carry.ticket
+    stays = jax.tree.map(jnp.array_equal, masks.apply(trained.params, run.ticket.mask), run.ticket.params)
+    if moment.phase.trains == "params" and masks.num_kept(trained.mask) == size and all(jax.tree.leaves(stays)):
+        return jax.tree.map(jnp.copy, trained.params)
+    return run.found.whole
 
 
 def _count_seconds(run: _Run, phase: Phase) -> None:
@@ -238,7 +248,7 @@ def _cost(job: Job, part: str) -> dict[str, float]:
         (p, f) for p, f in zip(job.recipe, job.feeds, strict=True) if (p.name == "finetune") == (part == "finetune")
     ]
     return {
-        "epochs": round(sum(phase.num_steps / feed.num_batches for phase, feed in phases), 3),
+        "epochs": round(sum(phase.num_steps / feed.num_batches for phase, feed in phases if phase.uses_data), 3),
         "steps": sum(phase.num_steps for phase, _ in phases),
         "passes": sum(phase.num_steps * phase.passes for phase, _ in phases),
     }

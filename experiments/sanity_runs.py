@@ -58,6 +58,7 @@ def _main(args: list[str]) -> None:
         if config.pruner == "dense":
             raise UsageError(f"{folder}: the dense network has no mask to check; expected the run of another pruner")
         names = checks.chosen(config)
+        jobs.check_recipes(dataset, config, names)
         ticket = records.finished(folder, configs.as_dict(dataset, config))
         if ticket is None:
             raise UsageError(f"{folder}: expected a finished run, got one without summary.json; finish it first")

@@ -87,7 +87,8 @@ class Phase(NamedTuple):
     With `hold_dead`, updates and parameter-like optimizer slots are zero where the mask is False; where the
     params train, so are the params themselves. `loss_fn`, if given, takes the place of the trainer's: criteria such
     as GraSP's are w * dL/dw of a loss of their own. With `rewind_state` the model state (BatchNorm statistics)
-    ends the phase as it began it. `passes` is the cost of a step, in forward and backward passes of a batch.
+    ends the phase as it began it. `passes` is the cost of a step, in forward and backward passes of a batch (of
+    one example, where the phase does not use the data).
     """
 
     view: View
@@ -101,6 +102,7 @@ class Phase(NamedTuple):
     loss_fn: LossFn | None = None
     rewind_state: bool = False
     passes: int = 1
+    uses_data: bool = True
 
 
 Recipe = tuple[Phase, ...]

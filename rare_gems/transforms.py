@@ -183,7 +183,8 @@ def rewind() -> Transform:
 def drop_and_grow(drop_fraction: Callable[[Step], jax.Array], grow: ScoreFn) -> Transform:
     """In each layer, drops that fraction of the kept weights by lowest |w| and grows as many by highest score.
 
-    What grows starts from zero; a weight just dropped may grow again, from zero.
+    What grows starts from zero; a weight that is dropped and grows again at once keeps its value, so that a layer
+    which keeps everything is left alone.
 
     Args:
       drop_fraction: step -> float32 in [0, 1].
@@ -198,7 +199,9 @@ def drop_and_grow(drop_fraction: Callable[[Step], jax.Array], grow: ScoreFn) -> 
         stay = masks.keep_top(magnitude(ticket), jax.tree.map(jnp.subtract, kept, dropped), "layer", ticket.mask)
         free = jax.tree.map(jnp.logical_not, stay)
         grown = masks.keep_top(grow(ticket, context), dropped, "layer", free)
-        return ticket._replace(params=masks.apply(ticket.params, stay), mask=jax.tree.map(jnp.logical_or, stay, grown))
+        mask = jax.tree.map(jnp.logical_or, stay, grown)
+        older = jax.tree.map(jnp.logical_and, mask, ticket.mask)
+        return ticket._replace(params=masks.apply(ticket.params, older), mask=mask)
 
     return _stateless(fn)
 

@@ -23,6 +23,11 @@ def lookup(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
         return Preset(*(rare_gems.DEFAULT | baselines.DEFAULT)[pruner])
     nearest = min(rows, key=lambda s: abs(math.log1p(-s) - math.log1p(-sparsity)))
     values, sources = rows[nearest]
+    if pruner in baselines.DEFAULT:  # what belongs to the method, where the data set's own row is silent
+        for field, value in baselines.DEFAULT[pruner][0].items():
+            if "." in field and field not in values:
+                values = values | {field: value}
+                sources = sources | {field: baselines.DEFAULT[pruner][1][field]}
     if len(rows) > 1 and nearest != sparsity:
         sources = {field: f"{source}, row of sparsity {nearest}" for field, source in sources.items()}
     return Preset(values, sources)

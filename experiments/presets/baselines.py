@@ -16,11 +16,13 @@ _SU, _JACKPOTS = "Sanity-Checking Pruning, section 3, and its code", "Lottery Ja
 
 _AT_INITIALIZATION = join(
     row(_SYNFLOW_CODE, init="kaiming_normal", epochs=0, batch_size=128, momentum=0.9, weight_decay=1e-4),
-    row(f"{_SYNFLOW_CODE} (milestones 60 and 120 there)", finetune_epochs=160, finetune_learning_rate=0.1),
+    row(f"{_SYNFLOW_CODE} (milestones 60 and 120 and Nesterov momentum there)", finetune_epochs=160),
+    row(_SYNFLOW_CODE, finetune_learning_rate=0.1),
     row(OURS, seed=42),
 )
 _PROSPR = join(
-    row(_PROSPR_CODE, init="kaiming_normal", epochs=0, batch_size=256, momentum=0.9, weight_decay=5e-4),
+    row(_PROSPR_CODE, init="kaiming_normal", epochs=0, momentum=0.9, weight_decay=5e-4),
+    row(f"{_PROSPR_CODE} (which scores on 128)", batch_size=256),
     row(_PROSPR_CODE, finetune_epochs=200, finetune_learning_rate=0.1, prospr__inner_steps=3),
     row(_PROSPR_CODE, prospr__inner_learning_rate=0.1, prospr__momentum=0.0, prospr__first_order=False),
     row(OURS, seed=42),

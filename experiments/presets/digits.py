@@ -19,7 +19,7 @@ _GEM_MINER = join(
 _TRAIN = join(_COMMON, row(_OURS, init="kaiming_normal", epochs=0, finetune_learning_rate=0.1))
 
 # Searches that train weights: a rate of 0.1, then the same finetuning.
-_WEIGHTS = join(_TRAIN, row(_OURS, epochs=40, learning_rate=0.1))
+_WEIGHTS = join(_TRAIN, row(_OURS, epochs=30, learning_rate=0.1))
 _SCORES = join(_GEM_MINER, row(_OURS, finetune_learning_rate=0.1))
 _SHORT_ROUNDS = join(_WEIGHTS, row(_OURS, epochs=0))
 
@@ -53,9 +53,9 @@ TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
         )
     },
     ("smart_ratio", "*", "digits"): _own(_TRAIN, row(_OURS, learning_rate=0.1)),
-    ("edge_popup", "*", "digits"): _own(_SCORES, row(_OURS, edge_popup__period=2)),
-    ("imp", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, imp__round_epochs=3, imp__rewind_step=45)),
-    ("lrr", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, lrr__round_epochs=3)),
+    ("edge_popup", "*", "digits"): _own(_SCORES, row(_OURS, epochs=40, edge_popup__period=2)),
+    ("imp", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, imp__round_epochs=3, imp__rewind_step=20, imp__decay=False)),
+    ("lrr", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, lrr__round_epochs=3, lrr__decay=False)),
     ("lottery_ticket", "*", "digits"): _own(_WEIGHTS),
     ("hybrid", "*", "digits"): _own(_WEIGHTS),
     ("jackpot", "*", "digits"): _own(_WEIGHTS, row("Lottery Jackpots: the trained weights stay", finetune_epochs=0)),

@@ -58,8 +58,8 @@ def rigl(
       (400, 'params')
 
     Deviations: the optimizer's step is taken at updates too (the paper and jaxpruner skip it), with the gradient that
-    growing looks at. A weight just dropped may grow again; it starts from zero as all do (in jaxpruner it keeps its
-    value), though with the momentum it had. Layers have equal ratios by default (the paper also: the first dense; ERK).
+    growing looks at. A weight that is dropped and grows again at once stays as it was.
+    Layers have equal ratios by default (the paper also: the first dense; ERK).
     """
     steps = num_epochs * steps_per_epoch
     if not 0 < stop <= 1:

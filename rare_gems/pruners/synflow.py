@@ -128,5 +128,5 @@ def synflow(
         raise ValueError(f"image_shape: expected positive integers, got {image_shape}")
     search = saliency.iterative(
         log_flow(apply, tuple(image_shape)), mask=mask, sparsity=sparsity, num_rounds=num_rounds, invert=invert
-    )
+    )._replace(uses_data=False)
     return (search,) if finetune is None else (search, finetune)

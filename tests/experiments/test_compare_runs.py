@@ -9,7 +9,13 @@ import pytest
 from experiments import compare_runs
 
 FLAGS = ["--model=lenet_300_100", "--train-examples=200", "--batch-size=50", "--finetune-epochs=1"]
-LISTS = ["--pruners=gem_miner,random", "--sparsities=0.5,0.9", "--num-seeds=2", "--gem-miner.period=1", "--epochs=2"]
+LISTS = [
+    "--pruners=gem_miner,random",
+    "--sparsities=0.5,0.9,0.50",
+    "--num-seeds=2",
+    "--gem-miner.period=1",
+    "--epochs=2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,7 @@ def test_two_processes_share_the_work(tmp_path):
         (["digits", "--pruners=random", "--gem-miner.period=2"], "none of random takes it"),
         (["digits", "--pruners=random", "--sparsity=0.5"], "--sparsities"),
         (["digits", "--num-seeds=0"], "1 or more"),
+        (["digits", "--sparsities=many"], "fractions removed"),
         (["tomatoes"], "cifar10"),
         (["digits", "--pruners=random,smart_ratio", "--sparsities=0.9,0.9999"], "smart ratio"),
     ],

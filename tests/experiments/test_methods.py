@@ -134,7 +134,7 @@ def test_smart_ratios_of_resnet20(name, flags, tmp_path):
 
 
 MISTAKES = [
-    (["--pruner=imp", "--imp.rewind-step=999"], "from 0 to 134"),
+    (["--pruner=imp", "--imp.rewind-step=999"], "--imp.rewind-step: expected an integer from 0 to 134"),
     (["--pruner=imp", "--epochs=30"], "--imp.round-epochs"),
     (["--pruner=imp", "--imp.rate=1"], "(0, 1)"),
     (["--pruner=imp", "--imp.rounds=100000"], "expected fewer"),
@@ -154,7 +154,13 @@ MISTAKES = [
     (["--pruner=snip", "--snip.batches=0"], "1 or more"),
     (["--pruner=prospr", "--prospr.inner-steps=0"], "1 or more"),
     (["--pruner=synflow", "--synflow.rounds=0"], "1 or more"),
-    (["--pruner=rigl", "--rigl.drop-fraction=2"], "drop_fraction"),
+    (["--pruner=rigl", "--rigl.drop-fraction=2"], "--rigl.drop-fraction: expected"),
+    (["--pruner=smart_ratio", "--smart-ratio.version=v2", "--smart-ratio.ticket=/nowhere"], "--smart-ratio.ticket"),
+    (["--pruner=smart_ratio", "--smart-ratio.candidates=3"], "v4, v6"),
+    (["--pruner=edge_popup", "--edge-popup.period=3"], "--edge-popup.gradual"),
+    (["--pruner=imp", "--imp.rounds=3", "--imp.rate=0.5"], "--imp.rounds"),
+    (["--pruner=snip", "--finetune-epochs=0", "--weight-decay=0"], "trains no weights"),
+    (["--pruner=snip", "--sanity=half_data", "--batch-size=1000"], "--sanity=half_data: "),
     (["--pruner=random", "--finetune-epochs=0", "--finetune-learning-rate=1"], "--finetune-epochs=0"),
 ]
 

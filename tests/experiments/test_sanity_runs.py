@@ -105,6 +105,22 @@ def test_a_shuffled_imp_ticket_starts_from_the_weights_rewound_to(tmp_path):
             np.testing.assert_array_equal(np.asarray(file.initial[layer]["kernel"])[mask], np.asarray(kernel)[mask])
 
 
+def test_a_shuffled_lrr_ticket_starts_from_the_trained_weights(tmp_path):
+    """One-shot: kept and removed weights are all those of the dense training's end."""
+    folder = tmp_path / "run"
+    flags = ["--pruner=lrr", *FLAGS, "--lrr.round-epochs=1", "--lrr.rounds=1", "--sanity=shuffle", "--seed=4"]
+    assert main("digits", [*flags, f"--run-dir={folder}"]) == 0
+    real, shuffled = _tickets(folder, "", "sanity/shuffle")
+    whole = ticket_io.load(folder / "search.safetensors").initial
+    assert masks.overlap(real.ticket.mask, shuffled.ticket.mask) < 0.6
+    for layer in whole:
+        for file in (real, shuffled):
+            mask = np.asarray(file.ticket.mask[layer]["kernel"])
+            np.testing.assert_array_equal(
+                np.asarray(file.initial[layer]["kernel"])[mask], np.asarray(whole[layer]["kernel"])[mask]
+            )
+
+
 @pytest.mark.parametrize("name", ["random_labels", "random_pixels", "random_data", "half_data"])
 def test_corrupted_data_are_of_the_search_only(name):
     config, _ = parse("digits", ["--pruner=snip", *FLAGS])

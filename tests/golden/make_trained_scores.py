@@ -147,7 +147,8 @@ def rigl(start):
         held = [np.where(m, np.abs(w), -1) for w, m in zip(weights, mask, strict=True)]
         stay = top(held, [k - n for k, n in zip(KEPT_IN_LAYERS, moved, strict=True)])
         grown = top([np.where(m, -1, np.abs(g)) for g, m in zip(dense, stay, strict=True)], moved)
-        return stay, [a | b for a, b in zip(stay, grown, strict=True)]
+        new = [a | b for a, b in zip(stay, grown, strict=True)]
+        return [a & b for a, b in zip(new, mask, strict=True)], new  # what comes back at once keeps its value
 
     return train_weights(start, start["random"], move)
 
