@@ -158,7 +158,7 @@ def without_free(config: Config) -> Config:
     """The configuration with everything at its default that does not change what a run computes, but data_dir,
     checkpoint_every and on_collapse, which say how it is computed."""
     free = [name for name in _FREE if name not in ("data_dir", "checkpoint_every", "on_collapse")]
-    defaults = {field.name: field.default for field in dataclasses.fields(Config) if field.name in free}
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config) if field.name in free}
     return dataclasses.replace(config, **defaults)
 
 

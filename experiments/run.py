@@ -163,8 +163,8 @@ def _log_epoch(run: _Run, moment: trainer.Moment) -> None:
     if run.config.pruner == "gem_miner" and phase.name == "search":
         bound = schedules.sparsity_bound(moment.epoch, run.config.epochs, run.config.sparsity)
     step = run.offsets[moment.index] + moment.epoch * run.job.feeds[moment.index].num_batches
-    row = {"phase": phase.name, "epoch": _epochs_before(run.job, moment.index) + moment.epoch, "step": step}
-    row["bound"] = bound
+    epoch = _epochs_before(run.job, moment.index) + moment.epoch
+    row = {"phase": phase.name, "epoch": epoch, "step": step, "bound": bound}
     run.table.add(row, observed, accuracy)
     if run.held_out == "validation" and phase.name == "finetune":
         best = run.notes["best"]

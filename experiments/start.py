@@ -37,7 +37,7 @@ def _keep_compiled() -> None:
     (JAX_COMPILATION_CACHE_DIR) goes before."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
