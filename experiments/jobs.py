@@ -18,7 +18,7 @@ from experiments.metrics import RunFailed
 from experiments.problem import Problem, load_data, make_feed, make_loss, make_problem, run_key, start_ticket
 from experiments.run import Job, train
 from rare_gems import ticket_io, transforms
-from rare_gems.phase import ModelState, Ticket
+from rare_gems.phase import ModelState, Ticket, Transform
 
 __all__ = ["check_recipes", "settle_checks", "settle_ticket"]
 
@@ -58,7 +58,8 @@ def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, 
     summaries = []
     for name in names:
         check = CHECKS[name]
-        make = functools.partial(_edited if check.edit else _search, lab, check, *([folder] if check.edit else []))
+        edited = functools.partial(_edited, lab, check.what, check.edit, check.afresh, folder)
+        make = edited if check.edit else functools.partial(_search, lab, check)
         fields = configs.as_dict(dataset, config) | {"check": name}
         summaries.append(_settle(lab, fields, name, folder / "sanity" / name, make))
     return summaries
@@ -95,7 +96,7 @@ def _search(lab: _Lab, check: Check | None) -> Job:
     return Job(title, recipe, ticket, state, run_key(config), feeds)
 
 
-def _edited(lab: _Lab, check: Check, folder: Path) -> Job:
+def _edited(lab: _Lab, what: str, edit: Callable[[Config], Transform], afresh: bool, folder: Path) -> Job:
     """An edit of the ticket found, then the same finetuning.
 
     A weight that the ticket's mask had removed comes back as it was when the network was last whole.
@@ -104,7 +105,7 @@ def _edited(lab: _Lab, check: Check, folder: Path) -> Job:
     ticket, state = lab.start()
     found = ticket_io.load(folder / "ticket.safetensors", like=ticket)
     mask = found.ticket.mask
-    if check.afresh:
+    if afresh:
         begin = ticket._replace(mask=mask)
     else:
         search = ticket_io.load(folder / "search.safetensors", like=ticket, like_state=state)
@@ -114,8 +115,8 @@ def _edited(lab: _Lab, check: Check, folder: Path) -> Job:
         )  # fmt: skip
         begin, state = Ticket(whole, search.ticket.scores, mask), search.model_state
     finetuning = training_phase(config, problem.feed.num_batches)
-    recipe = (transforms.edit(check.edit(config)), *([finetuning] if finetuning else []))
-    title = f"{lab.dataset} {config.pruner}, {check.what}"
+    recipe = (transforms.edit(edit(config)), *([finetuning] if finetuning else []))
+    title = f"{lab.dataset} {config.pruner}, {what}"
     return Job(title, recipe, begin, state, run_key(config), (problem.feed,) * len(recipe))
 
 

@@ -70,7 +70,7 @@ class Setting(NamedTuple):
         return as_options(getattr(self.config, self.config.pruner, None))
 
     @property
-    def inverted(self) -> dict[str, bool]:
+    def inverted(self) -> dict[str, Any]:
         return {"invert": True} if self.invert else {}
 
 

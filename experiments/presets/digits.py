@@ -20,7 +20,7 @@ _TRAIN = join(_COMMON, row(_OURS, init="kaiming_normal", epochs=0, finetune_lear
 
 # Searches that train weights: a rate of 0.1, then the same finetuning.
 _WEIGHTS = join(_TRAIN, row(_OURS, epochs=30, learning_rate=0.1))
-_SCORES = join(_GEM_MINER, row(_OURS, finetune_learning_rate=0.1))
+_SCORES = join(_GEM_MINER, row(_OURS, epochs=40, finetune_learning_rate=0.1))
 _SHORT_ROUNDS = join(_WEIGHTS, row(_OURS, epochs=0))
 
 _WITHOUT_SEARCH = ("random", "uniform", "erk", "copied_ratios", "snip", "grasp", "synflow", "force", "prospr",
@@ -53,7 +53,7 @@ TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
         )
     },
     ("smart_ratio", "*", "digits"): _own(_TRAIN, row(_OURS, learning_rate=0.1)),
-    ("edge_popup", "*", "digits"): _own(_SCORES, row(_OURS, epochs=40, edge_popup__period=2)),
+    ("edge_popup", "*", "digits"): _own(_SCORES, row(_OURS, edge_popup__period=2)),
     ("imp", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, imp__round_epochs=3, imp__rewind_step=20, imp__decay=False)),
     ("lrr", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, lrr__round_epochs=3, lrr__decay=False)),
     ("lottery_ticket", "*", "digits"): _own(_WEIGHTS),
