@@ -58,8 +58,9 @@ def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, 
     summaries = []
     for name in names:
         check = CHECKS[name]
-        edited = functools.partial(_edited, lab, check.what, check.edit, check.afresh, folder)
-        make = edited if check.edit else functools.partial(_search, lab, check)
+        make = functools.partial(_search, lab, check)
+        if check.edit is not None:
+            make = functools.partial(_edited, lab, check.what, check.edit, check.afresh, folder)
         fields = configs.as_dict(dataset, config) | {"check": name}
         summaries.append(_settle(lab, fields, name, folder / "sanity" / name, make))
     return summaries
