@@ -136,7 +136,7 @@ def _cells(asked: Comparison, extra: list[str], folder: Path) -> list[_Cell]:
             known = [name for name in get_args(Pruner) if name != "dense"]
             raise UsageError(f"--pruners: expected some of {', '.join(known)}, got {pruner!r}")
     sparsities = _listed("sparsities", asked.sparsities, "fractions removed, such as 0.95,0.9856")
-    sparsities = list({_number(text): text for text in reversed(sparsities)}.values())[::-1]
+    sparsities = [s for i, s in enumerate(sparsities) if _number(s) not in map(_number, sparsities[:i])]
     if asked.num_seeds < 1:
         raise UsageError(f"--num-seeds: expected 1 or more, got {asked.num_seeds}")
     flags = _paired(extra)

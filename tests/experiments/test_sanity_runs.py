@@ -138,7 +138,7 @@ def test_corrupted_data_are_of_the_search_only(name):
     ("flags", "message"),
     [
         (["--sanity=magic"], "shuffle_weights"),
-        (["--pruner=random", "--sanity=invert"], "no scores"),
+        (["--pruner=random", "--sanity=invert"], "not defined for random"),
         (["--pruner=dense", "--sanity=shuffle", "--sparsity=0"], "no mask"),
     ],
 )
