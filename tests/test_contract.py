@@ -131,6 +131,9 @@ METHODS = {
     "force": Row(
         lambda m: force(m, loss_fn=_toy_loss, num_rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}, reviving=True
     ),
+    "iterative_snip": Row(
+        lambda m: force(m, loss_fn=_toy_loss, num_rounds=4, revive=False, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
+    ),
     "prospr": Row(lambda m: prospr(m, loss_fn=_toy_loss, momentum=0.5, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "magnitude": Row(lambda m: magnitude(m, **GIVEN), {}),
     "erk": Row(lambda m: random_ticket(m, keep_ratios.erk(m, TARGET), TUNE), {}),

@@ -140,7 +140,7 @@ def _transfer(url: str, file: Path, timeout: float, progress: bool) -> str:
     with urllib.request.urlopen(url, timeout=timeout) as response, file.open("wb") as out:
         size = int(response.headers.get("Content-Length") or 0)
         look = {"desc": "downloading CIFAR-10", "unit": "B", "unit_scale": True}
-        with tqdm(total=size or None, disable=not progress, **look) as bar:
+        with tqdm(total=size or None, disable=None if progress else True, **look) as bar:
             while block := response.read(1 << 18):
                 out.write(block)
                 digest.update(block)
@@ -169,7 +169,9 @@ def _write(folder: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], names
         num_bytes = 0
         file = folder / f"cifar10-{split}.array_record-00000-of-00001"
         writer = ArrayRecordWriter(str(file), "group_size:1")  # fast to read in any order
-        bar = tqdm(zip(images, labels, strict=True), f"writing {split}", len(labels), disable=not progress)
+        bar = tqdm(
+            zip(images, labels, strict=True), f"writing {split}", len(labels), disable=None if progress else True
+        )
         for i, (image, label) in enumerate(bar):
             png = io.BytesIO()
             Image.fromarray(image).save(png, "PNG")

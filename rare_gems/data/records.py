@@ -80,7 +80,7 @@ def decode(folder: Path, progress: bool = False) -> dict[str, np.ndarray]:
         raise ValueError(f"expected TFDS array_record files in {folder}, got: {_one_line(error)}") from error
     arrays, formats = {}, set()
     total = sum(split.num_examples for split in splits.values())
-    bar = tqdm(total=total, desc="decoding CIFAR-10", unit="image", mininterval=0.5, disable=not progress)
+    bar = tqdm(total=total, desc="decoding CIFAR-10", unit="image", mininterval=0.5, disable=None if progress else True)
     with _quiet_absl(), bar:
         for name, split in splits.items():
             images = np.empty((split.num_examples, 32, 32, 3), np.uint8)
