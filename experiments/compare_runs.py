@@ -35,7 +35,7 @@ class Comparison:
     several times shares the work: a run that another process is at is left to it.
     """
 
-    dataset: Annotated[str, tyro.conf.Positional]
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     """digits, cifar10, ..."""
     pruners: str = "gem_miner,edge_popup,smart_ratio,random"
     """names, separated by commas"""

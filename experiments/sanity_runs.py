@@ -26,10 +26,12 @@ class Sanity:
     """Sanity checks of a finished run: of one seed, or of all the seeds in a folder of --num-seeds.
 
     Each check changes one thing in the ticket found, or in the search for it, and finetunes again with the same
-    recipe. A search that learns something about weights and data should lose by it. Checks: {checks}.
+    recipe. A search that learns something about weights and data should lose by it. The checks:
+
+    {checks}
     """
 
-    run_dir: Annotated[Path, tyro.conf.Positional]
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """a run folder, or a folder of seed-* run folders"""
     checks: str = "all"
     """which, separated by commas"""
@@ -37,7 +39,8 @@ class Sanity:
     """where TFDS keeps its data sets, if not where the run found it"""
 
 
-Sanity.__doc__ = (Sanity.__doc__ or "").format(checks="; ".join(f"{name}: {c.what}" for name, c in CHECKS.items()))
+_LISTED = "\n    ".join(f"- {name}: {check.what}" for name, check in CHECKS.items())
+Sanity.__doc__ = (Sanity.__doc__ or "").format(checks=_LISTED)
 
 
 def main(args: list[str] | None = None) -> int:
