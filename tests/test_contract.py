@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from rare_gems import checkpoint, keep_ratios, masks, schedules, trainer, transforms, views
-from rare_gems.phase import Phase, Transform
+from rare_gems.phase import Phase
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
 from rare_gems.pruners.edge_popup import edge_popup
-from rare_gems.pruners.finetune import dense, finetune, sgd
+from rare_gems.pruners.finetune import dense, finetune
 from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
 from rare_gems.pruners.gmp import gmp
@@ -57,19 +57,6 @@ class Row(NamedTuple):
     target: int = TARGET
     exact: bool = True
     reviving: bool = False
-
-
-def _imp_of_one_phase(mask):
-    """The same Phase three times: each round keeps what is left less a third of it, rounded down."""
-
-    def update(ticket, state, context):
-        kept = jnp.int32(masks.num_kept(ticket.mask))
-        mask = masks.keep_top(transforms.magnitude(ticket), kept - kept // 3, within=ticket.mask)
-        return ticket._replace(mask=mask), state
-
-    prune = Transform(lambda ticket: (), update)
-    after = transforms.chain(prune, transforms.rewind())
-    return (*[Phase(views.masked, "params", sgd(0.1), transforms.identity(), after, 4)] * 3, TUNE)
 
 
 def _gmp_with_adam(mask):
@@ -152,8 +139,6 @@ METHODS = {
     ),
     "continuous_sparsification": Row(lambda m: continuous_sparsification(m, finetune=TUNE, **EPOCHS), {(1, 21): 176}),
     "supermask": Row(lambda m: supermask(m, finetune=TUNE, **EPOCHS), {(1, 21): NUM_PRUNABLE}),
-    # 176 - 58 = 118, 118 - 39 = 79, 79 - 26 = 53
-    "parts: imp of one phase": Row(_imp_of_one_phase, {(0, 4): 176, (1, 1): 118, (2, 4): 79, (3, 1): 53}, target=53),
     "parts: gmp with adam": Row(_gmp_with_adam, {(0, 8): TARGET}),
 }
 

@@ -32,7 +32,7 @@ MISTAKES = {
     "--seed=4294967296": "at most",
     "--sparsity=many": "sparsity",
     "--epochs=0": "1 or more",
-    "--finetune-epochs=0": "1 or more",
+    "--finetune-epochs=-1": "0 or more",
     "--batch-size=0": "1 or more",
     "--batch-size=5000": "1437",
     "--gem-miner.period=0": "1 or more",
@@ -173,7 +173,7 @@ def unfinished(small_run, tmp_path):
     shutil.copytree(small_run, folder)
     for name in ("summary.json", "ticket.safetensors"):
         (folder / name).unlink()
-    shutil.rmtree(folder / "compare")
+    shutil.rmtree(folder / "sanity")
     return folder
 
 
@@ -224,7 +224,7 @@ def test_several_seeds_do_not_nest_in_a_single_run(small_run, capsys):
 def test_a_truncated_ticket_is_named(small_run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(small_run, folder)
-    shutil.rmtree(folder / "compare")
+    shutil.rmtree(folder / "sanity")
     os.truncate(folder / "ticket.safetensors", 1000)
     assert main("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 2
     err = capsys.readouterr().err
