@@ -38,6 +38,7 @@ def make_carry(seed=0):
         keys[0],
         Ticket(params, scores, mask),
         {"more": keys[1:], "none": empty},
+        None,
         opt_state,
         (),
         None,
