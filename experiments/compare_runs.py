@@ -15,7 +15,7 @@ from rich.console import Console
 
 from experiments import command_line, exits, jobs, plan, progress, records
 from experiments import config as configs
-from experiments.config import Config, Pruner, UsageError
+from experiments.config import FACTS, Config, Pruner, UsageError
 from experiments.metrics import RunFailed
 from experiments.start import DATASETS
 from rare_gems import comparison_plots, report, sanity_report
@@ -83,7 +83,7 @@ def _main(args: list[str]) -> None:
     rows = _finished(cells, folder)
     if not rows:
         raise RunFailed(f"all of {len(cells)} runs failed; the first: {failures[0]}")
-    _report(Console(), folder, rows)
+    _report(Console(), folder, rows, 1 / FACTS[asked.dataset][3])
     if failures:
         raise RunFailed(f"{len(failures)} of {len(cells)} runs failed: {'; '.join(failures)}")
 
@@ -91,14 +91,15 @@ def _main(args: list[str]) -> None:
 def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> list[str]:
     """Runs every cell, and says what failed. What another process is at is waited for at the end."""
     failures: list[str] = []
-    left = list(range(len(cells)))
+    left, told = list(range(len(cells))), False
     while left:
         busy = []
         for i in left:
             config = cells[i].config
             at = f"{config.pruner} at sparsity {config.sparsity}, seed {config.seed}"
             try:
-                progress.note(f"{i + 1} of {len(cells)}: {at}")
+                if not told:
+                    progress.note(f"{i + 1} of {len(cells)}: {at}")
                 jobs.settle_ticket(dataset, config, cells[i].folder)
             except records.Busy:
                 busy.append(i)
@@ -109,7 +110,9 @@ def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> list[str]:
                 continue
             write_whole(folder / "compare.csv", _csv(_finished(cells, folder)).encode())
         if busy == left:
-            progress.note(f"{len(busy)} runs are another process's; waiting")
+            if not told:
+                progress.note(f"{len(busy)} of the runs are another process's; waiting")
+            told = True
             time.sleep(5)
         left = busy
     return failures
@@ -222,7 +225,7 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _report(console: Console, folder: Path, rows: list[dict[str, Any]]) -> None:
+def _report(console: Console, folder: Path, rows: list[dict[str, Any]], chance: float) -> None:
     seeds = len({row["seed"] for row in rows})
     title = f"{rows[0]['model']} on {rows[0]['dataset']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
     report.print_whole(console, sanity_report.comparison_table(rows, title))
@@ -232,5 +235,8 @@ def _report(console: Console, folder: Path, rows: list[dict[str, Any]]) -> None:
             continue
         dense = [row["after"] for row in rows if row["pruner"] == "dense"]  # before its training it is no reference
         file = folder / "plots" / f"{value}_finetuning.png"
-        comparison_plots.plot_comparison(rows, file, title, value, dense=dense if value == "after" else [])
+        level = None if value == "after" else chance
+        comparison_plots.plot_comparison(
+            rows, file, title, value, dense=dense if value == "after" else [], chance=level
+        )
     console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
