@@ -70,9 +70,9 @@ def _main(args: list[str]) -> None:
     folder = asked.run_dir or Path("runs") / f"compare-{asked.dataset}-{_digest(asked, extra)}"
     cells = _cells(asked, extra, folder)
     passes = 0
-    for config, _ in cells:  # raises for what a method refuses, before anything is run
-        recipe, _, _ = plan.recipe_of(asked.dataset, config)
-        passes += sum(phase.num_steps * phase.passes for phase in recipe)
+    for config in {(config.pruner, config.sparsity): config for config, _ in cells}.values():  # the same for all seeds
+        recipe, _, _ = plan.recipe_of(asked.dataset, config)  # raises for what a method refuses, before anything is run
+        passes += asked.num_seeds * sum(phase.num_steps * phase.passes for phase in recipe)
     if asked.dry_run:
         Console().print(
             f"{len(cells)} runs, {passes:,} forward and backward passes of a batch, in {folder}", soft_wrap=True

@@ -24,7 +24,8 @@ __all__ = ["check_recipes", "settle_checks", "settle_ticket"]
 
 
 class _Lab(NamedTuple):
-    """A configuration with its data and its start, made when first needed: a finished run needs neither."""
+    """A configuration with its data and its start, made when first needed: a finished run needs neither. It is without
+    what changes neither, so that ticket and checks share it."""
 
     dataset: str
     config: Config
@@ -48,13 +49,13 @@ def settle_ticket(dataset: str, config: Config, folder: Path) -> dict[str, Any]:
     Raises:
       ValueError: for what the pruner, the data or the folder refuses, before anything is written.
     """
-    lab = _lab(dataset, _timeless(config))
+    lab = _lab(dataset, configs.without_free(config))
     return _settle(lab, configs.as_dict(dataset, config), config.pruner, folder, lambda: _search(lab, None))
 
 
 def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """The summaries of sanity checks of the finished run in `folder`, each in a folder of its own there."""
-    lab = _lab(dataset, _timeless(config))
+    lab = _lab(dataset, configs.without_free(config))
     summaries = []
     for name in names:
         check = CHECKS[name]
@@ -73,11 +74,6 @@ def check_recipes(dataset: str, config: Config, names: tuple[str, ...]) -> None:
             plan.recipe_of(dataset, config, CHECKS[name].share)
         except ValueError as error:
             raise UsageError(f"--sanity={name}: {error}") from None
-
-
-def _timeless(config: Config) -> Config:
-    """Without what does not change the data or the start, so that a lab serves ticket and checks."""
-    return configs.without_free(config)
 
 
 def _search(lab: _Lab, check: Check | None) -> Job:

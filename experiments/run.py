@@ -206,10 +206,10 @@ def _whole(run: _Run, moment: trainer.Moment) -> Params:
     if masks.num_kept(run.ticket.mask) == size:
         return run.ticket.params
     trained = moment.carry.ticket
+    if moment.phase.trains != "params" or masks.num_kept(trained.mask) < size:
+        return run.found.whole
     stays = jax.tree.map(jnp.array_equal, masks.apply(trained.params, run.ticket.mask), run.ticket.params)
-    if moment.phase.trains == "params" and masks.num_kept(trained.mask) == size and all(jax.tree.leaves(stays)):
-        return jax.tree.map(jnp.copy, trained.params)
-    return run.found.whole
+    return jax.tree.map(jnp.copy, trained.params) if all(jax.tree.leaves(stays)) else run.found.whole
 
 
 def _count_seconds(run: _Run, phase: Phase) -> None:
