@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import jax
 
-from rare_gems import init, keep_ratios, masks, transforms
+from rare_gems import init, masks, transforms
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Ticket
+from rare_gems.pruners.saliency import target_counts
 
 __all__ = ["check_counts", "random", "random_scores", "random_ticket"]
 
@@ -64,13 +65,7 @@ def random(
       ValueError: if nothing is kept, or ("layer") a layer would be left without a weight.
     Source: Sanity-Checking Pruning, section 4 ("layer": uniform ratios); Rare Gems, section 4.
     """
-    count = masks.count_for(masks.num_prunable(mask), sparsity)
-    if count < 1:
-        raise ValueError(f"sparsity: {sparsity} keeps none of {masks.num_prunable(mask)} weights; expected a lower one")
-    if scope not in ("global", "layer"):
-        raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
-    counts = count if scope == "global" else keep_ratios.uniform(mask, count)
-    return _ticket(counts, scope, finetune)
+    return _ticket(target_counts(mask, sparsity, scope), scope, finetune)
 
 
 def _ticket(counts: Any, scope: Literal["global", "layer"], finetune: Phase | None) -> Recipe:
