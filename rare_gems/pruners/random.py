@@ -29,7 +29,7 @@ def random_ticket(mask: Mask, counts: Any, finetune: Phase | None = None) -> Rec
     Raises:
       ValueError: if the counts are of another structure, or a count is not between 0 and the layer's size.
     Example:
-      >>> import jax
+      >>> from rare_gems import keep_ratios
       >>> mask = {"a": jax.ShapeDtypeStruct((10,), bool), "b": jax.ShapeDtypeStruct((30,), bool)}
       >>> [phase.name for phase in random_ticket(mask, keep_ratios.uniform(mask, 4))]
       ['edit']
