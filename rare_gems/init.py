@@ -17,11 +17,12 @@ from rare_gems.phase import Key, Mask, Params, Scores
 __all__ = ["kaiming_normal", "kaiming_uniform_scores", "signed_constant", "uniform", "uniform_scores"]
 
 
-def signed_constant(key: Key, params: Params, mask: Mask) -> Params:
-    """w = +-sqrt(2 / fan_in), each sign with probability 1/2.
+def signed_constant(key: Key, params: Params, mask: Mask, keep_ratio: float = 1.0) -> Params:
+    """w = +-sqrt(2 / (fan_in k)), each sign with probability 1/2.
 
     Args:
       key: consumed once. params: arrays. mask: None where a leaf is left alone.
+      keep_ratio: k in (0, 1], the fraction of its inputs that a unit will keep ("scaled fan"); 1 leaves the fan.
     Returns:
       a tree like `params`.
     Example:
@@ -29,22 +30,27 @@ def signed_constant(key: Key, params: Params, mask: Mask) -> Params:
       >>> sorted(set(signed_constant(key, params, {"kernel": jnp.ones((8, 4), bool)})["kernel"].ravel().tolist()))
       [-0.5, 0.5]
 
-    Source: Rare Gems (v1), Appendix A; Ramanujan et al., section 4.2 (unscaled fan).
+    Raises:
+      ValueError: if keep_ratio is not in (0, 1].
+
+    Source: Rare Gems (v1), Appendix A; Ramanujan et al., section 4.2. Deviation: edge-popup's code scales the fan by
+    the fraction that it removes, which agrees at one half only.
     """
-    return _redraw(params, mask, lambda shape: jax.random.rademacher(key, shape, jnp.float32))
+    return _redraw(params, mask, lambda shape: jax.random.rademacher(key, shape, jnp.float32), keep_ratio)
 
 
-def kaiming_normal(key: Key, params: Params, mask: Mask) -> Params:
-    """w ~ N(0, 2 / fan_in). Source: He et al., 2015, Eq. 10."""
-    return _redraw(params, mask, lambda shape: jax.random.normal(key, shape, jnp.float32))
+def kaiming_normal(key: Key, params: Params, mask: Mask, keep_ratio: float = 1.0) -> Params:
+    """w ~ N(0, 2 / (fan_in k)), with `keep_ratio` k as in `signed_constant`. Source: He et al., 2015, Eq. 10."""
+    return _redraw(params, mask, lambda shape: jax.random.normal(key, shape, jnp.float32), keep_ratio)
 
 
-def uniform(key: Key, params: Params, mask: Mask) -> Params:
-    """w ~ U(-b, b) with b = sqrt(6 / fan_in), which has the variance 2 / fan_in of the other two.
+def uniform(key: Key, params: Params, mask: Mask, keep_ratio: float = 1.0) -> Params:
+    """w ~ U(-b, b) with b = sqrt(6 / (fan_in k)), which has the variance 2 / (fan_in k) of the other two.
 
     Source: He et al., 2015 (the uniform form). Deviation: torch's default layers draw b = sqrt(1 / fan_in).
     """
-    return _redraw(params, mask, lambda shape: jax.random.uniform(key, shape, jnp.float32, -(3**0.5), 3**0.5))
+    bound = 3**0.5
+    return _redraw(params, mask, lambda shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound), keep_ratio)
 
 
 def uniform_scores(key: Key, mask: Mask) -> Scores:
@@ -68,14 +74,16 @@ def kaiming_uniform_scores(key: Key, mask: Mask) -> Scores:
     return jax.tree.map(lambda unit: unit / math.sqrt(math.prod(unit.shape[:-1]) or 1), units)
 
 
-def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array]) -> Params:
+def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array], keep_ratio: float) -> Params:
     """Standard draws, scaled leaf by leaf. One draw for all leaves: each would cost half a second of compiling."""
+    if not 0 < keep_ratio <= 1:
+        raise ValueError(f"keep_ratio: expected a number in (0, 1], got {keep_ratio}")
     drawn = _split(draw((num_prunable(mask),)), mask)
 
     def one(m: Any, unit: Any, leaf: Any) -> Any:
         if m is None or leaf.size == 0:
             return leaf
-        return (math.sqrt(2 / math.prod(leaf.shape[:-1])) * unit).astype(leaf.dtype)
+        return (math.sqrt(2 / (math.prod(leaf.shape[:-1]) * keep_ratio)) * unit).astype(leaf.dtype)
 
     return jax.tree.map(one, mask, drawn, params, is_leaf=lambda leaf: leaf is None)
 

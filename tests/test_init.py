@@ -104,3 +104,12 @@ def test_uniform_scores():
     shapes = jax.eval_shape(lambda: MASK)
     assert jnp.array_equal(init.uniform_scores(jax.random.key(6), shapes)["twin"], scores["twin"])
     assert init.uniform_scores(jax.random.key(6), {"a": None}) == {"a": None}
+
+
+@pytest.mark.parametrize("draw", [init.signed_constant, init.kaiming_normal, init.uniform])
+def test_a_scaled_fan_counts_what_is_kept(draw):
+    params, mask, key = {"kernel": jnp.zeros((8, 4))}, {"kernel": jnp.ones((8, 4), bool)}, jax.random.key(0)
+    whole, quarter = (np.asarray(draw(key, params, mask, k)["kernel"]) for k in (1.0, 0.25))
+    np.testing.assert_allclose(quarter, 2 * whole, rtol=1e-6)
+    with pytest.raises(ValueError, match="keep_ratio: expected a number in"):
+        draw(key, params, mask, 0.0)

@@ -21,35 +21,45 @@ __all__ = ["apart", "conv2d", "keep_freed_memory"]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int = 0) -> jax.Array:
-    """Convolve square windows, y[n, i, j, o] = sum_{u, v, c} x[n, i s + u - p, j s + v - p, c] k[u, v, c, o].
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tuple[int, int] = 0) -> jax.Array:
+    """Convolve windows, y[n, i, j, o] = sum_{u, v, c} x[n, i s + u - p, j s + v - p, c] k[u, v, c, o].
 
     Equal to `lax.conv_general_dilated` within rounding, and that very operation where the default backend is
-    not the CPU. On CPU its gradient is its own, so `jax.jvp` and `jax.linearize` do not reach through it;
-    `jax.grad`, `jax.vjp` and forward over reverse (`jax.jvp` of `jax.grad`) do.
+    not the CPU. There the gradient of a square, ungrouped convolution is its own, so `jax.jvp` and `jax.linearize` do
+    not reach through it; `jax.grad`, `jax.vjp` and forward over reverse (`jax.jvp` of `jax.grad`) do.
 
     Args:
       x: [batch, height, width, inputs].
-      kernel: [size, size, inputs, outputs], of x's dtype.
+      kernel: [rows, columns, inputs / groups, outputs], of x's dtype; with fewer inputs than x has channels, these are
+        split into groups that do not see each other (as many as channels: depthwise).
       stride: step s between windows in both directions.
-      padding: zero rows and columns p added on all four sides.
+      padding: zero rows and columns p added on both sides, one number or (rows, columns).
 
     Returns:
-      [batch, (height + 2 p - size) // s + 1, (width + 2 p - size) // s + 1, outputs], of x's dtype.
+      [batch, (height + 2 p - rows) // s + 1, (width + 2 p - columns) // s + 1, outputs], of x's dtype.
 
     Raises:
-      ValueError: if the kernel is not square or does not fit x's channels.
+      ValueError: if the kernel does not fit x's channels.
 
     Example:
       >>> conv2d(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1)), padding=1)[0, :, :, 0].tolist()[0]
       [4.0, 6.0, 6.0, 4.0]
     """
-    if kernel.ndim != 4 or kernel.shape[0] != kernel.shape[1] or x.ndim != 4 or kernel.shape[2] != x.shape[3]:
+    if (
+        kernel.ndim != 4
+        or x.ndim != 4
+        or x.shape[3] % kernel.shape[2]
+        or kernel.shape[3] * kernel.shape[2] % x.shape[3]
+    ):
         raise ValueError(
-            "expected x [batch, height, width, inputs] and kernel [size, size, inputs, outputs], "
+            "expected x [batch, height, width, inputs] and kernel [rows, columns, inputs / groups, outputs], "
             f"got {x.shape} and {kernel.shape}"
         )
-    return (_own if _on_cpu() else _plain)(x, kernel, stride, padding)
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    square = kernel.shape[0] == kernel.shape[1] and rows == columns and kernel.shape[2] == x.shape[3]
+    if square and _on_cpu():
+        return _own(x, kernel, stride, rows)
+    return _plain(x, kernel, stride, (rows, columns))
 
 
 def apart(fn: Callable, *args: Any) -> Any:
@@ -96,9 +106,11 @@ def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    pads = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS)
+def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
+    pads, groups = [(p, p) for p in padding], x.shape[3] // kernel.shape[2]
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS, feature_group_count=groups
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -112,11 +124,11 @@ def _save(x, kernel, stride, padding):  # type: ignore
 
 def _pull(stride, padding, saved, g):  # type: ignore
     x, kernel = saved
-    _, pull_kernel = jax.vjp(lambda k: _plain(x, k, stride, padding), kernel)
+    _, pull_kernel = jax.vjp(lambda k: _plain(x, k, stride, (padding, padding)), kernel)
     if stride == 1 and kernel.shape[0] == 2 * padding + 1:
         # Also a forward convolution, with the kernel turned by 180 degrees and its channels exchanged.
         return _forward(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, padding), *pull_kernel(g)
-    _, pull_x = jax.vjp(lambda x: _plain(x, kernel, stride, padding), x)
+    _, pull_x = jax.vjp(lambda x: _plain(x, kernel, stride, (padding, padding)), x)
     return *pull_x(g), *pull_kernel(g)
 
 
@@ -127,7 +139,7 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
     few_channels = max(kernel.shape[2:]) <= 16
     if few_channels and kernel.shape[0] == 3 and stride == 1 and padding == 1 and x.shape[2] % 2 == 0:
         return _pairs(x, kernel)
-    return _plain(x, kernel, stride, padding)
+    return _plain(x, kernel, stride, (padding, padding))
 
 
 def _pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:

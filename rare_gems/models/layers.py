@@ -3,6 +3,8 @@
 Kernels are made as zeros; `model.from_module` draws them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,21 +12,37 @@ from flax import nnx
 from rare_gems.models.fast_conv import conv2d
 from rare_gems.models.fast_norm import batch_normalize, normalize
 
-__all__ = ["BatchNorm", "Conv", "Linear", "option_a_shortcut"]
+__all__ = ["BatchNorm", "Conv", "Linear", "avg_pool", "max_pool", "option_a_shortcut", "to_compute_dtype"]
 
 
 class Conv(nnx.Module):
-    """A square convolution without bias; NHWC, kernel HWIO, zero padding of size // 2 on all four sides.
+    """A convolution, by default without bias; NHWC, kernel HWIO, zero padding of size // 2 on all four sides.
 
-    The padding is explicit because torch's stride-2 3x3 padding of 1 is not "SAME" (which pads 0 and 1).
+    The padding is explicit because torch's stride-2 3x3 padding of 1 is not "SAME" (which pads 0 and 1). With
+    `groups`, each group of inputs has outputs of its own; a bias starts at zero.
     """
 
-    def __init__(self, inputs: int, outputs: int, size: int = 3, stride: int = 1):
-        self.stride, self.padding = stride, size // 2
-        self.kernel = nnx.Param(jnp.zeros((size, size, inputs, outputs), jnp.float32))
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int | tuple[int, int] = 3,
+        stride: int = 1,
+        *,
+        padding: int | tuple[int, int] | None = None,
+        groups: int = 1,
+        use_bias: bool = False,
+    ):
+        rows, columns = (size, size) if isinstance(size, int) else size
+        self.stride, self.padding = stride, (rows // 2, columns // 2) if padding is None else padding
+        self.kernel = nnx.Param(jnp.zeros((rows, columns, inputs // groups, outputs), jnp.float32))
+        self.use_bias = use_bias
+        if use_bias:
+            self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding)
+        y = conv2d(x, self.kernel[...].astype(x.dtype), self.stride, self.padding)
+        return y + self.bias[...].astype(x.dtype)[None, None, None] if self.use_bias else y
 
 
 class Linear(nnx.Module):
@@ -90,3 +108,40 @@ def option_a_shortcut(x: jax.Array, outputs: int, stride: int) -> jax.Array:
     extra = outputs - x.shape[-1]
     x = x[:, ::stride, ::stride]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
+
+
+def max_pool(
+    x: jax.Array, size: int = 2, stride: int | None = None, padding: int = 0, *, ceil: bool = False
+) -> jax.Array:
+    """The largest value of each size x size window; `stride` is `size` unless given, -inf is padded.
+
+    Args:
+      x: [batch, height, width, features].
+      ceil: also a last window that is cut off (torch's ceil_mode).
+
+    Returns:
+      [batch, (height + 2 padding - size) // stride + 1, the same of the width, features]; `ceil` rounds up.
+
+    Example:
+      >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+      [[5.0, 7.0], [13.0, 15.0]]
+    """
+    stride = stride or size
+    over = [(padding, padding + (-(n + 2 * padding - size) % stride if ceil else 0)) for n in x.shape[1:3]]
+    return nnx.max_pool(x, (size, size), (stride, stride), over)
+
+
+def avg_pool(x: jax.Array, size: int = 2, stride: int | None = None, padding: int = 0) -> jax.Array:
+    """The mean of each size x size window; `stride` is `size` unless given; padded zeros count, as in torch.
+
+    Example:
+      >>> avg_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+      [[2.5, 4.5], [10.5, 12.5]]
+    """
+    stride, pads = stride or size, [(padding, padding)] * 2
+    return nnx.avg_pool(x, (size, size), (stride, stride), pads)
+
+
+def to_compute_dtype(x: jax.Array, dtype: Any) -> jax.Array:
+    """x in the dtype that a network computes in; float64 stays, since SynFlow asks for it."""
+    return x if x.dtype == jnp.float64 else x.astype(dtype)

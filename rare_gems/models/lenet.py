@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 
 from rare_gems.models.layers import Linear
-from rare_gems.models.model import Model, from_module
+from rare_gems.models.model import Model, check_sizes, from_module
 
 __all__ = ["LeNet", "lenet_300_100"]
 
@@ -43,6 +43,5 @@ def lenet_300_100(num_classes: int = 10, input_size: int = 784) -> Model:
       >>> sum(p["kernel"].size for p in params.values()), sum(p["bias"].size for p in params.values())
       (266200, 410)
     """
-    if min(num_classes, input_size) < 1:
-        raise ValueError(f"expected positive sizes, got {num_classes=}, {input_size=}")
+    check_sizes(num_classes=num_classes, input_size=input_size)
     return from_module(lambda: LeNet(num_classes, input_size))

@@ -9,7 +9,7 @@ from flax import nnx
 from rare_gems.init import kaiming_normal
 from rare_gems.masks import ones
 
-__all__ = ["Model", "from_module"]
+__all__ = ["Model", "check_sizes", "from_module", "scaled"]
 
 Tree = Any  # nested dicts of arrays; lists of layers have int keys
 
@@ -71,3 +71,17 @@ def _fill(abstract: Any, values: Tree) -> Any:
     if got != expected:
         raise ValueError(f"params or state of another network: expected {expected}, got {got}")
     return jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(values))
+
+
+def check_sizes(*, width: float = 1, **sizes: int) -> None:
+    """Raises ValueError, naming it, if a size is below 1 or the width not positive."""
+    if not width > 0:
+        raise ValueError(f"width: expected a positive number, got {width}")
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {size}")
+
+
+def scaled(channels: int, width: float) -> int:
+    """That many channels times the width, at least one."""
+    return max(1, int(channels * width))

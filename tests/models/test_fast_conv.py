@@ -137,11 +137,26 @@ def test_few_channels_on_cpu_are_convolved_in_pairs_and_other_backends_get_the_p
     assert "3,2,4,4" not in text()
 
 
+def test_windows_that_are_not_square_and_groups():
+    rng = np.random.default_rng(3)
+    x, kernel = rng.standard_normal((2, 5, 6, 4)), rng.standard_normal((1, 3, 2, 6))
+    y = conv2d(*(jnp.asarray(v, jnp.float32) for v in (x, kernel)), stride=1, padding=(0, 1))
+    padded, expected = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))), np.zeros((2, 5, 6, 6))
+    for column in range(6):
+        for out in range(6):
+            group = out // 3  # two groups of two inputs and three outputs
+            window = padded[:, :, column : column + 3, 2 * group : 2 * group + 2]
+            expected[:, :, column, out] = np.einsum("nhwc,wc->nh", window, kernel[0, :, :, out])
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"\(3, 2, 4, 4\)"):
-        conv2d(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 2, 4, 4)))
+    with pytest.raises(ValueError, match=r"\(3, 3, 3, 4\)"):
+        conv2d(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 3, 4)))
     with pytest.raises(ValueError, match=r"\(1, 4, 4, 3\)"):
         conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 4, 4)))
+    with pytest.raises(ValueError, match=r"\(3, 3, 2, 5\)"):  # two groups cannot share five outputs
+        conv2d(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 2, 5)))
 
 
 def test_apart_is_not_fused_into_its_users():

@@ -92,7 +92,7 @@ def test_with_batch_norm():
 
 
 def test_resnet20():
-    case = batch_norm_case(resnet20(width=4))
+    case = batch_norm_case(resnet20(width=0.25))
     (phase,) = prospr(case[1].mask, sparsity=0.9, loss_fn=case[3], inner_steps=1)
     trace(phase, case)
 
