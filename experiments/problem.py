@@ -14,11 +14,11 @@ import optax
 from experiments.config import Config, UsageError
 from rare_gems import init, masks, ticket_io
 from rare_gems.data import batches, sources
+from rare_gems.feeds import Feed
 from rare_gems.models.lenet import lenet_300_100
 from rare_gems.models.model import Model
 from rare_gems.models.resnet import resnet20, resnet32
 from rare_gems.phase import LossFn, ModelState, Params, Ticket
-from rare_gems.trainer import Feed
 
 __all__ = ["MODELS", "Problem", "load_data", "make_feed", "make_loss", "make_problem", "run_key", "start_ticket"]
 

@@ -15,6 +15,7 @@ from experiments import metrics, progress
 from experiments.config import Config
 from experiments.problem import Problem
 from rare_gems import checkpoint, masks, schedules, ticket_io, trainer, views
+from rare_gems.feeds import Feed, Stream
 from rare_gems.phase import Mask, ModelState, Params, Phase, Recipe, Ticket
 
 __all__ = ["Found", "Interrupted", "Job", "Result", "train"]
@@ -33,7 +34,7 @@ class Job(NamedTuple):
     ticket: Ticket
     model_state: ModelState
     key: jax.Array
-    feeds: tuple[trainer.Feed, ...]
+    feeds: tuple[Feed | Stream, ...]
 
 
 class Found(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from rare_gems import masks, transforms
+from rare_gems.feeds import Feed, Stream, advance_fn
 from rare_gems.phase import (
     Batch,
     Context,
@@ -23,7 +24,7 @@ from rare_gems.phase import (
     Ticket,
 )  # fmt: skip
 
-__all__ = ["Carry", "Feed", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts"]
+__all__ = ["Carry", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts"]
 
 
 class Totals(NamedTuple):
@@ -49,19 +50,6 @@ class Carry(NamedTuple):
     during: State
     after: State
     totals: Totals
-
-
-class Feed(NamedTuple):
-    """Where a step's batch comes from, all of it traced into the step.
-
-    `order(key) -> int32 [num_batches, batch_size]` is drawn once an epoch; `batch(data, indices, key) -> Batch`
-    reads one row of it from `data`, a pytree that lies on the device.
-    """
-
-    data: Any
-    num_batches: int
-    order: Callable[[Key], jax.Array]
-    batch: Callable[[Any, jax.Array, Key], Batch]
 
 
 class Moment(NamedTuple):
@@ -190,7 +178,7 @@ def epochs(
     model_state: ModelState,
     *,
     loss_fn: LossFn,
-    feed: Feed | Sequence[Feed],
+    feed: Feed | Stream | Sequence[Feed | Stream],
     key: Key,
     resume: tuple[int, Carry] | None = None,
     loop: Literal["auto", "python", "scan"] = "auto",
@@ -202,12 +190,13 @@ def epochs(
       recipe: phases, run in order; an identical phase that comes again is not compiled again.
       ticket, model_state: where to start; they are copied, never donated.
       loss_fn: as in `make_step`.
-      feed: where batches come from, one for all phases or one for each.
+      feed: where batches come from (a `feeds.Feed` or `feeds.Stream`), one for all phases or one for each.
       key: the run's randomness: phase i uses fold_in(key, i), its epoch e draws the order of examples from
         fold_in(fold_in(phase key, 2**31 - 1), e).
       resume: (phase index, carry) of a Moment; the run goes on from there as if it had never stopped.
       loop: "python" dispatches compiled steps one by one, "scan" compiles an epoch into one call; "auto" scans
-        except on CPU, where XLA runs convolution gradients ten times slower inside a loop (jax-ml/jax#12868).
+        except on CPU, where XLA runs convolution gradients ten times slower inside a loop (jax-ml/jax#12868). A
+        stream's steps are always dispatched one by one.
       poll: called between steps ("scan": between epochs) with the phase's index and the steps done in it; once it
         returns True, a last Moment is `interrupted`.
     Yields:
@@ -215,7 +204,7 @@ def epochs(
     Raises:
       ValueError: if `resume` names a phase that the recipe does not have, or there are not as many feeds as phases.
     """
-    feeds = [feed] * len(recipe) if isinstance(feed, Feed) else list(feed)
+    feeds = [feed] * len(recipe) if isinstance(feed, Feed | Stream) else list(feed)
     if len(feeds) != len(recipe):
         raise ValueError(f"feed: expected one, or one for each of {len(recipe)} phases, got {len(feeds)}")
     scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
@@ -230,13 +219,14 @@ def epochs(
         else:
             carry = begin(phase, ticket, model_state, jax.random.fold_in(key, index))
         if (id(phase), id(feed)) not in compiled:
-            fns = _advance_fn(phase, loss_fn, feed, scan), jax.jit(finish, static_argnums=0)
+            fns = advance_fn(*step_parts(loss_fn, phase), feed, scan), jax.jit(finish, static_argnums=0)
             compiled[id(phase), id(feed)] = fns
         advance, finish_phase = compiled[id(phase), id(feed)]
         done = int(carry.step)
         while done < phase.num_steps:
             target = min(phase.num_steps, (done // feed.num_batches + 1) * feed.num_batches)
             carry, done, interrupted = advance(carry, done, target, functools.partial(poll, index))
+            interrupted = interrupted and done < phase.num_steps  # the phase is over: nothing is left to interrupt
             epoch = done // feed.num_batches
             yield Moment(index, phase, epoch, carry, carry.ticket, carry.model_state, False, interrupted)
             if interrupted:
@@ -256,41 +246,6 @@ def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any)
         if moment.ended:
             ticket, model_state = moment.ticket, moment.model_state
     return ticket, jax.tree.map(jnp.copy, model_state)
-
-
-def _advance_fn(phase: Phase, loss_fn: LossFn, feed: Feed, scan: bool) -> Callable:
-    def feed_batch(carry: Carry, data: Any, order: jax.Array) -> tuple[Carry, Batch]:
-        row = carry.step % feed.num_batches
-        key = jax.random.fold_in(jax.random.fold_in(carry.key, 2**31 - 2), carry.step)
-        totals = jax.tree.map(lambda t: jnp.where(row == 0, jnp.zeros_like(t), t), carry.totals)
-        totals = totals._replace(first_bad=carry.totals.first_bad)
-        return carry._replace(totals=totals), feed.batch(data, order[row], key)
-
-    def order_of(key: Key, epoch: jax.Array) -> jax.Array:
-        return feed.order(jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch))
-
-    def scan_steps(carry: Carry, data: Any, num_steps: int) -> Carry:
-        order = order_of(carry.key, carry.step // feed.num_batches)
-        step = make_step(loss_fn, phase)
-        return jax.lax.scan(lambda c, _: (step(*feed_batch(c, data, order)), None), carry, length=num_steps)[0]
-
-    descend, edit = step_parts(loss_fn, phase)
-    jit_descend = jax.jit(lambda *args: descend(*feed_batch(*args)), donate_argnums=0)
-    jit_edit = jax.jit(edit, donate_argnums=0) if edit else lambda carry, context: carry
-    jit_order = jax.jit(order_of)
-    jit_scan = jax.jit(scan_steps, donate_argnums=0, static_argnums=2)
-
-    def advance(carry: Carry, done: int, target: int, poll: Callable[[int], bool]) -> tuple[Carry, int, bool]:
-        if scan:
-            return jit_scan(carry, feed.data, target - done), target, poll(target) and target < phase.num_steps
-        order = jit_order(carry.key, done // feed.num_batches)
-        while done < target:
-            carry, done = jit_edit(*jit_descend(carry, feed.data, order)), done + 1
-            if poll(done) and done < phase.num_steps:
-                return carry, done, True
-        return carry, done, False
-
-    return advance
 
 
 def _init(optimizer: optax.GradientTransformation, trained: Any) -> Any:

@@ -8,9 +8,9 @@ import optax
 import pytest
 
 from rare_gems import masks, trainer, transforms, views
+from rare_gems.feeds import Feed
 from rare_gems.phase import Phase, Ticket
 from rare_gems.pruners.finetune import sgd
-from rare_gems.trainer import Feed
 from tests.toy import NUM_BATCHES, make_toy
 
 IDENTITY = transforms.identity()

@@ -1,0 +1,113 @@
+"""Where the batch of a step comes from, data on the device or a stream that the host makes, and the loop over it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rare_gems.phase import Batch, Key
+
+__all__ = ["Feed", "Stream", "advance_fn"]
+
+
+class Feed(NamedTuple):
+    """Batches from data on the device, all of it traced into the step.
+
+    `order(key) -> int32 [num_batches, batch_size]` is drawn once an epoch; `batch(data, indices, key) -> Batch`
+    reads one row of it from `data`, a pytree that lies on the device.
+    """
+
+    data: Any
+    num_batches: int
+    order: Callable[[Key], jax.Array]
+    batch: Callable[[Any, jax.Array, Key], Batch]
+
+
+class Stream(NamedTuple):
+    """Batches that the host makes, for data that do not fit on the device.
+
+    `open(seed, first)` gives the batches of an epoch from the `first` on (0 at its start), as trees of arrays on the
+    device; equal seeds (integers in 0..2^32 - 1) give equal batches, wherever one begins. `batch(made, key) -> Batch`
+    is traced into the step.
+    """
+
+    num_batches: int
+    open: Callable[[int, int], Iterator[Any]]
+    batch: Callable[[Any, Key], Batch]
+
+
+def advance_fn(descend: Callable, edit: Callable | None, feed: Feed | Stream, scan: bool) -> Callable:
+    """A function that trains from one step of a phase to another of the same epoch.
+
+    Args:
+      descend, edit: the two halves of a step, see `trainer.step_parts`.
+      feed: where batches come from.
+      scan: compile the steps into one call; a stream's are dispatched one by one nevertheless.
+    Returns:
+      `advance(carry, done, target, poll) -> (carry, done, interrupted)`, which donates the carry; `done` and `target`
+      count the phase's steps, `poll(done)` is called after each step (scan: at the end) and stops it.
+    """
+    jit_edit = jax.jit(edit, donate_argnums=0) if edit else lambda carry, context: carry
+
+    def order_key(key: Key, epoch: jax.Array) -> Key:
+        return jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch)
+
+    def prepare(carry: Any) -> tuple[Any, jax.Array, Key]:
+        """The carry with the totals of a new epoch at zero, the step's place in the epoch, the batch's randomness."""
+        row = carry.step % feed.num_batches
+        key = jax.random.fold_in(jax.random.fold_in(carry.key, 2**31 - 2), carry.step)
+        totals = jax.tree.map(lambda t: jnp.where(row == 0, jnp.zeros_like(t), t), carry.totals)
+        return carry._replace(totals=totals._replace(first_bad=carry.totals.first_bad)), row, key
+
+    def loop(carry: Any, done: int, target: int, poll: Callable[[int], bool], batches: Iterator, fn: Callable) -> tuple:
+        while done < target:
+            carry, done = jit_edit(*fn(carry, next(batches))), done + 1
+            if poll(done):
+                return carry, done, True
+        return carry, done, False
+
+    if isinstance(feed, Stream):
+        made: Callable = feed.batch
+
+        def from_stream(carry: Any, batch: Any) -> tuple:
+            carry, _, key = prepare(carry)
+            return descend(carry, made(batch, key))
+
+        jit_seed = jax.jit(lambda key, epoch: jax.random.bits(order_key(key, epoch), dtype=jnp.uint32))
+        jit_from_stream = jax.jit(from_stream, donate_argnums=0)
+
+        def advance_stream(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
+            epoch, first = divmod(done, feed.num_batches)
+            batches = feed.open(int(jit_seed(carry.key, epoch)), first)
+            return loop(carry, done, target, poll, batches, jit_from_stream)
+
+        return advance_stream
+
+    read: Callable = feed.batch
+
+    def from_device(carry: Any, order: jax.Array, data: Any) -> tuple:
+        carry, row, key = prepare(carry)
+        return descend(carry, read(data, order[row], key))
+
+    def scan_steps(carry: Any, data: Any, num_steps: int) -> Any:
+        order = feed.order(order_key(carry.key, carry.step // feed.num_batches))
+
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            carry, context = from_device(carry, order, data)
+            return (edit(carry, context) if edit else carry), None
+
+        return jax.lax.scan(step, carry, length=num_steps)[0]
+
+    jit_order = jax.jit(lambda key, epoch: feed.order(order_key(key, epoch)))
+    jit_scan = jax.jit(scan_steps, donate_argnums=0, static_argnums=2)
+    jit_from_device = jax.jit(from_device, donate_argnums=0)
+
+    def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
+        if scan:
+            return jit_scan(carry, feed.data, target - done), target, poll(target)
+        order = jit_order(carry.key, done // feed.num_batches)
+        one = lambda carry, _: jit_from_device(carry, order, feed.data)  # noqa: E731
+        return loop(carry, done, target, poll, iter(int, 1), one)
+
+    return advance
