@@ -1,6 +1,6 @@
-"""Data sets on the host, as NumPy arrays small enough to live on a device: digits and CIFAR-10.
+"""Data sets on the host, as NumPy arrays small enough to live on a device: digits, CIFAR-10, CIFAR-100 and MNIST.
 
-CIFAR-10 is read through TensorFlow Datasets (array_record files, no TensorFlow), decoded once and cached.
+All but digits are read through TensorFlow Datasets (array_record files, no TensorFlow), decoded once and cached.
 """
 
 import os
@@ -13,7 +13,8 @@ import numpy as np
 from rare_gems.data import records
 
 __all__ = [
-    "DataUnavailable", "Dataset", "Split", "cifar10", "default_data_dir", "digits", "hold_out", "subset",
+    "DataUnavailable", "Dataset", "Split", "cifar10", "cifar100", "default_data_dir", "digits", "hold_out", "mnist",
+    "subset",
 ]  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def digits() -> Dataset:
 def cifar10(data_dir: str | Path | None = None, cache_dir: str | Path | None = None, progress: bool = False) -> Dataset:
     """CIFAR-10, 50,000 train and 10,000 test images, prepared for TFDS; downloaded if there is no copy.
 
-    The decoded images are cached (see `records.read`): the first call takes seconds, later ones below one.
+    The decoded images are cached (see `records.cached`): the first call takes seconds, later ones below one.
 
     Args:
       data_dir: the folder of TFDS data sets; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -87,14 +88,42 @@ def cifar10(data_dir: str | Path | None = None, cache_dir: str | Path | None = N
       DataUnavailable: (a ValueError) there is no copy in data_dir and it cannot be downloaded.
       ValueError: a record file is damaged.
     """
-    data_dir = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    folder = records.prepared_folder(data_dir) or _prepare(data_dir, progress)
-    arrays = records.read(folder, cache_dir, progress)
-    train = Split(arrays["train_images"], arrays["train_labels"])
-    test = Split(arrays["test_images"], arrays["test_labels"])
+    train, test, note = _read("cifar10", (32, 32, 3), data_dir, cache_dir, progress)
     mean, std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-    note = str(arrays["note"])
     return Dataset("cifar10", train, test, None, 10, mean, std, crop_padding=4, flip=True, note=note)
+
+
+def cifar100(
+    data_dir: str | Path | None = None, cache_dir: str | Path | None = None, progress: bool = False
+) -> Dataset:
+    """CIFAR-100, 50,000 train and 10,000 test images of 100 (fine) classes; otherwise as `cifar10`.
+
+    Args:
+      data_dir, cache_dir, progress: as for `cifar10`.
+    Returns:
+      images uint8 [N, 32, 32, 3]; pad-4 crop and flip; note "JPEG" where the copy was re-encoded with loss.
+    Raises:
+      DataUnavailable: (a ValueError) there is no copy in data_dir and it cannot be downloaded.
+      ValueError: a record file is damaged.
+    """
+    train, test, note = _read("cifar100", (32, 32, 3), data_dir, cache_dir, progress)
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    return Dataset("cifar100", train, test, None, 100, mean, std, crop_padding=4, flip=True, note=note)
+
+
+def mnist(data_dir: str | Path | None = None, cache_dir: str | Path | None = None, progress: bool = False) -> Dataset:
+    """MNIST, 60,000 train and 10,000 test images of handwritten digits; otherwise as `cifar10`.
+
+    Args:
+      data_dir, cache_dir, progress: as for `cifar10`.
+    Returns:
+      images uint8 [N, 28, 28, 1]; no crop, no flip; note "JPEG" where the copy was re-encoded with loss.
+    Raises:
+      DataUnavailable: (a ValueError) there is no copy in data_dir and it cannot be downloaded.
+      ValueError: a record file is damaged.
+    """
+    train, test, note = _read("mnist", (28, 28, 1), data_dir, cache_dir, progress)
+    return Dataset("mnist", train, test, None, 10, (0.1307,), (0.3081,), crop_padding=0, flip=False, note=note)
 
 
 def subset(split: Split, num_examples: int, num_classes: int, seed: int) -> Split:
@@ -161,13 +190,30 @@ def _divide(split: Split, num_first: int, num_classes: int, seed: int) -> tuple[
     return Split(images[chosen], labels[chosen]), Split(images[~chosen], labels[~chosen])
 
 
-def _prepare(data_dir: Path, progress: bool) -> Path:
+def _read(
+    name: str,
+    shape: tuple[int, int, int],
+    data_dir: str | Path | None,
+    cache_dir: str | Path | None,
+    progress: bool,
+) -> tuple[Split, Split, str]:
+    """(train, test, note) of a data set in the folder of TFDS data sets, where it is put if need be."""
+    data_dir = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
+    folder = records.prepared_folder(data_dir, name) or _prepare(name, data_dir, progress)
+    arrays = records.read(folder, cache_dir, progress, name=name, shape=shape)
+    train = Split(arrays["train_images"], arrays["train_labels"])
+    return train, Split(arrays["test_images"], arrays["test_labels"]), str(arrays["note"])
+
+
+def _prepare(name: str, data_dir: Path, progress: bool) -> Path:
     from rare_gems.data import prepare
 
+    made_by = {"cifar10": prepare.cifar10, "cifar100": prepare.cifar100, "mnist": prepare.mnist}
+    title = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST"}[name]
     try:
-        return prepare.cifar10(data_dir, progress=progress)
+        return made_by[name](data_dir, progress=progress)
     except OSError as error:
         raise DataUnavailable(
-            f"no CIFAR-10 in {data_dir / 'cifar10'}, and no download ({error}). Run in a place with network: "
-            f"TFDS_DATA_DIR={data_dir} python -m rare_gems.data.prepare cifar10, then copy that folder here"
+            f"no {title} in {data_dir / name}, and no download ({error}). Run in a place with network: "
+            f"TFDS_DATA_DIR={data_dir} python -m rare_gems.data.prepare {name}, then copy that folder here"
         ) from error

@@ -1,67 +1,42 @@
-"""Preparing CIFAR-10 from tiny archives, from files and from a server on this machine that may break off."""
+"""Preparing data sets from tiny originals, from files and from a server on this machine that may break off."""
 
 import contextlib
 import functools
-import hashlib
 import http.server
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rare_gems.data import prepare
-
-NAMES = ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"]
-
-
-def make_files():
-    """The archive's files with 2 records each; each is written byte by byte: red, green, blue."""
-    files = {}
-    for number, name in enumerate([*NAMES, "test_batch.bin"]):
-        data = bytearray()
-        for record in range(2):
-            data.append(number)  # the label
-            for channel in range(3):
-                for row in range(32):
-                    data += bytes((number + 3 * record + 40 * channel + row * 2 + column) % 256 for column in range(32))
-        files[name] = bytes(data)
-    files["batches.meta.txt"] = b"plane\ncar\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n"
-    return files
-
-
-def make_archive(path, files):
-    with tarfile.open(path, "w:gz") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+from rare_gems.data import download, prepare, prepare_cifar, prepare_mnist, sources
+from tests.data import tiny
 
 
 @pytest.fixture
 def archive(tmp_path):
-    """(path, SHA-256) of a whole tiny archive."""
+    """(path, SHA-256) of a whole tiny archive of CIFAR-10."""
     path = tmp_path / "tiny.tar.gz"
-    return path, make_archive(path, make_files())
+    return path, tiny.make_archive(path, tiny.cifar10_files(), "cifar-10-batches-bin")
 
 
 @contextlib.contextmanager
-def serve(content, whole_from):
-    """Serves content on 127.0.0.1; requests before number `whole_from` (1-based) break off half way."""
+def serve(folder, whole_from):
+    """Serves a folder on 127.0.0.1; requests for a file before number `whole_from` (1-based) break off half way."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            requests.append(self.path)
+            requests.append(self.path.strip("/"))
+            content = (folder / requests[-1]).read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content if len(requests) >= whole_from else content[: len(content) // 2])
+            whole = requests.count(requests[-1]) >= whole_from
+            self.wfile.write(content if whole else content[: len(content) // 2])
 
         def log_message(self, *_):
             pass
@@ -70,18 +45,14 @@ def serve(content, whole_from):
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/cifar.tar.gz", requests
+        yield f"http://127.0.0.1:{server.server_port}/", requests
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def assert_nothing_left(data_dir):
-    assert [path for path in data_dir.rglob("*") if path.name != "cifar10"] == []
-
-
-def test_tfds_reads_it(archive, tmp_path):
+def test_tfds_reads_cifar10(archive, tmp_path):
     import tensorflow_datasets as tfds
 
     path, digest = archive
@@ -96,6 +67,41 @@ def test_tfds_reads_it(archive, tmp_path):
     for row, column, channel in ((0, 0, 0), (31, 0, 1), (5, 31, 2), (31, 31, 2)):
         assert example["image"][row, column, channel] == (3 + 3 + 40 * channel + row * 2 + column) % 256
     assert tfds.builder_from_directory(folder).info.features["label"].names[9] == "truck"
+    assert "tensorflow" not in sys.modules
+
+
+def test_tfds_reads_cifar100(tmp_path):
+    import tensorflow_datasets as tfds
+
+    path = tmp_path / "tiny.tar.gz"
+    digest = tiny.make_archive(path, tiny.cifar100_files(), "cifar-100-binary")
+    folder = prepare.cifar100(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+    builder = tfds.builder("cifar100", data_dir=tmp_path / "tfds")  # TFDS's own class looks for its own version
+    assert Path(builder.data_dir) == folder
+    assert list(builder.info.features) == ["id", "image", "label", "coarse_label"]
+    assert builder.info.features["label"].names[99] == "fine_99"
+    assert builder.info.features["coarse_label"].names == [f"coarse_{i}" for i in range(20)]
+    data = builder.as_data_source()
+    assert [(int(e["coarse_label"]), int(e["label"])) for e in data["train"]] == [(19, 99), (0, 7), (3, 0)]
+    assert [(e["id"], int(e["label"])) for e in data["test"]] == [(b"test_00000", 98), (b"test_00001", 1)]
+    assert data["test"][1]["image"][5, 31].tolist() == [9 + 10 + 31, 9 + 40 + 10 + 31, 9 + 80 + 10 + 31]
+    assert "tensorflow" not in sys.modules
+
+
+def test_tfds_reads_mnist(tmp_path):
+    import tensorflow_datasets as tfds
+
+    sha256 = tiny.write_mnist(tmp_path / "files", tiny.mnist_files())
+    folder = prepare.mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+    builder = tfds.builder("mnist", data_dir=tmp_path / "tfds")
+    assert Path(builder.data_dir) == folder
+    assert list(builder.info.features) == ["image", "label"]
+    data = builder.as_data_source()
+    assert [int(example["label"]) for example in data["train"]] == [5, 0, 4, 9]
+    assert [int(example["label"]) for example in data["test"]] == [7, 2, 1]
+    image = data["test"][0]["image"]
+    assert image.shape == (28, 28, 1)
+    assert image[2, 3, 0] == 3 * 7 + 2 * 28 + 3
     assert "tensorflow" not in sys.modules
 
 
@@ -122,8 +128,31 @@ def test_wrong_checksum_is_refused(archive, tmp_path):
     path, digest = archive
     wrong = digest[::-1]
     with pytest.raises(ValueError, match=f"expected SHA-256 {wrong}, got {digest}"):
-        prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=wrong)
-    assert_nothing_left(tmp_path / "tfds")
+        prepare.cifar10(tmp_path / "some" / "tfds", url=path.as_uri(), sha256=wrong)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_wrong_checksum_of_one_of_four_files_is_refused(tmp_path):
+    sha256 = tiny.write_mnist(tmp_path / "files", tiny.mnist_files())
+    name = "t10k-labels-idx1-ubyte.gz"
+    url = (tmp_path / "files").as_uri() + "/"
+    wrong = sha256 | {name: "0" * 64}
+    with pytest.raises(
+        ValueError, match=f"wrong checksum of .*/{name} .*: expected SHA-256 0{{64}}, got {sha256[name]}"
+    ):
+        prepare.mnist(tmp_path / "tfds", url=url, sha256=wrong)
+    assert not (tmp_path / "tfds").exists()
+
+
+def test_a_failed_run_leaves_what_was_there(archive, tmp_path):
+    path, _ = archive
+    (tmp_path / "tfds" / "cifar10").mkdir(parents=True)  # empty, but not ours
+    (tmp_path / "tfds" / "cifar100").mkdir()
+    (tmp_path / "tfds" / "cifar100" / "note").write_text("mine")
+    for make in (prepare.cifar10, prepare.cifar100):
+        with pytest.raises(ValueError, match="wrong checksum"):
+            make(tmp_path / "tfds", url=path.as_uri(), sha256="")
+    assert sorted(file.name for file in (tmp_path / "tfds").rglob("*")) == ["cifar10", "cifar100", "note"]
 
 
 def test_cut_off_archive_is_refused(archive, tmp_path):
@@ -131,36 +160,89 @@ def test_cut_off_archive_is_refused(archive, tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="wrong checksum"):
         prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
-    cut = hashlib.sha256(path.read_bytes()).hexdigest()  # even if the checksum were that of the cut archive
-    with pytest.raises(ValueError, match="damaged archive"):
+    cut = tiny.checksums(tmp_path)[path.name]  # even if the checksum were that of the cut archive
+    with pytest.raises(ValueError, match=r"damaged archive cifar10\.tar\.gz: "):
         prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=cut)
-    assert_nothing_left(tmp_path / "tfds")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FINE = "fine_label_names.txt"
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "message"),
+    ("make", "name", "data", "message"),
     [
-        ("data_batch_3.bin", None, "expected data_batch_3.bin in the CIFAR-10 archive"),
-        ("data_batch_3.bin", bytes(3072), "records of 3073 bytes in data_batch_3.bin, got 3072 bytes"),
-        ("data_batch_3.bin", b"", "got 0 bytes"),
-        ("test_batch.bin", b"\x0a" + bytes(3072), r"labels 0\.\.9 in test_batch.bin, got 10"),
-        ("batches.meta.txt", b"plane\ncar\n", "10 class names in batches.meta.txt, got 2"),
+        ("cifar10", "data_batch_3.bin", None, "expected data_batch_3.bin in the CIFAR-10 archive"),
+        ("cifar10", "data_batch_3.bin", bytes(3072), "records of 3073 bytes in data_batch_3.bin, got 3072 bytes"),
+        ("cifar10", "data_batch_3.bin", b"", "got 0 bytes"),
+        ("cifar10", "test_batch.bin", b"\x0a" + bytes(3072), r"labels 0\.\.9 in test_batch.bin, got 10"),
+        ("cifar10", "batches.meta.txt", b"plane\ncar\n", "10 class names in batches.meta.txt, got 2"),
+        ("cifar100", "train.bin", None, "expected train.bin in the CIFAR-100 archive"),
+        ("cifar100", "train.bin", bytes(3073), "records of 3074 bytes in train.bin, got 3073 bytes"),
+        ("cifar100", "test.bin", b"\x14" + bytes(3073), r"labels 0\.\.19 in test.bin, got 20"),
+        ("cifar100", "test.bin", b"\x00\x64" + bytes(3072), r"labels 0\.\.99 in test.bin, got 100"),
+        ("cifar100", FINE, b"same\n" * 100, f"100 class names in {FINE}, got 1"),
     ],
 )
-def test_unexpected_content_is_refused(tmp_path, name, data, message):
-    files = make_files() | {name: data}
+def test_unexpected_content_is_refused(tmp_path, make, name, data, message):
+    files = {"cifar10": tiny.cifar10_files, "cifar100": tiny.cifar100_files}[make]() | {name: data}
     path = tmp_path / "odd.tar.gz"
-    digest = make_archive(path, {key: value for key, value in files.items() if value is not None})
+    digest = tiny.make_archive(path, {key: value for key, value in files.items() if value is not None}, "folder")
     with pytest.raises(ValueError, match=message):
-        prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
-    assert_nothing_left(tmp_path / "tfds")
+        getattr(prepare, make)(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (IMAGES, lambda data: data[:-1], rf"expected 2352 bytes for shape \(3, 28, 28\) in {IMAGES}, got 2351"),
+        (IMAGES, lambda data: data + b"x", "got 2353"),
+        (IMAGES, lambda data: b"", f"an idx file that begins with 00000803 in {IMAGES}, got $"),
+        (IMAGES, lambda data: data[:9], f"begins with 00000803 in {IMAGES}, got 00000803"),
+        (IMAGES, lambda data: b"\x00\x00\x0d\x03" + data[4:], "got 00000d03"),  # float32
+        (IMAGES, lambda data: data[:8] + b"\x00\x00\x00\x0e\x00\x00\x00\x38" + data[16:], r"got shape \(3, 14, 56\)"),
+        (IMAGES, lambda data: data[:4] + bytes(4) + data[8:16], r"got shape \(0, 28, 28\)"),
+        (IMAGES, lambda data: data[:4] + b"\xff" * 12, "expected 79228162458924105385300197375 bytes"),
+        (LABELS, lambda data: data[:4] + b"\x00\x00\x00\x02" + data[8:-1], f"expected 3 labels in {LABELS}, got 2"),
+        (LABELS, lambda data: data[:-1] + b"\x0a", rf"expected labels 0\.\.9 in {LABELS}, got 10"),
+    ],
+)
+def test_unexpected_idx_file_is_refused(tmp_path, name, change, message):
+    files = tiny.mnist_files()
+    sha256 = tiny.write_mnist(tmp_path / "files", files | {name: change(files[name])})
+    with pytest.raises(ValueError, match=message):
+        prepare.mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+    assert [path.name for path in tmp_path.iterdir()] == ["files"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data[:60] + b"\xff" * 9 + data[69:], len])
+def test_damaged_gzip_file_is_refused(tmp_path, damage):
+    tiny.write_mnist(tmp_path / "files", tiny.mnist_files())
+    file = tmp_path / "files" / IMAGES
+    file.write_bytes(b"no gzip file" if damage is len else damage(file.read_bytes()))
+    sha256 = tiny.checksums(tmp_path / "files")
+    with pytest.raises(ValueError, match=f"damaged file {IMAGES}: "):
+        prepare.mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+    assert not (tmp_path / "tfds").exists()
 
 
 def test_broken_download_starts_again(archive, tmp_path):
     path, digest = archive
-    with serve(path.read_bytes(), whole_from=3) as (url, requests):
-        folder = prepare.cifar10(tmp_path / "tfds", url=url, sha256=digest)
-    assert len(requests) == 3
+    with serve(tmp_path, whole_from=3) as (url, requests):
+        folder = prepare.cifar10(tmp_path / "tfds", url=url + path.name, sha256=digest)
+    assert requests == [path.name] * 3
+    assert (folder / "dataset_info.json").exists()
+
+
+def test_each_of_four_broken_downloads_starts_again(tmp_path):
+    sha256 = tiny.write_mnist(tmp_path / "files", tiny.mnist_files())
+    with serve(tmp_path / "files", whole_from=2) as (url, requests):
+        folder = prepare.mnist(tmp_path / "tfds", url=url, sha256=sha256)
+    assert sorted(requests) == sorted(tiny.MNIST_FILES * 2)
     assert (folder / "dataset_info.json").exists()
 
 
@@ -168,36 +250,56 @@ def test_download_that_always_breaks_off(archive, tmp_path):
     path, digest = archive
     size = path.stat().st_size
     with (
-        serve(path.read_bytes(), whole_from=99) as (url, requests),
+        serve(tmp_path, whole_from=99) as (url, requests),
         pytest.raises(OSError, match=f"broke off 3 times: expected {size} bytes, got {size // 2}"),
     ):
-        prepare.cifar10(tmp_path / "tfds", url=url, sha256=digest)
+        prepare.cifar10(tmp_path / "tfds", url=url + path.name, sha256=digest)
     assert len(requests) == 3
-    assert_nothing_left(tmp_path / "tfds")
+    assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nobody_answers(tmp_path):
-    with serve(b"", whole_from=1) as (url, _):
+@pytest.mark.parametrize("make", [prepare.cifar10, prepare.cifar100, prepare.mnist])
+def test_nobody_answers(tmp_path, make):
+    with serve(tmp_path, whole_from=1) as (url, _):
         pass  # the port is closed again
     with pytest.raises(OSError, match="refused"):
-        prepare.cifar10(tmp_path / "tfds", url=url, sha256="")
-    assert_nothing_left(tmp_path / "tfds")
+        make(tmp_path / "tfds", url=url)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_real_checksum_is_the_one_tfds_knows():
-    from pathlib import Path
+def test_another_process_was_faster(archive, tmp_path):
+    path, digest = archive
+    first = prepare.cifar10(tmp_path / "first", url=path.as_uri(), sha256=digest)
+    target = tmp_path / "tfds" / "3.0.2"
 
+    def fill(scratch, folder):
+        (folder / "file").write_text("late")
+        first.rename(target)
+
+    assert download.whole_folder(target, lambda folder: (folder / "features.json").exists(), fill) == target
+    assert not (target / "file").exists()
+    assert [file.name for file in target.parent.iterdir()] == ["3.0.2"]
+
+
+def test_real_checksums_are_those_tfds_knows():
     import tensorflow_datasets as tfds
 
-    listed = Path(tfds.__file__).parent / "url_checksums" / "cifar10.txt"
-    [line] = [line.split("\t") for line in listed.read_text().splitlines() if line.startswith(prepare.CIFAR10_URL)]
-    assert line[2] == prepare.CIFAR10_SHA256
+    ours = {
+        prepare_cifar.CIFAR10_URL: prepare_cifar.CIFAR10_SHA256,
+        prepare_cifar.CIFAR100_URL: prepare_cifar.CIFAR100_SHA256,
+    } | {prepare_mnist.MNIST_URL + name: digest for name, digest in prepare_mnist.MNIST_SHA256.items()}
+    folder, listed = Path(tfds.__file__).parent / "url_checksums", {}
+    for name in ("cifar10", "cifar100", "mnist"):
+        for line in (folder / f"{name}.txt").read_text().splitlines():
+            url, _, digest, _ = line.split("\t")
+            listed[url] = digest
+    assert ours == {url: listed[url] for url in ours}
+    assert len(ours) == 6
 
 
 def test_command_line(archive, tmp_path, monkeypatch, capsys):
     path, digest = archive
-    tiny = functools.partial(prepare.cifar10, url=path.as_uri(), sha256=digest)
-    monkeypatch.setattr(prepare, "cifar10", tiny)
+    monkeypatch.setattr(prepare, "cifar10", functools.partial(prepare.cifar10, url=path.as_uri(), sha256=digest))
     assert prepare.main(["cifar10", "--data-dir", str(tmp_path / "tfds")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "tfds" / "cifar10" / "3.0.2")
     path.write_bytes(b"something else")
@@ -207,9 +309,20 @@ def test_command_line(archive, tmp_path, monkeypatch, capsys):
     assert "cannot prepare cifar10: wrong checksum" in printed.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["cifar100", "mnist"])
+def test_command_line_knows(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda url, timeout: (_ for _ in ()).throw(OSError(url)))
+    assert prepare.main([name, "--data-dir", str(tmp_path)]) == 2
+    url = prepare_cifar.CIFAR100_URL if name == "cifar100" else prepare_mnist.MNIST_URL
+    assert f"cannot prepare {name}: {url}" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_module_runs_as_a_command():
     command = [sys.executable, "-m", "rare_gems.data.prepare", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0
     assert "--data-dir" in done.stdout
+    for name in ("cifar10", "cifar100", "mnist"):
+        assert name in done.stdout
+        assert callable(getattr(sources, name))
     assert done.stderr == ""

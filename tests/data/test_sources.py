@@ -1,17 +1,16 @@
-"""Sources: digits, splits, and CIFAR-10 from tiny prepared folders (and the real one if there is a copy)."""
+"""Sources: digits, splits, and sets from tiny prepared folders (and the real CIFAR-10 if there is a copy)."""
 
 import hashlib
-import io
 import json
 import shutil
 import sys
-import tarfile
 import time
 
 import numpy as np
 import pytest
 
-from rare_gems.data import prepare, records, sources
+from rare_gems.data import decode, download, prepare, records, sources, tfds_folder
+from tests.data import tiny as originals
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +33,7 @@ def tiny(tmp_path_factory):
             labels.append(label)
         splits[split] = (np.concatenate(images), np.concatenate(labels))
     archive = root / "archive.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, data in content.items():
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    digest = originals.make_archive(archive, content, "cifar-10-batches-bin")
     prepare.cifar10(root / "tfds", url=archive.as_uri(), sha256=digest)
     return root / "tfds", splits
 
@@ -261,37 +255,127 @@ def test_newest_version_wins(copy):
     assert records.prepared_folder(copy / "nowhere") is None
 
 
-def test_jpeg_records_are_noted(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist"])
+def test_jpeg_records_are_noted(tmp_path, monkeypatch, name):
     """Records written as JPEG, as a re-encoded copy has them."""
     from PIL import Image
 
     save = Image.Image.save
     monkeypatch.setattr(Image.Image, "save", lambda self, file, kind: save(self, file, "JPEG"))
+    folder = tmp_path / name / "3.0.2"
+    folder.mkdir(parents=True)
+    shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
+    flat = tfds_folder.Labelled(np.full((2, *shape), 77, np.uint8), {"label": np.array([1, 0])})
+    about = tfds_folder.About(name, "3.0.2", "", "", "", "")
+    tfds_folder.write(folder, about, {"train": flat, "test": flat}, {"label": ["a", "b"]}, with_id=False)
+    data = getattr(sources, name)(tmp_path, tmp_path / "cache")
+    assert data.note == "JPEG"
+    assert data.train.images.shape == (2, *shape)
+    assert set(np.unique(data.train.images)) <= {76, 77, 78}
+    assert getattr(sources, name)(tmp_path, tmp_path / "cache").note == "JPEG"  # from the cache
+
+
+def test_cifar100_reads_what_was_prepared(tmp_path):
+    archive = tmp_path / "archive.tar.gz"
+    digest = originals.make_archive(archive, originals.cifar100_files(), "cifar-100-binary")
+    prepare.cifar100(tmp_path, url=archive.as_uri(), sha256=digest)
+    for _ in range(2):  # the second from the cache
+        data = sources.cifar100(tmp_path, tmp_path / "cache")
+        assert data.train.labels.tolist() == [99, 7, 0]  # the fine ones
+        assert data.test.labels.tolist() == [98, 1]
+        assert data.test.images.shape == (2, 32, 32, 3)
+        assert data.test.images[1, 5, 31].tolist() == [9 + 10 + 31, 9 + 40 + 10 + 31, 9 + 80 + 10 + 31]
+        assert data._replace(train=None, test=None) == sources.Dataset(
+            "cifar100", None, None, None, 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), 4, True, ""
+        )
+
+
+def test_mnist_reads_what_was_prepared(tmp_path):
+    sha256 = originals.write_mnist(tmp_path / "files", originals.mnist_files())
+    prepare.mnist(tmp_path, url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+    for _ in range(2):  # the second from the cache
+        data = sources.mnist(tmp_path, tmp_path / "cache")
+        assert data.train.labels.tolist() == [5, 0, 4, 9]
+        assert data.test.labels.tolist() == [7, 2, 1]
+        assert data.train.images.shape == (4, 28, 28, 1)
+        expected = (3 * 9 + np.arange(28 * 28)).astype(np.uint8).reshape(28, 28, 1)
+        np.testing.assert_array_equal(data.train.images[3], expected)
+        assert data._replace(train=None, test=None) == sources.Dataset(
+            "mnist", None, None, None, 10, (0.1307,), (0.3081,), 0, False, ""
+        )
+
+
+@pytest.fixture
+def on_two_cores(monkeypatch):
+    """Has the smallest set decoded by two processes, seven records at a time; the list counts tasks."""
+    monkeypatch.setattr(records, "_FEW", 0)
+    monkeypatch.setattr(records, "_CHUNK", 7)
+    monkeypatch.setattr(decode, "usable_cores", lambda: 2)
+    asked, ask = [], decode._ask
+    monkeypatch.setattr(decode, "_ask", lambda child, part: asked.append(child.pid) or ask(child, part))
+    return asked
+
+
+def test_decoded_by_two_processes_it_is_the_same(tiny, tmp_path, on_two_cores):
+    data = sources.cifar10(tiny[0], tmp_path)
+    assert_split(data.train, tiny[1]["train"])
+    assert_split(data.test, tiny[1]["test"])
+    assert len(on_two_cores) == 8 + 2  # of 50 and 12 records
+    assert len(set(on_two_cores)) == 2
+
+
+def test_damage_that_another_process_finds(copy, tmp_path, on_two_cores):
+    file = copy / "cifar10" / "3.0.2" / "cifar10-test.array_record-00000-of-00001"
+    damage_bytes(file)
+    with pytest.raises(ValueError, match=f"damaged record file {file}: Corrupted"):
+        sources.cifar10(copy, tmp_path / "cache")
+    assert on_two_cores
+
+
+def test_label_out_of_range_is_an_error(tmp_path):
     folder = tmp_path / "cifar10" / "3.0.2"
     folder.mkdir(parents=True)
-    flat = {name: (np.full_like(images, 77), labels) for name, (images, labels) in tiny[1].items()}
-    prepare._write(folder, flat, list("abcdefghij"), progress=False)
-    data = sources.cifar10(tmp_path, tmp_path / "cache")
-    assert data.note == "JPEG"
-    assert set(np.unique(data.train.images)) <= {76, 77, 78}
-    assert sources.cifar10(tmp_path, tmp_path / "cache").note == "JPEG"  # from the cache
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    splits = {name: tfds_folder.Labelled(images, {"label": np.array([0, 1, 2])}) for name in ("train", "test")}
+    about = tfds_folder.About("cifar10", "3.0.2", "", "", "", "")
+    tfds_folder.write(folder, about, splits, {"label": ["a", "b", "c"]}, with_id=False)
+    (folder / "label.labels.txt").write_text("a\nb\n")
+    config = (folder / "features.json").read_text()
+    assert '"numClasses": "3"' in config
+    (folder / "features.json").write_text(config.replace('"numClasses": "3"', '"numClasses": "2"'))
+    expected = r"damaged record file .*cifar10-train.*, record 2: expected a label in 0\.\.1, got 2"
+    with pytest.raises(ValueError, match=expected):
+        sources.cifar10(tmp_path, tmp_path / "cache")
 
 
-def test_no_copy_and_no_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.urllib.request, "urlopen", fail_to_connect)
+def test_image_of_another_shape_is_an_error(tmp_path):
+    folder = tmp_path / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    images = np.zeros((2, 1, 1, 1), np.uint8)
+    splits = {name: tfds_folder.Labelled(images, {"label": np.array([0, 1])}) for name in ("train", "test")}
+    about = tfds_folder.About("mnist", "3.0.1", "", "", "", "")
+    tfds_folder.write(folder, about, splits, {"label": ["a", "b"]}, with_id=False)
+    with pytest.raises(ValueError, match=r"mnist-train.*, record 0: expected an image of shape \(28, 28, 1\)"):
+        sources.mnist(tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("name", "title"), [("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100"), ("mnist", "MNIST")])
+def test_no_copy_and_no_network(tmp_path, monkeypatch, name, title):
+    monkeypatch.setattr(download.urllib.request, "urlopen", fail_to_connect)
     with pytest.raises(sources.DataUnavailable) as caught:
-        sources.cifar10(tmp_path / "here", tmp_path / "cache")
+        getattr(sources, name)(tmp_path / "here", tmp_path / "cache")
     message = str(caught.value)
-    assert f"no CIFAR-10 in {tmp_path / 'here' / 'cifar10'}" in message
-    assert f"TFDS_DATA_DIR={tmp_path / 'here'} python -m rare_gems.data.prepare cifar10" in message
+    assert f"no {title} in {tmp_path / 'here' / name}," in message
+    assert f"TFDS_DATA_DIR={tmp_path / 'here'} python -m rare_gems.data.prepare {name}, then" in message
     assert "no route" in message
     assert "\n" not in message
     assert isinstance(caught.value, ValueError)
+    assert list(tmp_path.iterdir()) == []
 
 
 def fail_to_connect(url, timeout):
     assert timeout <= 15
-    raise prepare.urllib.error.URLError("no route")
+    raise download.urllib.error.URLError("no route")
 
 
 def test_real_cifar10(tmp_path):
