@@ -30,7 +30,7 @@ from rare_gems.files import write_whole
 from rare_gems.masks import path_name
 from rare_gems.phase import Params, PyTree, Ticket
 
-__all__ = ["FORMAT_VERSION", "TicketFile", "load", "save"]
+__all__ = ["FORMAT_VERSION", "TicketFile", "is_ticket", "load", "save"]
 
 FORMAT_VERSION = 1
 _KEY = "rare_gems"  # one entry: safetensors writes several in arbitrary order
@@ -128,6 +128,17 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
         raise ValueError(f"{path}: {error}") from None
     ticket = Ticket(trees["params"], trees.get("scores"), trees["mask"])
     return TicketFile(ticket, trees.get("initial"), trees.get("state"), header)
+
+
+def is_ticket(path: str | os.PathLike[str]) -> bool:
+    """Whether the file's header says that `save` wrote it; False for other safetensors files, and for no such files."""
+    with Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(min(size, 2**27)))
+        except ValueError:
+            return False
+    return isinstance(header, dict) and _KEY in (header.get("__metadata__") or {})
 
 
 def _tensor(group: str, name: str) -> str:

@@ -52,6 +52,7 @@ def train_batches(
     Raises:
       ValueError: an argument is out of range; in an epoch: an image cannot be read.
     Example:
+      >>> import io
       >>> from PIL import Image
       >>> file = io.BytesIO(); Image.new("RGB", (40, 30)).save(file, "PNG")
       >>> examples = Examples(lambda i: (file.getvalue(), i), str, 10)
@@ -99,6 +100,7 @@ def eval_batches(
     Raises:
       ValueError: as in `train_batches`.
     Example:
+      >>> import io
       >>> from PIL import Image
       >>> file = io.BytesIO(); Image.new("RGB", (40, 30)).save(file, "PNG")
       >>> examples = Examples(lambda i: (file.getvalue(), i), str, 5)

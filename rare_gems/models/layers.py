@@ -12,7 +12,7 @@ from flax import nnx
 from rare_gems.models.fast_conv import conv2d
 from rare_gems.models.fast_norm import batch_normalize, normalize
 
-__all__ = ["BatchNorm", "Conv", "Linear", "avg_pool", "max_pool", "option_a_shortcut", "to_compute_dtype"]
+__all__ = ["BatchNorm", "Conv", "ConvBN", "Linear", "avg_pool", "max_pool", "option_a_shortcut", "to_compute_dtype"]
 
 
 class Conv(nnx.Module):
@@ -90,6 +90,28 @@ class BatchNorm(nnx.Module):
         return y
 
 
+class ConvBN(nnx.Module):
+    """relu(bn(conv(x))): a convolution (see `Conv`), normalized."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int | tuple[int, int] = 3,
+        stride: int = 1,
+        *,
+        padding: int | None = None,
+        affine: bool = False,
+        use_bias: bool = False,
+        eps: float = 1e-5,
+    ):
+        self.bn = BatchNorm(outputs, affine=affine, eps=eps)
+        self.conv = Conv(inputs, outputs, size, stride, padding=padding, use_bias=use_bias)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.bn(self.conv(x), train, relu=True)
+
+
 def option_a_shortcut(x: jax.Array, outputs: int, stride: int) -> jax.Array:
     """The parameter-free shortcut of He et al. (2016, section 3.3, option A).
 
@@ -139,7 +161,7 @@ def avg_pool(x: jax.Array, size: int = 2, stride: int | None = None, padding: in
       [[2.5, 4.5], [10.5, 12.5]]
     """
     stride, pads = stride or size, [(padding, padding)] * 2
-    return nnx.pool(x, jnp.zeros((), x.dtype), jax.lax.add, (size, size), (stride, stride), pads) / size**2
+    return nnx.pool(x, 0.0, jax.lax.add, (size, size), (stride, stride), pads) / size**2
 
 
 def to_compute_dtype(x: jax.Array, dtype: Any) -> jax.Array:
