@@ -1,12 +1,13 @@
 """The sanity checks: what each changes in the ticket that was found, or in the search for it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.config import INVERTIBLE, Config, UsageError
-from experiments.problem import WEIGHTS
+from experiments.starting import weights_of
 from rare_gems import init, sanity
-from rare_gems.data import corrupt
+from rare_gems.data import corrupt, examples
+from rare_gems.data.examples import Examples, Streamed
 from rare_gems.data.sources import Dataset, Split
 from rare_gems.phase import Transform
 
@@ -22,26 +23,31 @@ class Check(NamedTuple):
 
     what: str
     edit: Callable[[Config], Transform] | None = None
-    corrupt: Callable[[Dataset, Config], Split] | None = None
+    corrupt: Callable[[Dataset | Streamed, Config], Split | Examples] | None = None
     invert: bool = False
     afresh: bool = False
     share: float = 1.0
 
 
-def _random_labels(data: Dataset, config: Config) -> Split:
-    return corrupt.random_labels(data.train, data.num_classes, config.seed)
+# Streamed data and data on the device have corruptions of the same names and meaning.
+def _random_labels(data: Any, config: Config) -> Split | Examples:
+    return _kind(data).random_labels(data.train, data.num_classes, config.seed)
 
 
-def _random_pixels(data: Dataset, config: Config) -> Split:
-    return corrupt.random_pixels(data.train, config.seed)
+def _random_pixels(data: Any, config: Config) -> Split | Examples:
+    return _kind(data).random_pixels(data.train, config.seed)
 
 
-def _random_data(data: Dataset, config: Config) -> Split:
-    return corrupt.random_pixels(_random_labels(data, config), config.seed)
+def _random_data(data: Any, config: Config) -> Split | Examples:
+    return _random_pixels(data._replace(train=_random_labels(data, config)), config)
 
 
-def _half(data: Dataset, config: Config) -> Split:
-    return corrupt.half(data.train, data.num_classes, config.seed)
+def _half(data: Any, config: Config) -> Split | Examples:
+    return _kind(data).half(data.train, data.num_classes, config.seed)
+
+
+def _kind(data: Dataset | Streamed) -> Any:
+    return examples if isinstance(data, Streamed) else corrupt
 
 
 CHECKS: dict[str, Check] = {
@@ -50,7 +56,7 @@ CHECKS: dict[str, Check] = {
     "random_ticket": Check(
         "random mask of the same layer ratios, network untouched", lambda c: sanity.random_ticket(), afresh=True
     ),
-    "reinit": Check("weights drawn again, as at first", lambda c: sanity.reinit(WEIGHTS[c.init])),
+    "reinit": Check("weights drawn again, as at first", lambda c: sanity.reinit(weights_of(c) or init.kaiming_normal)),
     "reinit_kaiming_normal": Check("weights drawn again, N(0, 2/fan)", lambda c: sanity.reinit(init.kaiming_normal)),
     "shuffle_weights": Check("kept weights shuffled within each layer", lambda c: sanity.shuffle_weights()),
     "invert": Check("search keeps the lowest scores", invert=True),
@@ -71,11 +77,15 @@ def chosen(config: Config) -> tuple[str, ...]:
     if config.compare:
         asked |= {"shuffle", "shuffle_global"}
     possible = [name for name in CHECKS if not CHECKS[name].invert or config.pruner in INVERTIBLE]
+    if config.init == "model":
+        possible.remove("reinit")  # what the network draws, it draws whole
     if "all" in asked:
         asked = (asked - {"all"}) | set(possible)
     for name in sorted(asked):
         if name not in CHECKS:
             raise UsageError(f"--sanity: expected some of all, {', '.join(CHECKS)}, got {name!r}")
+        if name not in possible and name == "reinit":
+            raise UsageError("--sanity=reinit: expected reinit_kaiming_normal with --init=model")
         if name not in possible:
             raise UsageError(f"--sanity: inversion is not defined for {config.pruner}; expected other checks")
     return tuple(name for name in CHECKS if name in asked)

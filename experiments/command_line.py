@@ -11,7 +11,9 @@ from typing import Any
 import tyro
 
 from experiments import presets
-from experiments.config import FACTS, Config, ModelName, Pruner, UsageError, takes_epochs, why_unused
+from experiments.config import Config, ModelName, Pruner, UsageError, takes_epochs, why_unused
+from experiments.datasets import DATASETS, facts_of
+from experiments.networks import defaults_of
 from experiments.options import GROUPS
 
 __all__ = ["field_of", "parse", "read_flags"]
@@ -22,7 +24,7 @@ class _Choice:
     """The fields that choose a preset."""
 
     pruner: Pruner = "gem_miner"
-    model: ModelName = "resnet20"
+    model: ModelName | str = "resnet20"
     sparsity: float | None = None
 
 
@@ -43,7 +45,9 @@ def parse(dataset: str, args: list[str]) -> tuple[Config, dict[str, str]]:
     if dense and sparsity != 0:
         raise UsageError(f"--sparsity: the dense network removes nothing; expected 0 or no flag, got {sparsity}")
     preset = presets.lookup(choice.pruner, choice.model, dataset, sparsity)
-    default = _replace(Config(pruner=choice.pruner, model=choice.model, sparsity=sparsity), preset.values)
+    network = defaults_of(choice.model)
+    named = Config(pruner=choice.pruner, model=choice.model, sparsity=sparsity, network=network)
+    default = _replace(named, preset.values)
     config = read_flags(Config, args, program, default=default)
     typed = {field_of(arg) for arg in args if arg.startswith("--")}
     _check(dataset, config)
@@ -60,7 +64,12 @@ def field_of(flag: str) -> str:
 
 def _check(dataset: str, config: Config) -> None:
     searches = config.pruner == "gem_miner"
-    train = FACTS[dataset][1]
+    facts = facts_of(dataset, dataclasses.replace(config, train_examples=None, validation_examples=0))
+    if config.validation_examples and facts.num_validation:
+        raise UsageError(
+            f"--validation-examples: {dataset} has {facts.num_validation} validation images of its own; expected none"
+        )
+    train = facts.num_train
     train_left = train - config.validation_examples
     ranges: dict[str, tuple[Any, float, float]] = {
         "epochs": (config.epochs, 1 if takes_epochs(config) else 0, math.inf),
@@ -70,6 +79,8 @@ def _check(dataset: str, config: Config) -> None:
         "validation-examples": (config.validation_examples, 0, train - 1),
         "train-examples": (train_left if config.train_examples is None else config.train_examples, 1, train_left),
         "batch-size": (config.batch_size, 1, config.train_examples or train_left),
+        "image-size": (1 if config.image_size is None else config.image_size, 1, math.inf),
+        "network.width": (config.network.width, sys.float_info.min, math.inf),
         "checkpoint-every": (config.checkpoint_every, 1, math.inf),
         "weight-decay": (config.weight_decay, 0, sys.float_info.max),
         "gem-miner.l2": (config.gem_miner.l2, 0, sys.float_info.max),
@@ -100,8 +111,10 @@ def _check_used(dataset: str, config: Config, typed: set[str]) -> None:
         why = why_unused(config, name)
         if why:
             raise UsageError(why)
-    if config.data_dir is not None and dataset == "digits":
-        raise UsageError("--data-dir: digits come with scikit-learn; expected no such flag")
+    for name in ("data_dir", "image_size", "skip_broken_images", "stream"):
+        if getattr(config, name) not in (None, False) and name not in DATASETS[dataset].flags:
+            taking = ", ".join(data for data, entry in DATASETS.items() if name in entry.flags)
+            raise UsageError(f"--{name.replace('_', '-')}: {dataset} has no use for it; it is for {taking}")
 
 
 def read_flags(kind: Any, args: list[str], program: str, **options: Any) -> Any:
@@ -124,7 +137,7 @@ def _one_line(text: str) -> str:
 
 def _replace(config: Config, values: dict[str, Any]) -> Config:
     flat = {name: value for name, value in values.items() if "." not in name}
-    for group in GROUPS:
+    for group in ("network", *GROUPS):
         nested = {name.split(".")[1]: value for name, value in values.items() if name.startswith(group + ".")}
         flat[group] = dataclasses.replace(getattr(config, group), **nested)
     return dataclasses.replace(config, **flat)

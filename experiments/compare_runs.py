@@ -15,7 +15,8 @@ from rich.console import Console
 
 from experiments import command_line, exits, jobs, plan, progress, records
 from experiments import config as configs
-from experiments.config import FACTS, Config, Pruner, UsageError
+from experiments.config import Config, Pruner, UsageError
+from experiments.datasets import facts_of
 from experiments.metrics import RunFailed
 from experiments.start import DATASETS
 from rare_gems import comparison_plots, report, sanity_report
@@ -83,7 +84,7 @@ def _main(args: list[str]) -> None:
     rows = _finished(cells, folder)
     if not rows:
         raise RunFailed(f"all of {len(cells)} runs failed; the first: {failures[0]}")
-    _report(Console(), folder, rows, 1 / FACTS[asked.dataset][3])
+    _report(Console(), folder, rows, 1 / facts_of(asked.dataset, cells[0].config).num_classes)
     if failures:
         raise RunFailed(f"{len(failures)} of {len(cells)} runs failed: {'; '.join(failures)}")
 

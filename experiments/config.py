@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments import options
-from experiments.options import GROUPS
+from experiments.options import GROUPS, NETWORK
 
-__all__ = ["FACTS", "INVERTIBLE", "Config", "ModelName", "Pruner", "UsageError", "as_dict", "digest", "from_dict",
+__all__ = ["INVERTIBLE", "Config", "ModelName", "Pruner", "UsageError", "as_dict", "digest", "from_dict",
            "run_folder", "takes_epochs", "why_unused", "without_free"]  # fmt: skip
 
 Pruner = Literal[
@@ -17,11 +17,10 @@ Pruner = Literal[
     "magnitude", "random", "uniform", "erk", "copied_ratios", "smart_ratio", "hybrid", "jackpot", "gmp", "rigl", "set",
     "continuous_sparsification", "supermask", "dense",
 ]  # fmt: skip
-ModelName = Literal["resnet20", "resnet32", "lenet_300_100"]
-
-
-# What is known of a data set before it is read: image shape, training and test examples, classes.
-FACTS = {"digits": ((8, 8, 1), 1437, 360, 10), "cifar10": ((32, 32, 3), 50_000, 10_000, 10)}
+ModelName = Literal[
+    "resnet20", "resnet32", "resnet18", "resnet50", "vgg16", "vgg19", "mobilenet_v2", "wide_resnet28_2",
+    "lenet_300_100", "lenet_5", "conv2", "conv4", "conv6", "squeezenet", "inception_v3",
+]  # fmt: skip
 # Which pruners train for --epochs; imp and lrr for as many as their rounds take; the others score a batch or none.
 _FOR_EPOCHS = ("gem_miner", "edge_popup", "lottery_ticket", "hybrid", "jackpot", "gmp", "rigl", "set",
                "continuous_sparsification", "supermask")  # fmt: skip
@@ -42,8 +41,9 @@ class Config:
 
     pruner: Pruner = "gem_miner"
     """how the ticket is found"""
-    model: ModelName = "resnet20"
-    """the network"""
+    model: ModelName | str = "resnet20"
+    """the network, or module:function of your own: function(image_shape, num_classes) returns something with
+    init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state)"""
     sparsity: float = 0.9856
     """fraction of the prunable weights that is removed, in [0, 1)"""
     epochs: int = 150
@@ -60,8 +60,10 @@ class Config:
     """of SGD, in search and finetuning"""
     weight_decay: float = 1e-4
     """of weights, wherever they train"""
-    init: Literal["signed_constant", "kaiming_normal", "uniform"] = "signed_constant"
-    """how the weights are drawn"""
+    init: Literal["signed_constant", "kaiming_normal", "uniform", "model"] = "signed_constant"
+    """how the weights are drawn; model: as the network's own init draws them"""
+    scale_fan: bool = False
+    """draw them for the inputs that a unit will keep, fan_in x (1 - sparsity)"""
     seed: int = 42
     """of weights, scores, batches and augmentation"""
     num_seeds: int = 1
@@ -71,9 +73,18 @@ class Config:
     validation_examples: int = 0
     """hold that many out of the training set; the test set is then read once, at the end"""
     pretrained: Path | None = None
-    """start from the weights of a trained dense network: its run folder or ticket.safetensors"""
+    """start from the weights of a trained dense network: its run folder or ticket.safetensors, or a PyTorch state
+    dict (.safetensors, .pt, .pth)"""
+    replace_classifier: bool = False
+    """leave the last layer of PyTorch weights out, and draw it anew"""
     data_dir: Path | None = None
-    """where TFDS keeps its data sets (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)"""
+    """where the data sets are (default: TFDS_DATA_DIR, or ~/tensorflow_datasets); for folder: the folder itself"""
+    image_size: int | None = None
+    """resize and crop images to this many pixels (folder, imagenet)"""
+    skip_broken_images: bool = False
+    """leave out images that cannot be read, and say which"""
+    stream: bool = False
+    """read images while training instead of keeping them in memory (folder; imagenet always does)"""
     run_dir: Path | None = None
     """the run folder (default: runs/ and a name made from the configuration)"""
     checkpoint_every: int = 5
@@ -86,6 +97,7 @@ class Config:
     """the checks shuffle (within each layer) and shuffle_global (a random mask)"""
     dry_run: bool = False
     """print the configuration with its sources, the schedule and the cost, and stop"""
+    network: options.Network = NETWORK
     gem_miner: options.GemMiner = GROUPS["gem_miner"]
     edge_popup: options.EdgePopup = GROUPS["edge_popup"]
     imp: options.Imp = GROUPS["imp"]
@@ -136,7 +148,7 @@ def from_dict(fields: dict[str, Any]) -> Config:
         if group in GROUPS:
             own = {k: Path(v) if k == "ticket" and v is not None else v for k, v in fields[group].items()}
             values[group] = dataclasses.replace(GROUPS[group], **own)
-        return Config(**values)
+        return Config(**values | {"network": options.Network(**fields["network"])})
     except (KeyError, TypeError) as error:
         raise UsageError(f"config.json: expected the fields of this version, got others ({error})") from None
 
@@ -180,8 +192,12 @@ def why_unused(config: Config, name: str) -> str | None:
         return f"--{flag}: of the search, which {config.pruner} has not; see --finetune-{flag}"
     if name == "finetune_learning_rate" and config.finetune_epochs == 0:
         return "--finetune-learning-rate: there is no finetuning with --finetune-epochs=0"
-    if name == "init" and config.pretrained is not None:
-        return "--init: the weights are those of --pretrained"
+    if name in ("init", "scale_fan") and config.pretrained is not None:
+        return f"--{flag}: the weights are those of --pretrained"
+    if name == "scale_fan" and config.init == "model":
+        return "--scale-fan: the network draws its weights itself with --init=model"
+    if name == "replace_classifier" and config.pretrained is None:
+        return "--replace-classifier: there are no weights to leave one out of; expected --pretrained with it"
     trains_weights = config.finetune_epochs > 0 or config.pruner in _TRAIN_WEIGHTS
     if name == "weight_decay" and not trains_weights:
         return f"--weight-decay: {config.pruner} trains no weights with --finetune-epochs=0"

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from experiments import config as configs
-from experiments import outcome, plan, records
+from experiments import outcome, plan, progress, records
 from experiments.checks import CHECKS, Check
 from experiments.config import Config, UsageError
 from experiments.exits import spell
 from experiments.methods import Setting, recipe_for, training_phase
 from experiments.metrics import RunFailed
-from experiments.problem import Problem, load_data, make_feed, make_loss, make_problem, run_key, start_ticket
+from experiments.problem import Problem, load_data, make_feed, make_loss, make_problem
 from experiments.run import Job, train
+from experiments.starting import run_key, start_ticket
 from rare_gems import ticket_io, transforms
 from rare_gems.phase import ModelState, Ticket, Transform
 
@@ -37,10 +38,20 @@ class _Lab(NamedTuple):
 def _lab(dataset: str, config: Config) -> _Lab:
     @functools.cache
     def problem() -> tuple[Problem, str]:
-        data = load_data(dataset, config)
-        return make_problem(data, config), data.note
+        loaded = load_data(dataset, config)
+        _tell_skipped(loaded.skipped)
+        return make_problem(loaded, config), loaded.data.note
 
     return _Lab(dataset, config, problem, functools.cache(lambda: start_ticket(problem()[0].model, config)))
+
+
+def _tell_skipped(skipped: tuple[str, ...], most: int = 20) -> None:
+    if skipped:
+        progress.note(f"skipped {len(skipped)} broken images:")
+        for line in skipped[:most]:
+            progress.note(f"  {line}")
+        if len(skipped) > most:
+            progress.note(f"  and {len(skipped) - most} more; all are in summary.json")
 
 
 def settle_ticket(dataset: str, config: Config, folder: Path) -> dict[str, Any]:
@@ -82,9 +93,9 @@ def _search(lab: _Lab, check: Check | None) -> Job:
     ticket, state = lab.start()
     feed = problem.feed
     if check and check.corrupt:
-        feed = make_feed(problem.data, check.corrupt(problem.data, config), config.batch_size)
+        feed = make_feed(problem.data, check.corrupt(problem.data, config), config)
     setting = Setting(
-        config, ticket.mask, feed.num_batches, problem.feed.num_batches, problem.data.train.images.shape[1:],
+        config, ticket.mask, feed.num_batches, problem.feed.num_batches, problem.image_shape,
         problem.model, functools.partial(make_loss, problem.model), bool(check and check.invert),
     )  # fmt: skip
     recipe = recipe_for(setting)
@@ -127,6 +138,6 @@ def _settle(lab: _Lab, fields: dict[str, Any], name: str, folder: Path, make_job
     job = make_job()
     with records.claim(folder, fields):
         try:
-            return outcome.write(folder, fields, name, note, train(job, problem, folder, lab.config))
+            return outcome.write(folder, fields, name, note, problem.skipped, train(job, problem, folder, lab.config))
         except OSError as error:
             raise RunFailed(spell(error)) from error

@@ -4,12 +4,30 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["GROUPS", "ContinuousSparsification", "CopiedRatios", "EdgePopup", "Force", "GemMiner", "Gmp", "Grasp",
-           "Hybrid", "Imp", "Jackpot", "LotteryTicket", "Lrr", "Magnitude", "Prospr", "Random", "Rigl", "Set",
-           "SmartRatio", "Snip", "Supermask", "Synflow", "as_options"]  # fmt: skip
+__all__ = [
+    "GROUPS", "NETWORK", "ContinuousSparsification", "CopiedRatios", "EdgePopup", "Force", "GemMiner", "Gmp", "Grasp",
+    "Hybrid", "Imp", "Jackpot", "LotteryTicket", "Lrr", "Magnitude", "Network", "Prospr", "Random", "Rigl", "Set",
+    "SmartRatio", "Snip", "Supermask", "Synflow", "as_options",
+]  # fmt: skip
 
 Scope = Literal["global", "layer"]
 option = dataclasses.dataclass(frozen=True)
+
+
+@option
+class Network:
+    """Variants of the network; which of them it takes is said where one is not taken."""
+
+    width: float = 1.0
+    """multiplies the channels"""
+    affine: bool = False
+    """BatchNorm learns a scale and a bias, which are never pruned"""
+    bias: bool = False
+    """layers have the biases that they had in the original network, which are never pruned"""
+    shortcut: Literal["A", "B"] | None = None
+    """of ResNet-20 and -32, where the size changes: zero channels (A), or a 1x1 convolution (B)"""
+    stem: Literal["cifar", "imagenet"] | None = None
+    """of ResNet-18 and -50: a 3x3 convolution (default up to 32 pixels), or 7x7 with stride 2 and a max-pool"""
 
 
 @option
@@ -276,6 +294,7 @@ class Supermask:
     """all scores at the start"""
 
 
+NETWORK = Network()
 # The group of a method has the method's name.
 GROUPS: dict[str, Any] = {
     "gem_miner": GemMiner(), "edge_popup": EdgePopup(), "imp": Imp(), "lottery_ticket": LotteryTicket(), "lrr": Lrr(),

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from experiments import records
+from experiments.datasets import DATASETS
 from experiments.run import Result
 from rare_gems import masks, plots, ticket_io
 
@@ -17,11 +18,14 @@ __all__ = ["write"]
 _PACKAGES = ("rare_gems", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Result) -> dict[str, Any]:
+def write(
+    folder: Path, fields: dict[str, Any], name: str, note: str, skipped: tuple[str, ...], result: Result
+) -> dict[str, Any]:
     """Writes the files of a finished run.
 
     Args:
       fields: the configuration. name: what tables call the ticket. note: about the data, e.g. "JPEG".
+      skipped: broken images that were left out.
     Returns:
       the summary, as in summary.json.
     """
@@ -36,7 +40,7 @@ def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Re
         {"name": layer, "num_kept": kept, "num_prunable": size}
         for layer, (kept, size) in masks.layer_counts(mask).items()
     ]
-    summary = _summary(fields, name, note, result, layers)
+    summary = _summary(fields, name, note, skipped, result, layers)
     (folder / "plots").mkdir(exist_ok=True)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
     if result.rows:
@@ -47,7 +51,12 @@ def write(folder: Path, fields: dict[str, Any], name: str, note: str, result: Re
 
 
 def _summary(
-    fields: dict[str, Any], name: str, note: str, result: Result, layers: list[dict[str, Any]]
+    fields: dict[str, Any],
+    name: str,
+    note: str,
+    skipped: tuple[str, ...],
+    result: Result,
+    layers: list[dict[str, Any]],
 ) -> dict[str, Any]:
     mask = result.ticket.mask
     return {
@@ -69,14 +78,15 @@ def _summary(
         "steps": {part: cost["steps"] for part, cost in result.cost.items()},
         "forward_backward_passes": {part: cost["passes"] for part, cost in result.cost.items()},
         "seconds": result.seconds | {"total": sum(result.seconds.values())},
+        "skipped_images": list(skipped),
         "device": _device(),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
     }
 
 
 def _dataset_name(dataset: str, note: str) -> str:
-    spelled = {"cifar10": "CIFAR-10", "digits": "digits"}[dataset]
-    return f"{spelled} ({note})" if note == "JPEG" else spelled
+    title = DATASETS[dataset].title
+    return f"{title} ({note})" if note == "JPEG" else title
 
 
 def _device() -> str:

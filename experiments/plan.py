@@ -6,12 +6,15 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import FACTS, Config, as_dict
+from experiments.config import Config, as_dict
+from experiments.datasets import Facts, facts_of
 from experiments.methods import Setting, recipe_for
-from experiments.problem import MODELS, make_loss
+from experiments.networks import input_shape, network_for
+from experiments.problem import make_loss
 from rare_gems import masks, schedules
 from rare_gems.data.batches import num_batches
 from rare_gems.phase import Mask, Phase, Recipe
@@ -26,7 +29,8 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
     Raises:
       ValueError: for what the pruner refuses.
     """
-    num_held_out = config.validation_examples or FACTS[dataset][2]
+    facts = facts_of(dataset, config)
+    num_held_out = facts.num_validation or facts.num_test
     recipe, mask, steps = recipe_of(dataset, config)
     table = Table("field", "value", "source", title=f"experiments.{dataset}")
     for name, value in _flat(as_dict(dataset, config)).items():
@@ -44,18 +48,36 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
         period = config.gem_miner.period
         spelled = ", ".join(f"{count:,} after epoch {period * (r + 1) + 1}" for r, count in enumerate(counts))
         console.print(f"{rounds} freezing rounds ({scope} scope) keep {spelled}", soft_wrap=True)
+    forward, total = _forward_flop(config, facts), 0.0
     for phase, again in _grouped(recipe):
         times = f"{again} times " if again > 1 else ""
         epochs, rest = divmod(phase.num_steps, steps)
         length = f"{epochs} epochs of {steps} steps" + (f" and {rest} steps" if rest else "")
         if not phase.uses_data:
             console.print(f"{phase.name}: {phase.num_steps} forward and backward passes of one image")
+            total += phase.num_steps * 3 * forward
             continue
         passes, seen = again * phase.num_steps * phase.passes, again * epochs * num_held_out
+        total += forward * (3 * passes * config.batch_size + seen)
         console.print(
             f"{phase.name}: {times}{length if epochs else f'{rest} steps'} = {passes:,} forward and backward passes of "
             f"{config.batch_size} images, and {seen:,} images evaluated", soft_wrap=True,
         )  # fmt: skip
+
+    console.print(
+        f"about {total:.2g} floating-point operations in all: {forward / 1e6:,.0f} million for the forward pass of an "
+        "image, the backward pass twice that", soft_wrap=True,
+    )  # fmt: skip
+
+
+def _forward_flop(config: Config, facts: Facts) -> float:
+    """Of one image, as XLA counts them before it optimizes."""
+    shape = input_shape(config, facts.image_shape)
+    model = network_for(config, shape, facts.num_classes)
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    cost: Any = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image).cost_analysis()
+    return float((cost or {}).get("flops", 0.0))
 
 
 def _grouped(recipe: Recipe) -> list[tuple[Phase, int]]:
@@ -73,10 +95,9 @@ def recipe_of(dataset: str, config: Config, share: float = 1.0) -> tuple[Recipe,
     Raises:
       ValueError: for what the pruner refuses.
     """
-    shape, size, _, num_classes = FACTS[dataset]
-    size = config.train_examples or size - config.validation_examples
-    shape = (*shape[:2], 3) if config.model.startswith("resnet") else shape
-    model = MODELS[config.model](shape, num_classes)
+    facts = facts_of(dataset, config)
+    size, shape = facts.num_train, input_shape(config, facts.image_shape)
+    model = network_for(config, shape, facts.num_classes)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     mask = jax.eval_shape(masks.ones, params)
     steps, whole = (num_batches(math.floor(size * part), config.batch_size) for part in (share, 1.0))

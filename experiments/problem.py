@@ -1,9 +1,8 @@
-"""What a configuration asks to be solved: the data on the device, the network, the loss, the recipe."""
+"""What a configuration asks to be solved: the data, on the device or streamed to it, the network, the loss."""
 
-import math
+import functools
 import zlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,82 +10,80 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.config import Config, UsageError
-from rare_gems import init, masks, ticket_io
-from rare_gems.data import batches, sources
-from rare_gems.feeds import Feed
-from rare_gems.models.lenet import lenet_300_100
+from experiments import datasets
+from experiments.config import Config
+from experiments.networks import input_shape, network_for
+from experiments.starting import pretrained_file
+from rare_gems.data import batches, stream
+from rare_gems.data.examples import Examples, Streamed
+from rare_gems.data.sources import Dataset, Split
+from rare_gems.feeds import Feed, Stream
 from rare_gems.models.model import Model
-from rare_gems.models.resnet import resnet20, resnet32
-from rare_gems.phase import LossFn, ModelState, Params, Ticket
+from rare_gems.phase import LossFn, ModelState, Params
 
-__all__ = ["MODELS", "Problem", "load_data", "make_feed", "make_loss", "make_problem", "run_key", "start_ticket"]
+__all__ = ["Problem", "load_data", "make_feed", "make_loss", "make_problem"]
 
 
 class Problem(NamedTuple):
-    """`accuracy(params, state, split) -> float32 scalar on the device`; `splits`: name -> uint8 images, labels;
-    `fingerprint`: of the training data, so that a run is not resumed on other data."""
+    """`accuracy(params, state, split) -> float32 scalar on the device`; `splits`: name -> uint8 images and labels, or
+    what they are streamed from; `fingerprint`: of the training data, so that a run is not resumed on other data."""
 
-    data: sources.Dataset
+    data: Dataset | Streamed
+    image_shape: tuple[int, ...]
     model: Model
     loss_fn: LossFn
-    feed: Feed
-    splits: dict[str, sources.Split]
-    accuracy: Callable[[Params, ModelState, sources.Split], jax.Array]
+    feed: Feed | Stream
+    splits: dict[str, Split | Examples]
+    accuracy: Callable[[Params, ModelState, Split | Examples], jax.Array]
     fingerprint: int
+    skipped: tuple[str, ...]
 
 
-MODELS: dict[str, Callable[[tuple[int, ...], int], Model]] = {
-    "resnet20": lambda shape, num_classes: resnet20(num_classes),
-    "resnet32": lambda shape, num_classes: resnet32(num_classes),
-    "lenet_300_100": lambda shape, num_classes: lenet_300_100(num_classes, math.prod(shape)),
-}
-WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
-
-
-def load_data(name: str, config: Config) -> sources.Dataset:
-    """The data set as the configuration cuts it, on the host.
+def load_data(dataset: str, config: Config) -> datasets.Loaded:
+    """The data set as the configuration cuts it, on the host, in the colours that the network takes.
 
     Raises:
       ValueError: if it is not there, or smaller than asked.
     """
-    data = sources.digits() if name == "digits" else sources.cifar10(config.data_dir, progress=True)
-    if config.validation_examples:
-        data = sources.hold_out(data, config.validation_examples, config.seed)
-    if config.train_examples is not None:
-        data = data._replace(train=sources.subset(data.train, config.train_examples, data.num_classes, config.seed))
-    if config.model.startswith("resnet") and data.train.images.shape[-1] == 1:
-        data = _in_colour(data)
-    return data
+    loaded = datasets.load(dataset, config)
+    data = loaded.data
+    if isinstance(data, Streamed):
+        return loaded
+    shape = data.train.images.shape[1:]
+    return loaded if input_shape(config, shape) == shape else loaded._replace(data=datasets.in_colour(data))
 
 
-def _in_colour(data: sources.Dataset) -> sources.Dataset:
-    """Grey images in three equal channels, so that the network is the same for all data sets."""
-
-    def repeat(split: sources.Split | None) -> Any:
-        return split and split._replace(images=split.images.repeat(3, axis=-1))
-
-    return data._replace(
-        train=repeat(data.train), test=repeat(data.test), validation=repeat(data.validation),
-        mean=data.mean * 3, std=data.std * 3,
-    )  # fmt: skip
-
-
-def make_problem(data: sources.Dataset, config: Config) -> Problem:
-    """Puts the data on the device and closes over the network.
+def make_problem(loaded: datasets.Loaded, config: Config) -> Problem:
+    """Puts the data on the device, if they are to lie there, and closes over the network.
 
     Raises:
-      ValueError: if a batch is larger than the training set.
+      ValueError: if a batch is larger than the training set, or for what the network refuses.
     """
-    model = MODELS[config.model](data.train.images.shape[1:], data.num_classes)
-    splits = {"train": data.train, "test": data.test} | ({"validation": data.validation} if data.validation else {})
-    splits = {name: sources.Split(*map(jnp.asarray, split)) for name, split in splits.items()}
-    feed = make_feed(data, splits["train"], config.batch_size)
-    fingerprint = zlib.crc32(b"".join(np.asarray(part).tobytes() for part in data.train))
+    data = loaded.data
+    whole = {"train": data.train, "test": data.test} | ({"validation": data.validation} if data.validation else {})
+    splits: dict[str, Any]
+    if isinstance(data, Streamed):
+        shape, splits = (data.image_size, data.image_size, 3), whole
+    else:
+        shape = data.train.images.shape[1:]
+        splits = {name: Split(*map(jnp.asarray, split)) for name, split in whole.items()}
+    model = network_for(config, shape, data.num_classes)
+    feed = make_feed(data, splits["train"], config)
+    accuracy = _accuracy_fn(model, data, config.skip_broken_images)
+    return Problem(
+        data, shape, model, make_loss(model), feed, splits, accuracy, _fingerprint(data, config), loaded.skipped
+    )
+
+
+def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
+    if isinstance(data, Streamed):
+        names = (data.train.name(i) for i in np.linspace(0, data.train.num - 1, 100, dtype=int))
+        value = zlib.crc32("\n".join([str(data.train.num), *map(str, names)]).encode())
+    else:
+        value = zlib.crc32(b"".join(np.asarray(part).tobytes() for part in data.train))
     if config.pretrained is not None:
-        fingerprint = zlib.crc32(_ticket_file(config.pretrained).read_bytes(), fingerprint)
-    accuracy = _accuracy_fn(model, {"mean": data.mean, "std": data.std})
-    return Problem(data, model, make_loss(model), feed, splits, accuracy, fingerprint)
+        value = zlib.crc32(pretrained_file(config.pretrained).read_bytes(), value)
+    return value
 
 
 def make_loss(model: Model, temperature: float = 1.0) -> LossFn:
@@ -103,18 +100,30 @@ def make_loss(model: Model, temperature: float = 1.0) -> LossFn:
     return loss_fn
 
 
-def make_feed(data: sources.Dataset, split: sources.Split, batch_size: int) -> Feed:
-    """Batches of `split`, shuffled, cropped, flipped and normalised as `data` says, on the device.
+def make_feed(data: Dataset | Streamed, split: Split | Examples, config: Config) -> Feed | Stream:
+    """Batches of `split`, shuffled, cropped, flipped and normalised as `data` says.
 
     Raises:
       ValueError: if a batch is larger than the split.
     """
-    size = int(split.labels.shape[0])
-    pixels = {"mean": data.mean, "std": data.std, "crop_padding": data.crop_padding, "flip": data.flip}
+    pixels: dict[str, Any] = {"mean": data.mean, "std": data.std}
+    if isinstance(split, Examples):
+        assert isinstance(data, Streamed)
+        size, broken = data.image_size, [] if config.skip_broken_images else None
+
+        def open_epoch(seed: int, first: int) -> Iterator[batches.Batch]:
+            return stream.train_batches(
+                split, batch_size=config.batch_size, image_size=size, seed=seed, first=first, skip_broken=broken
+            )
+
+        normalised = lambda made, key: made._replace(images=batches.normalise(made.images, **pixels))  # noqa: E731
+        return Stream(batches.num_batches(split.num, config.batch_size), open_epoch, normalised)
+    assert isinstance(data, Dataset)
+    num, pixels = int(split.labels.shape[0]), pixels | {"crop_padding": data.crop_padding, "flip": data.flip}
     return Feed(
-        data=sources.Split(*map(jnp.asarray, split)),
-        num_batches=batches.num_batches(size, batch_size),
-        order=lambda key: batches.epoch_order(key, size, batch_size),
+        data=Split(*map(jnp.asarray, split)),
+        num_batches=batches.num_batches(num, config.batch_size),
+        order=lambda key: batches.epoch_order(key, num, config.batch_size),
         batch=lambda split, indices, key: batches.train_batch(split, indices, key, **pixels),
     )
 
@@ -123,55 +132,39 @@ def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return (logits.argmax(-1) == labels).astype(jnp.float32)
 
 
-def _accuracy_fn(model: Model, pixels: dict[str, Any], batch_size: int = 500) -> Callable[..., jax.Array]:
-    @jax.jit
-    def hits(params: Params, state: ModelState, split: sources.Split, first: jax.Array) -> jax.Array:
-        size = min(batch_size, split.labels.shape[0])
-        batch = batches.eval_batch(split, first, size, **pixels)
+def _accuracy_fn(model: Model, data: Dataset | Streamed, skip_broken: bool) -> Callable[..., jax.Array]:
+    pixels = {"mean": data.mean, "std": data.std}
+    broken: list[str] | None = [] if skip_broken else None
+
+    def count(params: Params, state: ModelState, batch: batches.Batch) -> jax.Array:
         logits, _ = model.apply(params, state, batch.images, False)
         return (_hits(logits, batch.labels) * batch.weights).sum()
 
-    def accuracy(params: Params, state: ModelState, split: sources.Split) -> jax.Array:
-        size = split.labels.shape[0]
-        starts = range(0, size, min(batch_size, size))
-        return sum((hits(params, state, split, jnp.int32(first)) for first in starts), jnp.float32(0)) / size
+    @functools.partial(jax.jit, static_argnums=4)
+    def from_device(params: Params, state: ModelState, split: Split, first: jax.Array, size: int) -> jax.Array:
+        return count(params, state, batches.eval_batch(split, first, size, **pixels))
+
+    @jax.jit
+    def from_stream(params: Params, state: ModelState, batch: batches.Batch) -> jax.Array:
+        return count(params, state, batch._replace(images=batches.normalise(batch.images, **pixels)))
+
+    def accuracy(params: Params, state: ModelState, split: Split | Examples) -> jax.Array:
+        total = jnp.float32(0)
+        if isinstance(split, Examples):
+            assert isinstance(data, Streamed)
+            size, seen = min(256, split.num), jnp.float32(0)
+            for batch in stream.eval_batches(split, batch_size=size, image_size=data.image_size, skip_broken=broken):
+                total, seen = total + from_stream(params, state, batch), seen + batch.weights.sum()
+            return total / jnp.maximum(seen, 1)
+        num = split.labels.shape[0]
+        size = _eval_batch_size(num, split.images.shape[1])
+        for first in range(0, num, size):
+            total = total + from_device(params, state, split, jnp.int32(first), size)
+        return total / num
 
     return accuracy
 
 
-def start_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
-    """Weights drawn as configured (or pre-trained), scores U[0, 1), a mask that keeps everything, and the statistics.
-
-    Raises:
-      ValueError: if the pre-trained weights are not there, of another network, or of a sparse one.
-    """
-
-    @jax.jit
-    def start(key: jax.Array) -> tuple[Ticket, ModelState]:
-        key_model, key_weights, key_scores = jax.random.split(key, 3)
-        params, state = model.init(key_model)
-        mask = masks.ones(params)
-        params = WEIGHTS[config.init](key_weights, params, mask)
-        return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
-
-    ticket, state = start(jax.random.split(jax.random.key(config.seed))[0])
-    if config.pretrained is None:
-        return ticket, state
-    path = _ticket_file(config.pretrained)
-    file = ticket_io.load(path, like=ticket._replace(scores=None), like_state=state)
-    kept, size = masks.num_kept(file.ticket.mask), masks.num_prunable(ticket.mask)
-    if kept < size:
-        raise UsageError(f"--pretrained: {path}: expected the weights of a dense network, got {kept:,} of {size:,}")
-    return ticket._replace(params=file.ticket.params), file.model_state
-
-
-def _ticket_file(path: Path) -> Path:
-    file = path / "ticket.safetensors" if path.is_dir() else path
-    if not file.is_file():
-        raise UsageError(f"--pretrained: expected a ticket.safetensors or the folder of a finished run, got {path}")
-    return file
-
-
-def run_key(config: Config) -> jax.Array:
-    """The randomness of the training, apart from that of `start_ticket`."""
-    return jax.random.split(jax.random.key(config.seed))[1]
+def _eval_batch_size(num: int, side: int) -> int:
+    """500 images of up to 32 pixels a side; of larger ones so many that the activations take no more."""
+    return min(num, max(1, 500 * 32**2 // max(side, 32) ** 2))

@@ -11,7 +11,8 @@ from typing import Any
 
 __all__ = ["DATASETS", "program"]
 
-DATASETS = ("digits", "cifar10")
+# As in `experiments.datasets`, which is not imported before the signals are handled.
+DATASETS = ("digits", "mnist", "cifar10", "cifar100", "tiny_imagenet", "caltech101", "imagenet", "folder")
 _STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 

@@ -7,6 +7,7 @@ import sys
 __all__ = ["main"]
 
 BENCHMARKS = {
+    "input": "reading, decoding and cropping of streamed images",
     "select": "top_mask against a sort of all scores",
     "step": "a training step of each kind",
 }

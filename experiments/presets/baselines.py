@@ -7,12 +7,13 @@ ResNet-32 of width 2 at 0.9 after 30 epochs 93.71 % (Lottery Jackpots, Table 1);
 (Sanity-Checking Pruning, Table 4). The learning rate falls at `schedules.milestones_for` the length.
 """
 
-from experiments.presets.rare_gems import OURS, Row, join, row
+from experiments.presets.lottery_jackpots import JACKPOT
+from experiments.presets.rows import OURS, Row, join, row
+from experiments.presets.sanity_checking import TWICE
 
 __all__ = ["DEFAULT"]
 
 _SYNFLOW_CODE, _PROSPR_CODE = "code of SynFlow", "code of ProsPr"
-_SU, _JACKPOTS = "Sanity-Checking Pruning, section 3, and its code", "Lottery Jackpots, section 4, and its code"
 
 _AT_INITIALIZATION = join(
     row(_SYNFLOW_CODE, init="kaiming_normal", epochs=0, batch_size=128, momentum=0.9, weight_decay=1e-4),
@@ -26,18 +27,6 @@ _PROSPR = join(
     row(_PROSPR_CODE, finetune_epochs=200, finetune_learning_rate=0.1, prospr__inner_steps=3),
     row(_PROSPR_CODE, prospr__inner_learning_rate=0.1, prospr__momentum=0.0, prospr__first_order=False),
     row(OURS, seed=42),
-)
-_TWICE = join(  # train, prune, train again
-    row(_SU, init="kaiming_normal", batch_size=64, momentum=0.9, weight_decay=1e-4, epochs=160, learning_rate=0.1),
-    row(_SU, finetune_epochs=160, finetune_learning_rate=0.1),
-    row(OURS, seed=42),
-)
-_JACKPOT = join(
-    row(_JACKPOTS, batch_size=256, momentum=0.9, epochs=30, learning_rate=0.1, jackpot__weight_decay=5e-4),
-    row(f"{_JACKPOTS} (0.95 in the text, 0.99 in the code)", jackpot__dropped=0.99),
-    row("Lottery Jackpots: the trained weights stay as they are", finetune_epochs=0),
-    row("code of Lottery Jackpots (30s10t)", finetune_learning_rate=0.01),
-    row(OURS, seed=42, init="kaiming_normal", weight_decay=0.0),
 )
 _WHILE_TRAINING = join(
     row(OURS, init="kaiming_normal", batch_size=128, momentum=0.9, weight_decay=1e-4, epochs=160, learning_rate=0.1),
@@ -57,9 +46,9 @@ DEFAULT: dict[str, Row] = {
     "magnitude": _AT_INITIALIZATION,
     "force": join(_AT_INITIALIZATION, row("de Jorge et al., Progressive Skeletonization, section 5", force__rounds=60)),
     "prospr": _PROSPR,
-    "lottery_ticket": join(_TWICE, row(_SU, lottery_ticket__rewind_step=0)),
-    "hybrid": _TWICE,
-    "jackpot": _JACKPOT,
+    "lottery_ticket": join(TWICE, row("code of Sanity-Checking Pruning", lottery_ticket__rewind_step=0)),
+    "hybrid": TWICE,
+    "jackpot": JACKPOT,
     "gmp": join(_WHILE_TRAINING, row(OURS, gmp__every=100, gmp__start=0.0, gmp__stop=0.75)),
     "rigl": join(_WHILE_TRAINING, row(_EVCI, rigl__every=100, rigl__drop_fraction=0.3, rigl__stop=0.75)),
     "set": join(_WHILE_TRAINING, row(_MOCANU, set__drop_fraction=0.3), row(OURS, set__every=100, set__stop=1.0)),

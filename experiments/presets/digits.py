@@ -3,7 +3,7 @@
 python -m experiments.digits --pruner=gem_miner
 """
 
-from experiments.presets.rare_gems import Row, join, row
+from experiments.presets.rows import WITHOUT_SEARCH, Row, Table, join, row
 
 __all__ = ["TABLES"]
 
@@ -23,9 +23,6 @@ _WEIGHTS = join(_TRAIN, row(_OURS, epochs=30, learning_rate=0.1))
 _SCORES = join(_GEM_MINER, row(_OURS, epochs=40, finetune_learning_rate=0.1))
 _SHORT_ROUNDS = join(_WEIGHTS, row(_OURS, epochs=0))
 
-_WITHOUT_SEARCH = ("random", "uniform", "erk", "copied_ratios", "snip", "grasp", "synflow", "force", "prospr",
-                   "magnitude")  # fmt: skip
-
 
 def _own(*rows: Row) -> dict[float, Row]:
     """One row for all sparsities, without GEM-MINER's options."""
@@ -34,24 +31,10 @@ def _own(*rows: Row) -> dict[float, Row]:
     return {0.9856: (kept, {name: sources[name] for name in kept})}
 
 
-TABLES: dict[tuple[str, str, str], dict[float, Row]] = {
+TABLES: Table = {
     ("gem_miner", "*", "digits"): {0.9856: _GEM_MINER},
     ("dense", "*", "digits"): {0.0: _TRAIN},
-    **{
-        (name, "*", "digits"): {0.9856: _TRAIN}
-        for name in (
-            "random",
-            "uniform",
-            "erk",
-            "copied_ratios",
-            "snip",
-            "grasp",
-            "synflow",
-            "force",
-            "prospr",
-            "magnitude",
-        )
-    },
+    **{(name, "*", "digits"): {0.9856: _TRAIN} for name in WITHOUT_SEARCH},
     ("smart_ratio", "*", "digits"): _own(_TRAIN, row(_OURS, learning_rate=0.1)),
     ("edge_popup", "*", "digits"): _own(_SCORES, row(_OURS, edge_popup__period=2)),
     ("imp", "*", "digits"): _own(_SHORT_ROUNDS, row(_OURS, imp__round_epochs=3, imp__rewind_step=20, imp__decay=False)),

@@ -135,9 +135,14 @@ def test_a_refused_command_leaves_the_folder_as_it_was(tmp_path, capsys):
 
 
 def test_an_unknown_data_set_names_the_choices():
-    done = subprocess.run([sys.executable, "-m", "experiments", "mnist"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "imagenette"], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 2
-    assert done.stderr == "experiments: error: expected a data set, one of digits, cifar10, got 'mnist'\n"
+    assert done.stderr == (
+        "experiments: error: expected a data set, one of digits, mnist, cifar10, cifar100, tiny_imagenet, caltech101, "
+        "imagenet, folder, got 'imagenette'\n"
+    )
 
 
 @pytest.mark.parametrize("flags", [["--epochs=3"], ["--learning-rate=0.1"], ["--gem-miner.l2=0.1"]])

@@ -47,8 +47,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert whole.communicate(timeout=200)[0] is None
     assert whole.returncode == 0
     folder = tmp_path / "killed"
-    kills = [_stop_at(folder, cache, rows, signal.SIGKILL) for rows in (1, 4, 8, 10, 13)]
-    assert kills.count(-signal.SIGKILL) >= 3  # the others were too fast to be caught
+    kills = [_stop_at(folder, cache, rows, signal.SIGKILL) for rows in (1, 8, 12)]
+    assert kills.count(-signal.SIGKILL) >= 2  # the other was too fast to be caught
     assert not (folder / "summary.json").exists() or kills[-1] == 0
     last = _start(folder, cache)
     _, err = last.communicate(timeout=200)

@@ -12,7 +12,8 @@ import pytest
 from experiments import checks, sanity_runs
 from experiments.command_line import parse
 from experiments.main import main
-from experiments.problem import load_data, make_problem, start_ticket
+from experiments.problem import load_data, make_problem
+from experiments.starting import start_ticket
 from rare_gems import masks, ticket_io
 
 FLAGS = ["--model=lenet_300_100", "--sparsity=0.5", "--train-examples=200", "--batch-size=50", "--finetune-epochs=1"]
@@ -124,7 +125,7 @@ def test_a_shuffled_lrr_ticket_starts_from_the_trained_weights(tmp_path):
 @pytest.mark.parametrize("name", ["random_labels", "random_pixels", "random_data", "half_data"])
 def test_corrupted_data_are_of_the_search_only(name):
     config, _ = parse("digits", ["--pruner=snip", *FLAGS])
-    data = load_data("digits", config)
+    data = load_data("digits", config).data
     changed = checks.CHECKS[name].corrupt(data, config)
     size = 100 if name == "half_data" else 200
     assert changed.labels.shape == (size,)

@@ -1,0 +1,6 @@
+"""`python -m experiments.mnist --pruner=gem_miner`: lottery tickets on MNIST, read through TFDS."""
+
+from experiments.start import program
+
+if __name__ == "__main__":
+    program("mnist")

@@ -1,0 +1,124 @@
+"""Every data set by name; image folders in memory and streamed, to the ticket; broken and wrong folders."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import datasets, start
+from experiments.command_line import parse
+from experiments.main import main
+from rare_gems.data import sources
+
+SHORT = [
+    "--model=lenet_300_100", "--sparsity=0.5", "--epochs=2", "--finetune-epochs=1", "--gem-miner.period=1",
+    "--batch-size=8",
+]  # fmt: skip
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two classes, dark and bright, 24 images of 8x8 in train and 6 in test."""
+    rng, folder = np.random.default_rng(0), tmp_path / "images"
+    for split, count in (("train", 12), ("test", 3)):
+        for label, name in enumerate(("dark", "bright")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(128 * label, 128 * label + 128, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def test_every_name_is_a_data_set_with_a_module():
+    assert tuple(datasets.DATASETS) == start.DATASETS
+    for name in start.DATASETS:
+        assert importlib.import_module(f"experiments.{name}").program is start.program
+
+
+def test_what_is_known_of_digits_is_so():
+    data = sources.digits()
+    facts = datasets.facts_of("digits", parse("digits", ["--validation-examples=37"])[0])
+    assert facts == ((8, 8, 1), len(data.train.labels) - 37, len(data.test.labels), data.num_classes, 37)
+
+
+def test_help_lists_networks_and_methods():
+    shown = subprocess.run(
+        [sys.executable, "-m", "experiments.folder", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for word in ("inception_v3", "mobilenet_v2", "module:function", "jackpot", "--skip-broken-images", "--image-size"):
+        assert word in shown
+    named = subprocess.run([sys.executable, "-m", "experiments"], capture_output=True, text=True, check=False)
+    assert named.returncode == 2
+    assert all(name in named.stderr for name in start.DATASETS)
+
+
+@pytest.mark.parametrize("flags", [[], ["--stream", "--image-size=8"]], ids=["memory", "stream"])
+def test_a_folder_of_images_to_the_ticket(flags, images, tmp_path):
+    command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run", "--sanity=random_data,half_data", *flags]
+    assert main("folder", command) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["dataset_name"], summary["num_prunable"]) == ("folder", 192 * 300 + 300 * 100 + 100 * 2)
+    assert summary["accuracy"]["after_finetune"] >= 0.5
+    assert summary["steps"] == {"search": 6, "finetune": 3}
+    half = json.loads((tmp_path / "run" / "sanity" / "half_data" / "summary.json").read_text())
+    assert half["steps"] == {"search": 4, "finetune": 3}  # 12 images, two batches of 8
+
+
+def test_streamed_validation_and_subsets(images, tmp_path):
+    command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run", "--stream", "--image-size=8"]
+    assert main("folder", [*command, "--validation-examples=4", "--train-examples=16"]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"]["search"] == 4
+    assert set(summary["accuracy"]["best_validation"]) == {"epoch", "validation", "test"}
+
+
+def test_broken_images_are_counted_and_listed(images, tmp_path, capsys):
+    (images / "train" / "dark" / "0.png").write_bytes(b"nothing")
+    (images / "test" / "bright" / "2.png").write_bytes(b"")
+    command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run"]
+    assert main("folder", command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("experiments.folder: error: ")
+    assert "train/dark/0.png" in error
+    assert main("folder", [*command, "--skip-broken-images"]) == 0
+    err = capsys.readouterr().err
+    assert "skipped 2 broken images:" in err
+    skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_images"]
+    assert [("dark/0.png" in line, "bright/2.png" in line) for line in skipped] == [(True, False), (False, True)]
+
+
+def test_a_dry_run_of_a_folder(images, capsys):
+    assert main("folder", ["--model=conv2", f"--data-dir={images}", "--dry-run", "--batch-size=8"]) == 0
+    out = capsys.readouterr().out
+    assert "150 epochs of 3 steps" in out
+    assert "900 images evaluated" in out
+
+
+@pytest.mark.parametrize(
+    ("dataset", "flags", "message"),
+    [
+        ("folder", [], "--data-dir: expected the folder with train"),
+        ("folder", ["--data-dir=/nowhere"], "/nowhere"),
+        ("digits", ["--data-dir=/tmp"], "--data-dir: digits has no use for it; it is for mnist"),
+        ("cifar10", ["--image-size=16"], "--image-size: cifar10 has no use for it; it is for imagenet, folder"),
+        ("cifar10", ["--stream"], "--stream: cifar10 has no use"),
+        ("mnist", ["--skip-broken-images"], "--skip-broken-images: mnist has no use"),
+        ("imagenet", ["--image-size=0"], "--image-size: expected 1 or more, got 0"),
+        ("caltech101", ["--validation-examples=5"], "--validation-examples: caltech101 has 17.. validation images"),
+    ],
+)
+def test_flags_that_do_not_fit_the_data(dataset, flags, message):
+    with pytest.raises(ValueError, match=message):
+        parse(dataset, flags)
+
+
+@pytest.mark.parametrize("dataset", ["tiny_imagenet", "caltech101", "imagenet"])
+def test_data_that_are_not_there(dataset, tmp_path, capsys):
+    assert main(dataset, [f"--data-dir={tmp_path}", f"--run-dir={tmp_path}/run"]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path) in error
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,102 @@
+"""--pretrained with PyTorch weights: a jackpot and GEM-MINER search in them, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from experiments.command_line import parse
+from experiments.config import UsageError
+from experiments.main import main
+from experiments.networks import network_for
+from experiments.starting import start_ticket
+from rare_gems import ticket_io
+from rare_gems.models.lenet import lenet_300_100
+
+SIZES = (64, 300, 100, 10)
+COMMON = ["--model=lenet_300_100", "--sparsity=0.5", "--epochs=2", "--train-examples=100", "--batch-size=25"]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A LeNet-300-100 as PyTorch would store it, for the digits."""
+    rng, tensors = np.random.default_rng(0), {}
+    for i in (1, 2, 3):
+        tensors[f"fc{i}.weight"] = (rng.standard_normal((SIZES[i], SIZES[i - 1])) / 10).astype(np.float32)
+        tensors[f"fc{i}.bias"] = rng.standard_normal(SIZES[i]).astype(np.float32)
+    save_file(tensors, tmp_path / "lenet.safetensors")
+    return tmp_path / "lenet.safetensors", tensors
+
+
+def test_a_jackpot_in_imported_weights(weights, tmp_path):
+    file, tensors = weights
+    folder = tmp_path / "run"
+    command = ["--pruner=jackpot", *COMMON, f"--pretrained={file}", f"--run-dir={folder}"]
+    assert main("digits", command) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["num_kept"] == 25_100  # half of 64 * 300 + 300 * 100 + 100 * 10, rounded half to even
+    ticket = ticket_io.load(folder / "ticket.safetensors").ticket
+    for i in (1, 2, 3):
+        layer, mask = ticket.params[f"linear{i}"], ticket.mask[f"linear{i}"]["kernel"]
+        np.testing.assert_array_equal(layer["kernel"], np.where(mask, tensors[f"fc{i}.weight"].T, 0))
+        np.testing.assert_array_equal(layer["bias"], tensors[f"fc{i}.bias"])
+    assert main("digits", command) == 0  # finished: it is reported
+
+
+def test_other_weights_are_another_run(weights, tmp_path, capsys):
+    file, _ = weights
+    command = ["--pruner=gem_miner", *COMMON, "--finetune-epochs=1", "--gem-miner.period=1", f"--run-dir={tmp_path}/a"]
+    assert main("digits", [*command, f"--pretrained={file}"]) == 0
+    assert main("digits", command) == 2
+    assert "lenet.safetensors' there, None here" in capsys.readouterr().err
+
+
+def test_the_classifier_is_replaced_for_other_classes(weights, tmp_path):
+    _, tensors = weights
+    tensors |= {"fc3.weight": np.zeros((1000, 100), np.float32), "fc3.bias": np.zeros(1000, np.float32)}
+    file = tmp_path / "thousand.safetensors"
+    save_file(tensors, file)
+    flags = ["--pruner=gem_miner", *COMMON, "--gem-miner.period=1", f"--pretrained={file}"]
+    config, _ = parse("digits", [*flags, "--replace-classifier"])
+    model = network_for(config, (8, 8, 1), 10)
+    ticket, _ = start_ticket(model, config)
+    np.testing.assert_array_equal(ticket.params["linear2"]["kernel"], tensors["fc2.weight"].T)
+    kernel = np.asarray(ticket.params["linear3"]["kernel"])
+    assert kernel.shape == (100, 10)
+    assert 0.1 < kernel.std() < 0.2  # sqrt(2 / 100)
+    with pytest.raises(UsageError, match=r"--pretrained: .*misshapen .*fc3.weight: .*try --replace-classifier"):
+        start_ticket(model, parse("digits", flags)[0])
+    other, _ = start_ticket(model, parse("digits", [*flags, "--replace-classifier", "--seed=1"])[0])
+    assert not np.array_equal(other.params["linear3"]["kernel"], kernel)  # drawn by the run's seed
+
+
+def test_what_is_no_file_of_weights(tmp_path):
+    def start(path, *flags):
+        config, _ = parse("digits", ["--pruner=jackpot", *COMMON, f"--pretrained={path}", *flags])
+        return start_ticket(network_for(config, (8, 8, 1), 10), config)
+
+    (tmp_path / "cut.safetensors").write_bytes(b"\x20\0\0\0\0\0\0\0{")
+    with pytest.raises(UsageError, match=r"--pretrained: .*cut.safetensors: cut off"):
+        start(tmp_path / "cut.safetensors")
+    with pytest.raises(UsageError, match="--pretrained: expected the folder of a finished run"):
+        start(tmp_path / "nowhere.pt")
+    (tmp_path / "ticket.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"ticket.safetensors: cut off"):
+        start(tmp_path / "ticket.safetensors")
+    with pytest.raises(UsageError, match="--replace-classifier: there are no weights"):
+        parse("digits", [*COMMON, "--gem-miner.period=1", "--replace-classifier"])
+
+
+def test_the_classifier_of_our_own_run_is_replaced(tmp_path):
+    """A network of another number of classes, as a dense run of ours would have left it."""
+    other, _ = start_ticket(lenet_300_100(7, input_size=64), parse("digits", ["--model=lenet_300_100"])[0])
+    ticket_io.save(tmp_path / "ticket.safetensors", other, metadata={}, model_state={})
+    flags = ["--pruner=gem_miner", *COMMON, "--gem-miner.period=1", f"--pretrained={tmp_path}"]
+    config, _ = parse("digits", [*flags, "--replace-classifier"])
+    model = network_for(config, (8, 8, 1), 10)
+    ticket, _ = start_ticket(model, config)
+    np.testing.assert_array_equal(ticket.params["linear1"]["kernel"], other.params["linear1"]["kernel"])
+    assert ticket.params["linear3"]["kernel"].shape == (100, 10)
+    with pytest.raises(ValueError, match=r"linear3"):
+        start_ticket(model, parse("digits", flags)[0])
