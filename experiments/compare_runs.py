@@ -158,7 +158,21 @@ def _cells(asked: Comparison, extra: list[str], folder: Path) -> list[_Cell]:
     for name in flags:
         if name not in taken:
             raise UsageError(f"--{name.replace('_', '-')}: none of {', '.join(pruners)} takes it")
+    _check_one_network(cells)
     return cells
+
+
+def _check_one_network(cells: list[_Cell]) -> None:
+    """Two papers may report two variants of a network: what is compared must be one."""
+    first = cells[0].config
+    for config in (cell.config for cell in cells):
+        for name, value in vars(first.network).items():
+            other = getattr(config.network, name)
+            if other != value:
+                raise UsageError(
+                    f"--network.{name}: the presets of {first.pruner} and {config.pruner} have {value} and {other}; "
+                    "expected a flag that says which, so that one network is compared"
+                )
 
 
 def _listed(flag: str, text: str, wanted: str) -> list[str]:

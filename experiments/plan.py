@@ -3,7 +3,7 @@
 import itertools
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,13 @@ from experiments.config import Config, as_dict
 from experiments.datasets import Facts, facts_of
 from experiments.methods import Setting, recipe_for
 from experiments.networks import input_shape, network_for
+from experiments.options import Force, Imp, Lrr, Synflow
 from experiments.problem import make_loss
 from rare_gems import masks, schedules
 from rare_gems.data.batches import num_batches
 from rare_gems.phase import Mask, Phase, Recipe
 from rare_gems.pruners.gem_miner import freezing_counts
+from rare_gems.pruners.imp import rounds_for
 
 __all__ = ["print_plan", "recipe_of"]
 
@@ -41,13 +43,12 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
     console.print(f"prunable: {n:,} weights in {len(jax.tree.leaves(mask))} layers")
     if config.pruner != "dense":
         console.print(f"kept at the end: {masks.count_for(n, config.sparsity):,}")
-    if config.pruner == "gem_miner" and config.gem_miner.freeze:
-        rounds = schedules.num_rounds(config.epochs, config.gem_miner.period)
-        scope = config.gem_miner.scope
-        counts = freezing_counts(mask, config.sparsity, rounds)  # in all; the layers share them out at equal ratios
-        period = config.gem_miner.period
-        spelled = ", ".join(f"{count:,} after epoch {period * (r + 1) + 1}" for r, count in enumerate(counts))
-        console.print(f"{rounds} freezing rounds ({scope} scope) keep {spelled}", soft_wrap=True)
+    rounds = _rounds(config, mask)
+    if rounds:
+        what = (
+            rounds.what if len(rounds.counts) > 1 else rounds.what.replace("rounds", "round").replace("keep", "keeps")
+        )
+        console.print(f"{len(rounds.counts)} {what} {_spelled(rounds)}", soft_wrap=True)
     forward, total = _forward_flop(config, facts), 0.0
     for phase, again in _grouped(recipe):
         times = f"{again} times " if again > 1 else ""
@@ -68,6 +69,43 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
         f"about {total:.2g} floating-point operations in all: {forward / 1e6:,.0f} million for the forward pass of an "
         "image, the backward pass twice that", soft_wrap=True,
     )  # fmt: skip
+
+
+class _Rounds(NamedTuple):
+    """The weights kept after each round, and after which epoch that is (None where rounds are no epochs apart)."""
+
+    what: str
+    counts: tuple[int, ...]
+    epochs: tuple[int, ...] | None = None
+
+
+def _rounds(config: Config, mask: Mask) -> _Rounds | None:
+    """The schedule by which weights are removed, of the pruners that remove them in rounds."""
+    n, sparsity, own = masks.num_prunable(mask), config.sparsity, getattr(config, config.pruner, None)
+    if config.pruner == "gem_miner" and config.gem_miner.freeze:
+        number, period = schedules.num_rounds(config.epochs, config.gem_miner.period), config.gem_miner.period
+        counts = freezing_counts(mask, sparsity, number)  # in all; "layer" shares them out at equal ratios
+        return _Rounds(f"freezing rounds ({config.gem_miner.scope} scope) keep", counts,
+                       tuple(period * (r + 1) + 1 for r in range(number)))  # fmt: skip
+    if isinstance(own, Imp | Lrr):
+        number = own.rounds or rounds_for(sparsity, own.rate)
+        counts = schedules.exponential_counts(n, sparsity, number)
+        return _Rounds(f"rounds of {own.round_epochs} epochs keep", counts)
+    if config.pruner == "edge_popup" and config.edge_popup.gradual:
+        number = schedules.num_rounds(config.epochs, config.edge_popup.period)
+        return _Rounds("rounds keep", schedules.exponential_counts(n, sparsity, number),
+                       (0, *(config.edge_popup.period * (r + 1) for r in range(1, number))))  # fmt: skip
+    if isinstance(own, Synflow | Force):
+        return _Rounds("rounds keep", schedules.exponential_counts(n, sparsity, own.rounds))
+    return None
+
+
+def _spelled(rounds: _Rounds, most: int = 30) -> str:
+    epochs = rounds.epochs or (None,) * len(rounds.counts)
+    told = [f"{count:,}" + ("" if epoch is None else f" after epoch {epoch}")
+            for count, epoch in zip(rounds.counts, epochs, strict=True)]  # fmt: skip
+    told = told if len(told) <= most else [*told[:5], "...", *told[-5:]]
+    return ", ".join(told)
 
 
 def _forward_flop(config: Config, facts: Facts) -> float:

@@ -9,7 +9,7 @@ import jax
 
 from experiments.config import Config, UsageError
 from rare_gems import init, masks, ticket_io
-from rare_gems.models.from_torch import from_torch
+from rare_gems.models import from_torch
 from rare_gems.models.model import Model
 from rare_gems.phase import ModelState, Params, Ticket
 

@@ -1,1 +1,5 @@
-"""Networks as pairs of pure functions: `apply(params, state, x, train) -> (logits, state)`."""
+"""Networks as two pure functions, `apply(params, state, x, train) -> (logits, state)`, and PyTorch weights for them."""
+
+from rare_gems.models.torch_weights import from_torch
+
+__all__ = ["from_torch"]

@@ -52,7 +52,8 @@ def batch_normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalize by the statistics of the batch, over all axes but the last.
 
-    The variance is the mean of x^2 less the squared mean, at least 0: one pass instead of two, as in Flax.
+    The variance is the mean of (x - c)^2 less (mean - c)^2, at least 0, with c the first value of the batch: one pass
+    instead of two, as in Flax (where c is 0, which loses digits where a mean is large against its deviation).
 
     Args:
       x, shortcut, scale, bias, eps, relu: as in `normalize`.
@@ -71,9 +72,10 @@ def batch_normalize(
 
 def _save(x, shortcut, scale, bias, eps, relu):  # type: ignore
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-    precise = exact(x)
-    mean = precise.sum(axes) / count
-    var = jnp.maximum((precise * precise).sum(axes) / count - mean * mean, 0)
+    first = exact(x[(0,) * len(axes)])  # a value of each feature, so that squares are of deviations and do not cancel
+    deviation = exact(x) - _wide(first, x)
+    shift = deviation.sum(axes) / count
+    mean, var = first + shift, jnp.maximum((deviation * deviation).sum(axes) / count - shift * shift, 0)
     y = normalize(x, shortcut, mean, var, scale, bias, eps, relu)
     return (y, mean, var), (x, y if relu else None, mean, var, shortcut is None, scale, bias)
 
@@ -86,7 +88,7 @@ def _pull(eps, relu, saved, cotangents):  # type: ignore
     inverse = lax.rsqrt(var + eps)
     precise = exact(g)
     total = precise.sum(axes)
-    along = inverse * ((precise * exact(x)).sum(axes) - mean * total)  # sum of g (x - mean) / std
+    along = inverse * (precise * (exact(x) - _wide(mean, x))).sum(axes)  # sum of g (x - mean) / std
     factor = inverse if scale is None else inverse * scale
     dx = apart(_centre, g, x, total / count, mean, inverse * along / count, factor)
     return dx, None if no_shortcut else g, None if scale is None else along, None if bias is None else total

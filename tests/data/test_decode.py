@@ -128,7 +128,9 @@ def test_usable_cores():
 
 def script(tmp_path, text):
     """Starts a script that guards nothing by `if __name__ == "__main__"`."""
-    (tmp_path / "script.py").write_text(textwrap.dedent(text))
+    # A process started in the background of a shell ignores Ctrl-C, and so would its children.
+    heed = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    (tmp_path / "script.py").write_text(heed + textwrap.dedent(text))
     root = str(Path(decode.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     command = [sys.executable, str(tmp_path / "script.py")]

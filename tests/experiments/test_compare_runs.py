@@ -93,3 +93,12 @@ def test_mistakes(flags, message, tmp_path, capsys):
     assert err.strip().count("\n") == 0, err
     assert message in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_methods_on_variants_of_a_network_are_refused(capsys):
+    """Rare Gems and Sanity-Checking Pruning report two ResNet-32 of double width."""
+    command = ["cifar100", "--model=resnet32", "--pruners=gem_miner,smart_ratio", "--sparsities=0.95", "--dry-run"]
+    assert compare_runs.main(command) == 2
+    assert "--network.affine: the presets of dense and gem_miner have True and False" in capsys.readouterr().err
+    same = ["--network.no-affine", "--network.no-bias", "--network.shortcut=A", "--network.width=2"]
+    assert compare_runs.main([*command, *same]) == 0

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import networks
 from experiments.command_line import parse
-from experiments.config import ModelName, UsageError
+from experiments.config import Config, ModelName, UsageError
 from experiments.main import main
 from rare_gems import masks, ticket_io
 
@@ -41,7 +41,7 @@ def test_every_name_is_a_network():
 
 @pytest.mark.parametrize("name", PRUNABLE)
 def test_prunable_counts_on_cifar10(name):
-    model = networks.network_for(_config(f"--model={name}"), (32, 32, 3), 10)
+    model = networks.network_for(Config(model=name, network=networks.defaults_of(name)), (32, 32, 3), 10)
     params, _ = jax.eval_shape(model.init, jax.random.key(0))
     assert masks.num_prunable(jax.eval_shape(masks.ones, params)) == PRUNABLE[name]
 
@@ -49,7 +49,16 @@ def test_prunable_counts_on_cifar10(name):
 @pytest.mark.parametrize(
     ("flags", "count"),
     [
-        (["--model=resnet32", "--network.width=2", "--network.shortcut=B"], 1_855_584),
+        (
+            [
+                "--model=resnet32",
+                "--network.width=2",
+                "--network.shortcut=B",
+                "--network.no-affine",
+                "--network.no-bias",
+            ],
+            1_855_584,
+        ),
         (["--model=resnet18", "--network.stem=imagenet"], 11_164_352 + 3 * 64 * (49 - 9)),
         (["--model=resnet20", "--network.affine", "--network.bias"], 268_336),
     ],
@@ -59,7 +68,7 @@ def test_options_reach_the_network(flags, count):
     params, _ = jax.eval_shape(networks.network_for(config, (32, 32, 3), 10).init, jax.random.key(0))
     assert masks.num_prunable(jax.eval_shape(masks.ones, params)) == count
     names = {str(path[-1].key) for path, _ in jax.tree.leaves_with_path(params)}
-    assert names == ({"kernel", "scale", "bias"} if "--network.affine" in flags else {"kernel"})
+    assert names == ({"kernel", "scale", "bias"} if config.network.affine else {"kernel"})
 
 
 def test_the_stem_follows_the_images():

@@ -206,7 +206,7 @@ NETWORKS = (
     ("resnet32", HALF | FULL, (2, 3, 8, 8), 3, resnet, ((5,) * 3, 8, "", "fc")),
     ("resnet18", {"stem": "cifar"} | QUARTER | FULL, (2, 3, 16, 16), 2, resnet, ((2,) * 4, 16, "shortcut", "linear")),
     ("resnet18", QUARTER, (2, 3, 64, 64), 2, resnet, ((2,) * 4, 16, "downsample", "fc", 7)),
-    ("resnet50", TEN | QUARTER | FULL, (2, 3, 64, 64), 3, resnet, ((3, 4, 6, 3), 16, "downsample", "fc", 7, True)),
+    ("resnet50", TEN | QUARTER | FULL, (8, 3, 128, 128), 3, resnet, ((3, 4, 6, 3), 16, "downsample", "fc", 7, True)),
     ("wide_resnet28_2", HALF | FULL, (2, 3, 8, 8), 3, wide_resnet, (8, "block{}.layer.{}", "convShortcut", "fc")),
     ("wide_resnet28_2", QUARTER, (2, 3, 8, 8), 3, wide_resnet, (4, "layer{}.{}", "shortcut.0", "linear")),
     ("mobilenet_v2", QUARTER | FULL, (2, 3, 16, 16), 2, mobilenet_v2, (0.25,)),
@@ -219,7 +219,7 @@ NETWORKS = (
     ("lenet_5", {"image_size": 20} | BIAS, (2, 1, 20, 20), 1, lenet_5, ()),
     ("squeezenet", TEN | HALF | BIAS, (2, 3, 33, 33), 1, squeezenet, (0.5, 64, 3, (3, 4, 6, 7, 9, 10, 11, 12))),
     ("squeezenet", OLD | TEN | HALF | BIAS, (2, 3, 33, 33), 1, squeezenet, (0.5, 96, 7, (3, 4, 5, 7, 8, 9, 10, 12))),
-    ("inception_v3", TEN | QUARTER | FULL, (3, 3, 75, 75), 1, inception_v3, (0.25,)),
+    ("inception_v3", TEN | QUARTER | FULL, (4, 3, 139, 139), 1, inception_v3, (0.25,)),
 )  # fmt: skip
 
 

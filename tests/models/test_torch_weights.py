@@ -17,8 +17,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from rare_gems.masks import path_name
-from rare_gems.models import conv_net, inception_v3, mobilenet_v2, resnet_imagenet, squeezenet, vgg, wide_resnet
-from rare_gems.models.from_torch import from_torch
+from rare_gems.models import (
+    conv_net,
+    from_torch,
+    inception_v3,
+    mobilenet_v2,
+    resnet_imagenet,
+    squeezenet,
+    vgg,
+    wide_resnet,
+)
 from rare_gems.models.lenet import lenet_5, lenet_300_100
 from rare_gems.models.resnet import resnet20, resnet32
 from rare_gems.models.torch_names import our_paths, torch_name
@@ -113,12 +121,7 @@ def test_computes_what_torch_does(golden, tmp_path):
     same(state, inputs[1])
     if golden is not first(golden["factory"]) or golden["factory"] not in TRAINED:
         return
-    precise = golden["factory"] in ("inception_v3", "resnet50")
-    with jax.enable_x64(precise):
-        if precise:
-            # Small batches magnify rounding in deep networks, in torch as here: float32 is 1e-3 and 2e-4 off.
-            inputs = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), inputs)
-        logits, state = apply(*inputs, True)
+    logits, state = apply(*inputs, True)
     np.testing.assert_allclose(logits, golden["train"], rtol=0, atol=1e-4)
     moved = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
     paths = our_paths({name: tensor.shape for name, tensor in tensors.items()}, list(moved))
