@@ -60,6 +60,8 @@ class Config:
     """of SGD, in search and finetuning"""
     weight_decay: float = 1e-4
     """of weights, wherever they train"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of activations and products; weights, scores, statistics, the loss and the selection stay float32"""
     init: Literal["signed_constant", "kaiming_normal", "uniform", "model"] = "signed_constant"
     """how the weights are drawn; model: as the network's own init draws them"""
     scale_fan: bool = False
@@ -95,6 +97,8 @@ class Config:
     """sanity checks of the ticket, separated by commas, or "all"; see python -m experiments.sanity --help"""
     compare: bool = False
     """the checks shuffle (within each layer) and shuffle_global (a random mask)"""
+    profile: bool = False
+    """write a trace of one epoch into the run folder, for Perfetto or TensorBoard"""
     dry_run: bool = False
     """print the configuration with its sources, the schedule and the cost, and stop"""
     network: options.Network = NETWORK
@@ -122,7 +126,17 @@ class Config:
 
 
 # Fields that do not change what a run computes, so that they may differ when it is resumed.
-_FREE = ("num_seeds", "data_dir", "run_dir", "checkpoint_every", "on_collapse", "sanity", "compare", "dry_run")
+_FREE = (
+    "num_seeds",
+    "data_dir",
+    "run_dir",
+    "checkpoint_every",
+    "on_collapse",
+    "sanity",
+    "compare",
+    "profile",
+    "dry_run",
+)
 
 
 def as_dict(dataset: str, config: Config) -> dict[str, Any]:
@@ -168,8 +182,8 @@ def digest(fields: dict[str, Any]) -> str:
 
 def without_free(config: Config) -> Config:
     """The configuration with everything at its default that does not change what a run computes, but data_dir,
-    checkpoint_every and on_collapse, which say how it is computed."""
-    free = [name for name in _FREE if name not in ("data_dir", "checkpoint_every", "on_collapse")]
+    checkpoint_every, on_collapse and profile, which say how it is computed."""
+    free = [name for name in _FREE if name not in ("data_dir", "checkpoint_every", "on_collapse", "profile")]
     defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config) if field.name in free}
     return dataclasses.replace(config, **defaults)
 

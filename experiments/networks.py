@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from experiments import options
 from experiments.config import Config, UsageError
 from rare_gems.models.conv_net import conv2, conv4, conv6
@@ -104,9 +106,12 @@ def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) 
             told = ", ".join(f"--network.{option}" for option in takes) or "none of them"
             raise UsageError(f"--network.{name}: {config.model} has no such option; it takes {told}")
     if network is None:
+        if config.precision != "float32":
+            raise UsageError(f"--precision: {config.model} decides itself what it computes in; expected no such flag")
         return _own(config.model, image_shape, num_classes)
     given = {name: asked[name] for name in network.options if asked[name] is not None}
-    return network.make(image_shape, num_classes, use_bias=config.network.bias, **given)
+    dtype = jnp.dtype(config.precision)
+    return network.make(image_shape, num_classes, use_bias=config.network.bias, compute_dtype=dtype, **given)
 
 
 def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments import metrics, progress
+from experiments import metrics, profiling, progress
 from experiments.config import Config
 from experiments.problem import Problem
 from rare_gems import checkpoint, masks, schedules, ticket_io, trainer, views
@@ -123,6 +123,8 @@ def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
         job.recipe, job.ticket, job.model_state, loss_fn=problem.loss_fn, feed=job.feeds, key=job.key,
         resume=(notes["index"], state.carry) if state.carry else None, poll=poll,
     )  # fmt: skip
+    if config.profile:
+        moments = profiling.profiled(moments, folder / "profile")
     try:
         with _signals() as caught:
             for moment in moments:

@@ -1,6 +1,7 @@
 """What a finished run leaves behind, and what the same command does then."""
 
 import csv
+import gzip
 import json
 import math
 
@@ -158,3 +159,21 @@ def test_several_seeds(tmp_path, capsys):
     tickets = [ticket_io.load(tmp_path / "runs" / f"seed-{seed}" / "ticket.safetensors") for seed in (42, 43)]
     assert masks.overlap(*(file.ticket.mask for file in tickets)) < 0.6
     assert "±" in capsys.readouterr().out
+
+
+def test_a_profile_of_one_epoch(tmp_path, capsys):
+    command = [*SMALL, f"--run-dir={tmp_path}/run", "--profile", "--pruner=random", "--finetune-epochs=2"]
+    flags = [flag for flag in command if not flag.startswith(("--epochs", "--gem-miner", "--finetune-epochs=3"))]
+    assert main("digits", flags) == 0
+    (trace,) = (tmp_path / "run" / "profile").rglob("perfetto_trace.json.gz")
+    with gzip.open(trace) as file:
+        assert json.load(file)["traceEvents"]
+    assert "perfetto" in capsys.readouterr().err
+
+
+def test_bfloat16_changes_what_is_computed_and_not_what_is_kept(tmp_path):
+    command = [*SMALL, f"--run-dir={tmp_path}/run", "--precision=bfloat16", "--epochs=3", "--finetune-epochs=1"]
+    assert main("digits", command) == 0
+    file = ticket_io.load(tmp_path / "run" / "ticket.safetensors")
+    assert {leaf.dtype for leaf in jax.tree.leaves(file.ticket.params)} == {np.dtype("float32")}
+    assert masks.num_kept(file.ticket.mask) == masks.count_for(masks.num_prunable(file.ticket.mask), 0.5)
