@@ -37,18 +37,26 @@ class Stream(NamedTuple):
     batch: Callable[[Any, Key], Batch]
 
 
-def advance_fn(descend: Callable, edit: Callable | None, feed: Feed | Stream, scan: bool) -> Callable:
+def advance_fn(
+    descend: Callable, edit: Callable | None, feed: Feed | Stream, scan: bool, axes: tuple[Any, Any] | None = None
+) -> Callable:
     """A function that trains from one step of a phase to another of the same epoch.
 
     Args:
       descend, edit: the two halves of a step, see `trainer.step_parts`.
       feed: where batches come from.
       scan: compile the steps into one call; a stream's are dispatched one by one nevertheless.
+      axes: for many runs at once, what `jax.vmap` maps of a carry and of a context.
     Returns:
       `advance(carry, done, target, poll) -> (carry, done, interrupted)`, which donates the carry; `done` and `target`
       count the phase's steps, `poll(done)` is called after each step (scan: at the end) and stops it.
+    Raises:
+      ValueError: for many runs of a stream, whose batches are made for one.
     """
-    jit_edit = jax.jit(edit, donate_argnums=0) if edit else lambda carry, context: carry
+    if axes is not None and isinstance(feed, Stream):
+        raise ValueError("feed: expected data on the device for many runs at once, got a stream")
+    every_edit = jax.vmap(edit, in_axes=axes, out_axes=axes[0]) if edit and axes else edit
+    jit_edit = jax.jit(every_edit, donate_argnums=0) if every_edit else lambda carry, context: carry
 
     def order_key(key: Key, epoch: jax.Array) -> Key:
         return jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch)
@@ -99,9 +107,21 @@ def advance_fn(descend: Callable, edit: Callable | None, feed: Feed | Stream, sc
 
         return jax.lax.scan(step, carry, length=num_steps)[0]
 
-    jit_order = jax.jit(lambda key, epoch: feed.order(order_key(key, epoch)))
-    jit_scan = jax.jit(scan_steps, donate_argnums=0, static_argnums=2)
-    jit_from_device = jax.jit(from_device, donate_argnums=0)
+    def order_of(key: Key, epoch: jax.Array) -> jax.Array:
+        return feed.order(order_key(key, epoch))
+
+    all_from_device, all_scan_steps, all_order = from_device, scan_steps, order_of
+    if axes is not None:
+        all_from_device = jax.vmap(from_device, in_axes=(axes[0], 0, None), out_axes=axes)
+        all_order = jax.vmap(order_of, in_axes=(0, None))
+
+        def all_scan_steps(carry: Any, data: Any, num_steps: int) -> Any:
+            one = lambda carry, data: scan_steps(carry, data, num_steps)  # noqa: E731
+            return jax.vmap(one, in_axes=(axes[0], None), out_axes=axes[0])(carry, data)
+
+    jit_order = jax.jit(all_order)
+    jit_scan = jax.jit(all_scan_steps, donate_argnums=0, static_argnums=2)
+    jit_from_device = jax.jit(all_from_device, donate_argnums=0)
 
     def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
         if scan:

@@ -69,6 +69,9 @@ class Moment(NamedTuple):
     interrupted: bool
 
 
+# What vmap maps of many runs: all but the step, so that they do together what is done every so many steps.
+_MANY = Carry(None, 0, 0, 0, 0, 0, 0, 0, 0), Context(None, 0, 0, 0, 0)  # type: ignore
+
 Descend = Callable[[Carry, Batch], tuple[Carry, Context]]
 Edit = Callable[[Carry, Context], Carry]
 
@@ -183,6 +186,7 @@ def epochs(
     resume: tuple[int, Carry] | None = None,
     loop: Literal["auto", "python", "scan"] = "auto",
     poll: Callable[[int, int], bool] = lambda index, done: False,
+    many: bool = False,
 ) -> Iterator[Moment]:
     """Runs a recipe, handing over at the end of every epoch and of every phase.
 
@@ -199,6 +203,8 @@ def epochs(
         stream's steps are always dispatched one by one.
       poll: called between steps ("scan": between epochs) with the phase's index and the steps done in it; once it
         returns True, a last Moment is `interrupted`.
+      many: several runs at once, under `jax.vmap`: ticket, model state and key (and a `resume`d carry, but for its
+        step) have a leading axis of runs, and so has what is yielded. Each run does what it does alone.
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
@@ -209,6 +215,8 @@ def epochs(
         raise ValueError(f"feed: expected one, or one for each of {len(recipe)} phases, got {len(feeds)}")
     scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
     compiled: dict[tuple[int, int], tuple[Callable, Callable]] = {}  # by identity of phase and feed
+    axes = _MANY if many else None
+    begin_fn, finish_fn, fold_in = _for_many() if many else (begin, finish, jax.random.fold_in)
     start = 0 if resume is None else resume[0]
     if resume is not None and not 0 <= start < len(recipe):
         raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
@@ -217,9 +225,9 @@ def epochs(
         if resume is not None and index == start:
             carry = jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), resume[1])
         else:
-            carry = begin(phase, ticket, model_state, jax.random.fold_in(key, index))
+            carry = begin_fn(phase, ticket, model_state, fold_in(key, index))
         if (id(phase), id(feed)) not in compiled:
-            fns = advance_fn(*step_parts(loss_fn, phase), feed, scan), jax.jit(finish, static_argnums=0)
+            fns = advance_fn(*step_parts(loss_fn, phase), feed, scan, axes), jax.jit(finish_fn, static_argnums=0)
             compiled[id(phase), id(feed)] = fns
         advance, finish_phase = compiled[id(phase), id(feed)]
         done = int(carry.step)
@@ -234,6 +242,19 @@ def epochs(
         ticket = finish_phase(phase, carry)
         model_state = carry.first_state if phase.rewind_state else carry.model_state
         yield Moment(index, phase, done // feed.num_batches, carry, ticket, model_state, True, False)
+
+
+def _for_many() -> tuple[Callable, Callable, Callable]:
+    """`begin`, `finish` and `jax.random.fold_in` for many runs."""
+
+    def begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
+        one = lambda *args: begin(phase, *args)  # noqa: E731
+        return jax.vmap(one, out_axes=_MANY[0])(ticket, model_state, key)
+
+    def finish_all(phase: Phase, carry: Carry) -> Ticket:
+        return jax.vmap(lambda carry: finish(phase, carry), in_axes=_MANY[:1])(carry)
+
+    return begin_all, finish_all, jax.vmap(jax.random.fold_in, in_axes=(0, None))
 
 
 def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any) -> tuple[Ticket, ModelState]:

@@ -248,22 +248,19 @@ def test_loop_and_scan_agree_and_compile_once(case):
     )  # fmt: skip
 
 
-def test_vmap_over_seeds_gives_each_its_own_ticket(case):
+def test_many_runs_at_once_give_each_its_own_ticket(case):
     toy, _, recipe = case
-    search = max(recipe[:-1] or recipe, key=lambda phase: phase.num_steps)
-    keys = jax.random.split(jax.random.key(3), 3)
-
-    def final_mask(key):
-        carry = trainer.begin(search, toy.ticket, toy.model_state, key)
-        step = trainer.make_step(toy.loss_fn, search)
-        if search.num_steps:
-            carry = jax.lax.fori_loop(0, search.num_steps, lambda i, c: step(c, toy.feed.data[:4]), carry)
-        return trainer.finish(search, carry).mask
-
-    together = jax.jit(jax.vmap(final_mask))(keys)
-    for i in range(3):
-        alone = jax.jit(final_mask)(keys[i])
-        _equal(jax.tree.map(lambda m, i=i: m[i], together), alone)
+    keys = jax.random.split(jax.random.key(3), 2)
+    twice = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
+    options = {"loss_fn": toy.loss_fn, "feed": toy.feed}
+    together, states = trainer.run(recipe, twice(toy.ticket), twice(toy.model_state), key=keys, many=True, **options)
+    for i in range(2):
+        alone, state = trainer.run(recipe, toy.ticket, toy.model_state, key=keys[i], **options)
+        _equal(jax.tree.map(lambda m, i=i: m[i], together.mask), alone.mask)
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6), together.params, alone.params
+        )
+        assert states["seen"][i] == state["seen"]
 
 
 def test_sharded_equals_unsharded(case):
