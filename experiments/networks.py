@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from experiments import options
@@ -22,7 +23,7 @@ from rare_gems.models.squeezenet import squeezenet
 from rare_gems.models.vgg import vgg16, vgg19
 from rare_gems.models.wide_resnet import wide_resnet28_2
 
-__all__ = ["NETWORKS", "Network", "defaults_of", "input_shape", "network_for"]
+__all__ = ["NETWORKS", "Network", "defaults_of", "forward_flop", "input_shape", "network_for"]
 
 
 class Network(NamedTuple):
@@ -112,6 +113,14 @@ def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) 
     given = {name: asked[name] for name in network.options if asked[name] is not None}
     dtype = jnp.dtype(config.precision)
     return network.make(image_shape, num_classes, use_bias=config.network.bias, compute_dtype=dtype, **given)
+
+
+def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
+    """Floating-point operations of the forward pass of one image, as XLA counts them before it optimizes."""
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    cost: Any = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image).cost_analysis()
+    return float((cost or {}).get("flops", 0.0))
 
 
 def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:

@@ -6,14 +6,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
 from experiments.config import Config, as_dict
-from experiments.datasets import Facts, facts_of
+from experiments.datasets import facts_of
 from experiments.methods import Setting, recipe_for
-from experiments.networks import input_shape, network_for
+from experiments.networks import forward_flop, input_shape, network_for
 from experiments.options import Force, Imp, Lrr, Synflow
 from experiments.problem import make_loss
 from rare_gems import masks, schedules
@@ -49,7 +48,8 @@ def print_plan(console: Console, dataset: str, config: Config, sources: dict[str
             rounds.what if len(rounds.counts) > 1 else rounds.what.replace("rounds", "round").replace("keep", "keeps")
         )
         console.print(f"{len(rounds.counts)} {what} {_spelled(rounds)}", soft_wrap=True)
-    forward, total = _forward_flop(config, facts), 0.0
+    shape = input_shape(config, facts.image_shape)
+    forward, total = forward_flop(network_for(config, shape, facts.num_classes), shape), 0.0
     for phase, again in _grouped(recipe):
         times = f"{again} times " if again > 1 else ""
         epochs, rest = divmod(phase.num_steps, steps)
@@ -106,16 +106,6 @@ def _spelled(rounds: _Rounds, most: int = 30) -> str:
             for count, epoch in zip(rounds.counts, epochs, strict=True)]  # fmt: skip
     told = told if len(told) <= most else [*told[:5], "...", *told[-5:]]
     return ", ".join(told)
-
-
-def _forward_flop(config: Config, facts: Facts) -> float:
-    """Of one image, as XLA counts them before it optimizes."""
-    shape = input_shape(config, facts.image_shape)
-    model = network_for(config, shape, facts.num_classes)
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    cost: Any = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image).cost_analysis()
-    return float((cost or {}).get("flops", 0.0))
 
 
 def _grouped(recipe: Recipe) -> list[tuple[Phase, int]]:

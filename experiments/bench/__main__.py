@@ -10,6 +10,7 @@ BENCHMARKS = {
     "input": "reading, decoding and cropping of streamed images",
     "select": "top_mask against a sort of all scores",
     "step": "a training step of each kind",
+    "train": "epochs of the search with evaluation, one run and several at once",
 }
 
 

@@ -1,4 +1,4 @@
-"""Seconds of one GEM-MINER search step against the same step with dense weights and no scores.
+"""Seconds of one GEM-MINER search step against the same step with dense weights and no scores, and against PyTorch's.
 
 Example: python -m experiments.bench step --batch-size 128 --repeats 20
 """
@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.bench.torch_step import torch_stepper
 from rare_gems import init, masks, transforms
 from rare_gems.models.fast_conv import keep_freed_memory
 from rare_gems.models.model import Model
 from rare_gems.models.resnet import resnet20
+from rare_gems.models.vgg import vgg16
 from rare_gems.phase import Key, Params, Phase, Step, Ticket
 from rare_gems.pruners.gem_miner import search
 from rare_gems.trainer import Carry, begin, step_parts
@@ -25,6 +27,7 @@ from rare_gems.trainer import Carry, begin, step_parts
 __all__ = ["main", "phases", "time_in_turn"]
 
 TARGET = 1.10
+AGAINST_TORCH = {"resnet20": 1.3, "vgg16": 1.1}  # on CPU
 Batch = tuple[jax.Array, jax.Array]
 
 
@@ -65,6 +68,8 @@ def time_in_turn(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
 def main(args: list[str]) -> int:
     """Prints the time of both steps and their ratio; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench step", description=__doc__)
+    parser.add_argument("--model", choices=("resnet20", "vgg16"), default="resnet20")
+    parser.add_argument("--against", choices=("torch",), help="also the same step in PyTorch, channels last")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--image-size", type=int, default=32, help="height and width; 3 channels")
     parser.add_argument("--repeats", type=int, default=20)
@@ -75,7 +80,7 @@ def main(args: list[str]) -> int:
         parser.error("expected positive numbers")
     kept = False if flags.give_back_memory else keep_freed_memory()
 
-    model = resnet20(compute_dtype=jnp.dtype(flags.dtype))
+    model = {"resnet20": resnet20, "vgg16": vgg16}[flags.model](compute_dtype=jnp.dtype(flags.dtype))
     keys = jax.random.split(jax.random.key(0), 5)
     params, state = jax.jit(model.init)(keys[0])
     mask = masks.ones(params)
@@ -84,9 +89,14 @@ def main(args: list[str]) -> int:
     batch = jax.random.normal(keys[3], shape), jax.random.randint(keys[4], shape[:1], 0, 10)
 
     calls = {name: _stepper(model, phase, ticket, state, batch) for name, phase in phases(ticket).items()}
+    if flags.against:
+        try:
+            calls["torch"] = torch_stepper(flags.model, flags.batch_size, flags.image_size)
+        except ValueError as error:
+            parser.error(str(error))
     seconds = time_in_turn(calls, flags.repeats)
     print(
-        f"ResNet-20, batch {flags.batch_size}, {flags.image_size}x{flags.image_size}x3, {flags.dtype}, ",
+        f"{flags.model}, batch {flags.batch_size}, {flags.image_size}x{flags.image_size}x3, {flags.dtype}, ",
         end="",
     )
     print(f"{flags.repeats} steps in turn" + (", freed memory kept" if kept else ""))
@@ -95,6 +105,11 @@ def main(args: list[str]) -> int:
     ratio, best = (f(seconds["gem_miner"]) / f(seconds["dense"]) for f in (statistics.median, min))
     verdict = "met" if ratio <= TARGET else "missed"
     print(f"     ratio: median {ratio:.3f}, min {best:.3f} (target at most {TARGET:.2f}: {verdict})")
+    if flags.against:
+        target = AGAINST_TORCH[flags.model]
+        ratio, best = (f(seconds["gem_miner"]) / f(seconds["torch"]) for f in (statistics.median, min))
+        verdict = "met" if ratio <= target else "missed"
+        print(f"  to torch: median {ratio:.3f}, min {best:.3f} (target at most {target:.2f}: {verdict})")
     device = jax.devices()[0]
     print(f"device: {device.platform} {device.device_kind}, {jax.device_count()} of them; {platform.machine()}")
     print(f"versions: jax {jax.__version__}, python {platform.python_version()}")

@@ -1,5 +1,7 @@
 """The benchmarks run at a small size and print what they promise."""
 
+import importlib.util
+import json
 import re
 
 import pytest
@@ -20,6 +22,32 @@ def test_step(capsys):
     shown = capsys.readouterr().out
     assert re.search(r"gem_miner: median +[\d.]+ ms", shown)
     assert re.search(r"ratio: median [\d.]+, min [\d.]+ \(target at most 1.10", shown)
+
+
+def test_against_torch_says_when_there_is_none(capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
+    with pytest.raises(SystemExit) as stop:
+        main(["step", "--batch-size=2", "--image-size=8", "--repeats=1", "--against=torch"])
+    assert stop.value.code == 2
+    assert "expected torch to be installed" in capsys.readouterr().err
+
+
+def test_train(tmp_path, capsys):
+    small = ["--models", "conv2", "--image-size=8", "--batch-size=4", "--train-images=10", "--test-images=5"]
+    file = tmp_path / "train.json"
+    flags = [*small, "--epochs=2", "--precisions", "float32", "--runs", "1", "2", f"--json={file}"]
+    assert main(["train", *flags]) == 0
+    assert "conv2" in capsys.readouterr().out
+    figures = json.loads(file.read_text())
+    for row, runs in zip(figures["rows"], (1, 2), strict=True):
+        assert row["runs"] == runs
+        assert row["images_per_second"] == pytest.approx(10 * runs / row["seconds_per_epoch"])
+        assert row["seconds_150_epochs"] == pytest.approx(150 * row["seconds_per_epoch"])
+        assert row["compile_seconds"] >= 0
+        assert row["peak_memory_bytes"] > 2**20
+        assert row["model_flop_utilisation"] is None  # a CPU's peak is not in the table
+    assert set(figures["versions"]) == {"python", "jax", "flax", "optax", "numpy"}
 
 
 def test_unknown_benchmark(capsys):

@@ -1,0 +1,157 @@
+"""Speed of the GEM-MINER search with evaluation: images per second, epochs, time to a ticket, use of the device.
+
+Example: python -m experiments.bench train --models resnet20 --precisions float32 bfloat16 --runs 1 8 --json train.json
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.config import Config, ModelName
+from experiments.networks import defaults_of, forward_flop, network_for
+from experiments.problem import make_feed, make_loss
+from experiments.starting import start_ticket
+from rare_gems import trainer
+from rare_gems.data.batches import eval_batch
+from rare_gems.data.sources import Dataset, Split
+from rare_gems.files import write_whole
+from rare_gems.models.fast_conv import keep_freed_memory
+from rare_gems.models.model import Model
+from rare_gems.pruners.gem_miner import search
+
+__all__ = ["main"]
+
+# Dense floating-point operations per second, from the makers' data sheets: what JAX's default float32 products run in
+# (TF32 on these GPUs), and bfloat16.
+PEAKS = {"H100": (495e12, 989e12), "H200": (495e12, 989e12), "A100": (156e12, 312e12)}
+PIXELS: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def main(args: list[str]) -> int:
+    """Prints a table, a line for each network, precision and number of runs at once. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m experiments.bench train", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--models", nargs="+", choices=get_args(ModelName), default=["resnet20"])
+    parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument("--runs", nargs="+", type=int, default=[1, 8], help="seeds at once, under vmap (default 1 8)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--image-size", type=int, default=32, help="height and width; 3 channels")
+    parser.add_argument("--train-images", type=int, default=50_000, help="random pixels (default 50,000)")
+    parser.add_argument("--test-images", type=int, default=10_000, help="evaluated after each epoch (default 10,000)")
+    parser.add_argument("--epochs", type=int, default=5, help="of which the first, that compiles, is set apart")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    flags = parser.parse_args(args)
+    if min(flags.batch_size, flags.image_size, flags.test_images, *flags.runs) < 1 or flags.epochs < 2:
+        parser.error("expected positive numbers, and --epochs of 2 or more")
+    if flags.train_images < flags.batch_size:
+        parser.error(f"--train-images: expected a batch of {flags.batch_size} or more, got {flags.train_images}")
+    keep_freed_memory()
+    table = Table("network", "precision", "runs", "images/s", "s/epoch", "150 epochs", "use %", "memory", "compile s")
+    rows = []
+    for model in flags.models:
+        for precision in flags.precisions:
+            for runs in flags.runs:
+                row = _measure(flags, model, precision, runs)
+                rows.append(row)
+                use = "-" if row["model_flop_utilisation"] is None else f"{100 * row['model_flop_utilisation']:.1f}"
+                minutes = row["seconds_150_epochs"] / 60
+                table.add_row(
+                    model, precision, str(runs), f"{row['images_per_second']:,.0f}", f"{row['seconds_per_epoch']:.3f}",
+                    f"{minutes:.1f} min", use, f"{row['peak_memory_bytes'] / 2**30:.2f} GiB",
+                    f"{row['compile_seconds']:.1f}",
+                )  # fmt: skip
+    device = jax.devices()[0]
+    packages = ("jax", "flax", "optax", "numpy")
+    about = {
+        "benchmark": "train", "batch_size": flags.batch_size, "image_size": flags.image_size,
+        "train_images": flags.train_images, "test_images": flags.test_images, "epochs": flags.epochs,
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "date": time.strftime("%Y-%m-%d"),
+    }  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(
+        "a second's images and the use of the device (of its peak) count all runs; an epoch includes evaluation"
+    )
+    console.print(f"device: {about['device']}, {platform.machine()}; {about['versions']}", soft_wrap=True)
+    if flags.json:
+        write_whole(flags.json, (json.dumps(about | {"rows": rows}, indent=2) + "\n").encode())
+    return 0
+
+
+def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int) -> dict[str, Any]:
+    config = Config(model=name, network=defaults_of(name), precision=precision, batch_size=flags.batch_size)
+    shape = (flags.image_size, flags.image_size, 3)
+    model = network_for(config, shape, 10)
+    rng = np.random.default_rng(0)
+
+    def drawn(num: int) -> Split:
+        return Split(rng.integers(0, 256, (num, *shape), np.uint8), rng.integers(0, 10, num).astype(np.int32))
+
+    train, test = drawn(flags.train_images), Split(*map(jnp.asarray, drawn(flags.test_images)))
+    data = Dataset(name, train, test, None, 10, crop_padding=4, flip=True, note="", **PIXELS)
+    feed = make_feed(data, train, config)
+    ticket, state = start_ticket(model, config)
+    phase = search(ticket.mask, sparsity=0.9856, num_epochs=150, steps_per_epoch=feed.num_batches)
+    phase = phase._replace(num_steps=flags.epochs * feed.num_batches)
+    key, many = jax.random.key(1), runs > 1
+    if many:
+        ticket, state = jax.tree.map(lambda leaf: jnp.stack([leaf] * runs), (ticket, state))
+        key = jax.random.split(key, runs)
+    evaluate = _evaluate_fn(model, test, many)
+    seconds, start = [], time.perf_counter()
+    options: dict[str, Any] = {"loss_fn": make_loss(model), "feed": feed, "key": key, "many": many}
+    for moment in trainer.epochs((phase,), ticket, state, **options):
+        if moment.ended:
+            break
+        seen = moment.carry.ticket.params
+        jax.block_until_ready((moment.carry.totals, evaluate(seen, moment.carry.model_state)))
+        seconds.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    epoch = statistics.median(seconds[1:])
+    flop = forward_flop(model, shape) * (3 * feed.num_batches * flags.batch_size + flags.test_images) * runs
+    peak = next((p[precision == "bfloat16"] for kind, p in PEAKS.items() if kind in jax.devices()[0].device_kind), None)
+    return {
+        "model": name, "precision": precision, "runs": runs,
+        "images_per_second": runs * flags.train_images / epoch,
+        "seconds_per_epoch": epoch, "seconds_150_epochs": 150 * epoch,
+        "model_flop_utilisation": None if peak is None else flop / epoch / peak,
+        "peak_memory_bytes": _peak_memory(), "compile_seconds": max(0.0, seconds[0] - epoch),
+    }  # fmt: skip
+
+
+def _evaluate_fn(model: Model, test: Split, many: bool) -> Any:
+    num = test.labels.shape[0]
+    size = min(1000, num)
+
+    def hits(params: Any, state: Any, test: Split, first: jax.Array) -> jax.Array:
+        batch = eval_batch(test, first, size, **PIXELS)
+        logits, _ = model.apply(params, state, batch.images, False)
+        return ((logits.argmax(-1) == batch.labels).astype(jnp.float32) * batch.weights).sum()
+
+    one = jax.jit(jax.vmap(hits, in_axes=(0, 0, None, None)) if many else hits)
+
+    def evaluate(params: Any, state: Any) -> list[jax.Array]:
+        return [one(params, state, test, jnp.int32(first)) for first in range(0, num, size)]
+
+    return evaluate
+
+
+def _peak_memory() -> int:
+    """Of the device so far; where it does not tell (CPU), of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return int(stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
