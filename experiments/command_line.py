@@ -75,6 +75,7 @@ def _check(dataset: str, config: Config) -> None:
         "epochs": (config.epochs, 1 if takes_epochs(config) else 0, math.inf),
         "finetune-epochs": (config.finetune_epochs, 1 if config.pruner == "dense" else 0, math.inf),
         "num-seeds": (config.num_seeds, 1, math.inf),
+        "at-once": (1 if config.at_once is None else config.at_once, 1, config.num_seeds),
         "seed": (config.seed, 0, 2**32 - config.num_seeds),
         "validation-examples": (config.validation_examples, 0, train - 1),
         "train-examples": (train_left if config.train_examples is None else config.train_examples, 1, train_left),
@@ -100,6 +101,12 @@ def _check(dataset: str, config: Config) -> None:
         raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
     if searches and not config.gem_miner.freeze and config.gem_miner.finetune_mask == "frozen":
         raise UsageError("--gem-miner.finetune-mask: expected 'rounded' without freezing, got 'frozen'")
+    if config.at_once is not None and config.at_once > 1:
+        own = [f"--{n.replace('_', '-')}" for n in ("train_examples", "validation_examples") if getattr(config, n)]
+        if dataset == "imagenet" or config.stream:
+            raise UsageError("--at-once: streamed images are read for one run; expected 1")
+        if own:
+            raise UsageError(f"--at-once: {own[0]} gives each seed training images of its own; expected 1 with it")
     for flag, value in (("compare", config.compare), ("sanity", config.sanity)):
         if value and config.pruner == "dense":
             raise UsageError(f"--{flag}: the dense network has no mask to check; expected another pruner")

@@ -70,6 +70,8 @@ class Config:
     """of weights, scores, batches and augmentation"""
     num_seeds: int = 1
     """runs with seed, seed + 1, ..., each in a folder of its own, and a table of mean and standard deviation"""
+    at_once: int | None = None
+    """how many of these runs train at once, in one compiled program (default: all on an accelerator, one on a CPU)"""
     train_examples: int | None = None
     """train on a class-balanced subset of that size"""
     validation_examples: int = 0
@@ -127,16 +129,9 @@ class Config:
 
 # Fields that do not change what a run computes, so that they may differ when it is resumed.
 _FREE = (
-    "num_seeds",
-    "data_dir",
-    "run_dir",
-    "checkpoint_every",
-    "on_collapse",
-    "sanity",
-    "compare",
-    "profile",
+    "num_seeds", "at_once", "data_dir", "run_dir", "checkpoint_every", "on_collapse", "sanity", "compare", "profile",
     "dry_run",
-)
+)  # fmt: skip
 
 
 def as_dict(dataset: str, config: Config) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """From a configuration to finished run folders: the ticket, and its sanity checks beside it."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,14 @@ from experiments.exits import spell
 from experiments.methods import Setting, recipe_for, training_phase
 from experiments.metrics import RunFailed
 from experiments.problem import Problem, load_data, make_feed, make_loss, make_problem
-from experiments.run import Job, train
+from experiments.resuming import Job
+from experiments.run import train, train_together
 from experiments.starting import run_key, start_ticket
 from rare_gems import ticket_io, transforms
+from rare_gems.feeds import Stream
 from rare_gems.phase import ModelState, Ticket, Transform
 
-__all__ = ["check_recipes", "settle_checks", "settle_ticket"]
+__all__ = ["check_recipes", "settle_checks", "settle_ticket", "settle_tickets"]
 
 
 class _Lab(NamedTuple):
@@ -62,6 +65,60 @@ def settle_ticket(dataset: str, config: Config, folder: Path) -> dict[str, Any]:
     """
     lab = _lab(dataset, configs.without_free(config))
     return _settle(lab, configs.as_dict(dataset, config), config.pruner, folder, lambda: _search(lab, None))
+
+
+def settle_tickets(dataset: str, configs_: Sequence[Config], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """The same for several seeds of one configuration, as many of them at once as it says.
+
+    Raises:
+      as `settle_ticket`.
+    """
+    fields = [configs.as_dict(dataset, config) for config in configs_]
+    summaries = [records.finished(folder, own) for folder, own in zip(folders, fields, strict=True)]
+    left = [i for i, summary in enumerate(summaries) if summary is None]
+    size = _at_once(configs_[0], len(left))
+    for first in range(0, len(left), size):
+        group = left[first : first + size]
+        if len(group) == 1:
+            summaries[group[0]] = settle_ticket(dataset, configs_[group[0]], folders[group[0]])
+            continue
+        made = _train_group(dataset, [configs_[i] for i in group], [folders[i] for i in group])
+        for i, summary in zip(group, made, strict=True):
+            summaries[i] = summary
+    return [summary for summary in summaries if summary is not None]
+
+
+def _at_once(config: Config, num_runs: int) -> int:
+    """How many runs train at once: seeds whose training images differ, and streams, one by one."""
+    if config.at_once is not None:
+        return config.at_once
+    alone = config.train_examples or config.validation_examples or config.stream or jax.default_backend() == "cpu"
+    return 1 if alone else max(1, num_runs)
+
+
+def _train_group(dataset: str, group: Sequence[Config], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    labs = [_lab(dataset, configs.without_free(group[0]))]
+    problem, note = labs[0].problem()
+    for config in group[1:]:
+        start = functools.partial(start_ticket, problem.model, config)
+        labs.append(labs[0]._replace(config=configs.without_free(config), start=start))
+    todo = [_search(lab, None) for lab in labs]
+    if any(isinstance(feed, Stream) for feed in todo[0].feeds):
+        return [settle_ticket(dataset, config, folder) for config, folder in zip(group, folders, strict=True)]
+    for folder in folders:
+        records.check_free(folder)
+    fields = [configs.as_dict(dataset, config) for config in group]
+    with contextlib.ExitStack() as claims:
+        for folder, own in zip(folders, fields, strict=True):
+            claims.enter_context(records.claim(folder, own))
+        try:
+            results = train_together(todo, problem, folders, labs[0].config)
+            return [
+                outcome.write(folder, own, group[0].pruner, note, problem.skipped, result, len(group))
+                for folder, own, result in zip(folders, fields, results, strict=True)
+            ]
+        except OSError as error:
+            raise RunFailed(spell(error)) from error
 
 
 def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:

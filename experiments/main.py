@@ -31,14 +31,15 @@ def _main(dataset: str, args: list[str]) -> None:
     if many and config.run_dir is not None and (config.run_dir / "config.json").exists():
         raise UsageError(f"--num-seeds: {config.run_dir} is the folder of a single run; expected another --run-dir")
     jobs.check_recipes(dataset, config, names)
-    folders, summaries = [], []
-    for seed in range(config.seed, config.seed + config.num_seeds):
-        run = dataclasses.replace(config, seed=seed, num_seeds=1)
-        folder = configs.run_folder(dataset, run, one_of_many=many)
-        rows = [jobs.settle_ticket(dataset, run, folder), *jobs.settle_checks(dataset, run, folder, names)]
-        report.print_table(console, rows, title=f"{rows[0]['dataset_name']}, {run.model}, seed {seed}")
+    runs = [dataclasses.replace(config, seed=config.seed + i, num_seeds=1) for i in range(config.num_seeds)]
+    folders = [configs.run_folder(dataset, run, one_of_many=many) for run in runs]
+    tickets = jobs.settle_tickets(dataset, runs, folders) if config.at_once != 1 else None
+    summaries = []
+    for i, (run, folder) in enumerate(zip(runs, folders, strict=True)):
+        ticket = tickets[i] if tickets else jobs.settle_ticket(dataset, run, folder)
+        rows = [ticket, *jobs.settle_checks(dataset, run, folder, names)]
+        report.print_table(console, rows, title=f"{rows[0]['dataset_name']}, {run.model}, seed {run.seed}")
         console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
-        folders.append(folder)
         summaries.append(rows)
     if many:
         together = [report.aggregate(list(rows)) for rows in zip(*summaries, strict=True)]

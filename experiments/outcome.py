@@ -10,7 +10,7 @@ import jax
 
 from experiments import records
 from experiments.datasets import DATASETS
-from experiments.run import Result
+from experiments.logbook import Result
 from rare_gems import masks, plots, ticket_io
 
 __all__ = ["write"]
@@ -19,13 +19,19 @@ _PACKAGES = ("rare_gems", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def write(
-    folder: Path, fields: dict[str, Any], name: str, note: str, skipped: tuple[str, ...], result: Result
+    folder: Path,
+    fields: dict[str, Any],
+    name: str,
+    note: str,
+    skipped: tuple[str, ...],
+    result: Result,
+    at_once: int = 1,
 ) -> dict[str, Any]:
     """Writes the files of a finished run.
 
     Args:
       fields: the configuration. name: what tables call the ticket. note: about the data, e.g. "JPEG".
-      skipped: broken images that were left out.
+      skipped: broken images that were left out. at_once: runs that shared the seconds of this one.
     Returns:
       the summary, as in summary.json.
     """
@@ -40,7 +46,7 @@ def write(
         {"name": layer, "num_kept": kept, "num_prunable": size}
         for layer, (kept, size) in masks.layer_counts(mask).items()
     ]
-    summary = _summary(fields, name, note, skipped, result, layers)
+    summary = _summary(fields, name, note, skipped, result, layers, at_once)
     (folder / "plots").mkdir(exist_ok=True)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
     if result.rows:
@@ -57,6 +63,7 @@ def _summary(
     skipped: tuple[str, ...],
     result: Result,
     layers: list[dict[str, Any]],
+    at_once: int,
 ) -> dict[str, Any]:
     mask = result.ticket.mask
     return {
@@ -79,6 +86,7 @@ def _summary(
         "forward_backward_passes": {part: cost["passes"] for part, cost in result.cost.items()},
         "seconds": result.seconds | {"total": sum(result.seconds.values())},
         "skipped_images": list(skipped),
+        "runs_at_once": at_once,
         "device": _device(),
         "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
     }

@@ -16,11 +16,14 @@ class Progress(NamedTuple):
     bar: Any
     total: int
     clock: list[float]
+    quiet: bool = False
 
 
-def start(title: str, total: int, done: int) -> Progress:
-    """A display of `total` steps of which `done` are already done."""
+def start(title: str, total: int, done: int, quiet: bool = False) -> Progress:
+    """A display of `total` steps of which `done` are already done; a quiet one shows nothing."""
     bar = None
+    if quiet:
+        return Progress(None, total, [done, time.monotonic(), done, 0.0], quiet)
     if sys.stderr.isatty():
         bar = tqdm(total=total, initial=done, desc=title, unit="step", dynamic_ncols=True, mininterval=0.3)
     else:
@@ -37,6 +40,8 @@ def steps(progress: Progress, done: int) -> None:
 
 def tell(progress: Progress, row: dict[str, Any], accuracy: float) -> None:
     """Shows an epoch's loss, accuracy, sparsity and its bound; as a line at most every two seconds."""
+    if progress.quiet:
+        return
     parts = {
         "loss": f"{row['loss']:.3f}", "accuracy": f"{100 * accuracy:.1f}%", "sparsity": f"{100 * row['sparsity']:.2f}%"
     }  # fmt: skip
