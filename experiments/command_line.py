@@ -28,8 +28,11 @@ class _Choice:
     sparsity: float | None = None
 
 
-def parse(dataset: str, args: list[str]) -> tuple[Config, dict[str, str]]:
+def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Config, dict[str, str]]:
     """The configuration of a command line, and the source of each value in it.
+
+    Args:
+      all_used: refuse flags that would be ignored.
 
     Raises:
       UsageError: for anything that tyro cannot read or `_check` refuses.
@@ -51,7 +54,7 @@ def parse(dataset: str, args: list[str]) -> tuple[Config, dict[str, str]]:
     config = read_flags(Config, args, program, default=default)
     typed = {field_of(arg) for arg in args if arg.startswith("--")}
     _check(dataset, config)
-    _check_used(dataset, config, typed)
+    _check_used(dataset, config, typed if all_used else set())
     sources = {n: "command line" if n in typed else preset.sources.get(n, "default") for n in _flat(config)}
     return config, sources
 
@@ -81,7 +84,6 @@ def _check(dataset: str, config: Config) -> None:
         "train-examples": (train_left if config.train_examples is None else config.train_examples, 1, train_left),
         "batch-size": (config.batch_size, 1, config.train_examples or train_left),
         "image-size": (1 if config.image_size is None else config.image_size, 1, math.inf),
-        "network.width": (config.network.width, sys.float_info.min, math.inf),
         "checkpoint-every": (config.checkpoint_every, 1, math.inf),
         "weight-decay": (config.weight_decay, 0, sys.float_info.max),
         "gem-miner.l2": (config.gem_miner.l2, 0, sys.float_info.max),
@@ -97,6 +99,8 @@ def _check(dataset: str, config: Config) -> None:
     for name in ("learning_rate", "finetune_learning_rate"):
         if not 0 < getattr(config, name) < math.inf:
             raise UsageError(f"--{name.replace('_', '-')}: expected a positive number, got {getattr(config, name)}")
+    if not 0 < config.network.width <= 100:
+        raise UsageError(f"--network.width: expected a number in (0, 100], got {config.network.width}")
     if not 0 <= config.momentum < 1:
         raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
     if searches and not config.gem_miner.freeze and config.gem_miner.finetune_mask == "frozen":

@@ -18,6 +18,7 @@ from experiments import config as configs
 from experiments.config import Config, Pruner, UsageError
 from experiments.datasets import facts_of
 from experiments.metrics import RunFailed
+from experiments.options import GROUPS
 from experiments.start import DATASETS
 from rare_gems import comparison_plots, report, sanity_report
 from rare_gems.files import write_whole
@@ -209,8 +210,9 @@ def _paired(extra: list[str]) -> dict[str, list[str]]:
 def _used(dataset: str, chosen: list[str], flags: dict[str, list[str]]) -> tuple[list[str], set[str]]:
     """The arguments that this pruner takes, and their names."""
     pruner = chosen[0].split("=")[1]
-    own = [arg for name, args in flags.items() if name.split(".")[0] == pruner for arg in args]
-    config, _ = command_line.parse(dataset, [*chosen, *own])
+    own = [arg for name, args in flags.items() if name.split(".")[0] not in GROUPS or name.startswith(f"{pruner}.")
+           for arg in args]  # fmt: skip
+    config, _ = command_line.parse(dataset, [*chosen, *own], all_used=False)
     used = {name for name in flags if configs.why_unused(config, name) is None}
     return [arg for name in flags if name in used for arg in flags[name]], used
 

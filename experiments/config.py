@@ -137,6 +137,8 @@ _FREE = (
 def as_dict(dataset: str, config: Config) -> dict[str, Any]:
     """All resolved fields, JSON-able, of the chosen pruner's options only its own."""
     fields = {"dataset": dataset} | json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    if dataset == "folder" and config.data_dir is not None:
+        fields["data_dir"] = str(config.data_dir.expanduser().resolve())
     for name in GROUPS:
         if name != config.pruner:
             del fields[name]
@@ -170,8 +172,9 @@ def run_folder(dataset: str, config: Config, one_of_many: bool) -> Path:
 
 
 def digest(fields: dict[str, Any]) -> str:
-    """Twelve hex digits of all fields that change what a run computes."""
-    decisive = {name: value for name, value in fields.items() if name not in _FREE}
+    """Twelve hex digits of all fields that change what a run computes; for `folder`, where the images are."""
+    images = ("data_dir",) if fields.get("dataset") == "folder" else ()
+    decisive = {name: value for name, value in fields.items() if name not in _FREE or name in images}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -68,14 +68,15 @@ def _read_folder(config: Config) -> Loaded:
         return Loaded(*folder.load(path, image_size=config.image_size, skip_broken=config.skip_broken_images,
                                    progress=True))  # fmt: skip
     found = _scan(path)
-    listed = [None if part is None else examples.from_listing(part.files, part.labels)
-              for part in (found.train, found.test, found.validation)]  # fmt: skip
-    train, test, validation = listed
-    if train is None or test is None:
-        raise ValueError(f"{path}: expected training and test images")
-    size = _streamed_size(config) or 224
-    streamed = Streamed("folder", train, test, validation, len(found.classes), imagenet.MEAN, imagenet.STD, size, "")
-    return Loaded(streamed)
+    skip = config.skip_broken_images
+    train, broken = examples.checked(found.train.files, found.train.labels, skip)
+    test, more = examples.checked(found.test.files, found.test.labels, skip)
+    validation, most = None, ()
+    if found.validation is not None:
+        validation, most = examples.checked(found.validation.files, found.validation.labels, skip)
+    size, classes = _streamed_size(config) or 224, len(found.classes)
+    streamed = Streamed("folder", train, test, validation, classes, imagenet.MEAN, imagenet.STD, size, "")
+    return Loaded(streamed, broken + more + most)
 
 
 def _imagenet_facts(config: Config) -> Facts:

@@ -48,7 +48,7 @@ def _lab(dataset: str, config: Config) -> _Lab:
     return _Lab(dataset, config, problem, functools.cache(lambda: start_ticket(problem()[0].model, config)))
 
 
-def _tell_skipped(skipped: tuple[str, ...], most: int = 20) -> None:
+def _tell_skipped(skipped: Sequence[str], most: int = 20) -> None:
     if skipped:
         progress.note(f"skipped {len(skipped)} broken images:")
         for line in skipped[:most]:
@@ -150,7 +150,7 @@ def _search(lab: _Lab, check: Check | None) -> Job:
     ticket, state = lab.start()
     feed = problem.feed
     if check and check.corrupt:
-        feed = make_feed(problem.data, check.corrupt(problem.data, config), config)
+        feed = make_feed(problem.data, check.corrupt(problem.data, config), config, problem.skipped)
     setting = Setting(
         config, ticket.mask, feed.num_batches, problem.feed.num_batches, problem.image_shape,
         problem.model, functools.partial(make_loss, problem.model), bool(check and check.invert),
@@ -195,6 +195,9 @@ def _settle(lab: _Lab, fields: dict[str, Any], name: str, folder: Path, make_job
     job = make_job()
     with records.claim(folder, fields):
         try:
-            return outcome.write(folder, fields, name, note, problem.skipped, train(job, problem, folder, lab.config))
+            told = len(problem.skipped)
+            result = train(job, problem, folder, lab.config)
+            _tell_skipped(problem.skipped[told:])
+            return outcome.write(folder, fields, name, note, problem.skipped, result)
         except OSError as error:
             raise RunFailed(spell(error)) from error

@@ -90,7 +90,8 @@ def recipe_for(setting: Setting) -> Recipe:
         name = {"num_batches": "batches", "num_rounds": "rounds"}.get(name, name)
         if colon and name in setting.options:
             raise UsageError(f"--{pruner}.{name}".replace("_", "-") + colon + rest) from None
-        raise UsageError(f"{pruner}: {error}") from None
+        hint = f"--{pruner}.linear=None".replace("_", "-")
+        raise UsageError(f"{pruner}: {error}".replace("linear=None", hint)) from None
 
 
 def training_phase(config: Config, steps_per_epoch: int) -> Phase | None:
@@ -193,8 +194,8 @@ def _hybrid(s: Setting) -> Recipe:
 def _jackpot(s: Setting) -> Recipe:
     if s.config.pretrained is None:
         raise UsageError(
-            "--pretrained: jackpot searches a trained network; expected the run folder or ticket.safetensors of a "
-            "dense run (--pruner=dense)"
+            "--pretrained: jackpot searches a trained network; expected PyTorch weights, or the run folder or "
+            "ticket.safetensors of a dense run (--pruner=dense)"
         )
     options = s.options
     criterion = options.pop("criterion")

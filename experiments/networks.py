@@ -1,5 +1,6 @@
 """Every network that `--model` names, and networks of the user's own: `--model=module:function`."""
 
+import functools
 import importlib
 import math
 import sys
@@ -109,10 +110,40 @@ def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) 
     if network is None:
         if config.precision != "float32":
             raise UsageError(f"--precision: {config.model} decides itself what it computes in; expected no such flag")
-        return _own(config.model, image_shape, num_classes)
+        return _checked(config.model, _own(config.model, image_shape, num_classes), image_shape, num_classes)
     given = {name: asked[name] for name in network.options if asked[name] is not None}
-    dtype = jnp.dtype(config.precision)
-    return network.make(image_shape, num_classes, use_bias=config.network.bias, compute_dtype=dtype, **given)
+    return _checked(config.model, _ours(config.model, image_shape, num_classes, config.network.bias, config.precision,
+                                        tuple(given.items())), image_shape, num_classes)  # fmt: skip
+
+
+@functools.lru_cache(maxsize=16)
+def _ours(name: str, image_shape: tuple[int, ...], num_classes: int, bias: bool, precision: str, given: tuple) -> Model:
+    """The same object for the same arguments, so that what is compiled for it is found again."""
+    try:
+        return NETWORKS[name].make(
+            image_shape, num_classes, use_bias=bias, compute_dtype=jnp.dtype(precision), **dict(given)
+        )
+    except ValueError as error:
+        raise UsageError(f"--model: {name}: {error}") from None
+
+
+def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes: int) -> Model:
+    """The model, once its shapes are seen to be right, without computing anything."""
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    try:
+        params, state = jax.eval_shape(model.init, jax.random.key(0))
+        for train in (True, False):
+            logits, after = jax.eval_shape(
+                lambda p, s, x, train=train: model.apply(p, s, x, train), params, state, images
+            )
+            if getattr(logits, "shape", None) != (2, num_classes):
+                raise ValueError(f"expected logits of shape (2, {num_classes}) for two images, got {logits}")
+            if jax.tree.map(jnp.shape, after) != jax.tree.map(jnp.shape, state):
+                raise ValueError("expected apply to return a state like the one it was given, got another")
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UsageError(f"--model: {name}, for images of {'x'.join(map(str, image_shape))}: {kind}{error}") from None
+    return model
 
 
 def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
@@ -126,7 +157,7 @@ def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
 def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:
     """A user's network: what `function(image_shape, num_classes)` of a module returns, with `init` and `apply`."""
     module_name, colon, function_name = name.partition(":")
-    if not colon:
+    if not (colon and module_name and function_name) or module_name.startswith("."):
         known = ", ".join(NETWORKS)
         raise UsageError(f"--model: expected one of {known}, or module:function of your own, got {name!r}")
     here = str(Path.cwd())
@@ -138,9 +169,11 @@ def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:
         raise UsageError(f"--model: {name}: {error}; looked in {here} and the installed packages") from None
     except AttributeError:
         raise UsageError(f"--model: the module {module_name} has no {function_name!r}") from None
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--model: importing {module_name} failed: {type(error).__name__}: {error}") from error
     try:
         made = function(image_shape, num_classes)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"--model: {name}(image_shape, num_classes) failed: {type(error).__name__}: {error}"
         ) from error

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def write(
     fields: dict[str, Any],
     name: str,
     note: str,
-    skipped: tuple[str, ...],
+    skipped: Sequence[str],
     result: Result,
     at_once: int = 1,
 ) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def _summary(
     fields: dict[str, Any],
     name: str,
     note: str,
-    skipped: tuple[str, ...],
+    skipped: Sequence[str],
     result: Result,
     layers: list[dict[str, Any]],
     at_once: int,

@@ -1,5 +1,6 @@
 """What a configuration asks to be solved: the data, on the device or streamed to it, the network, the loss."""
 
+import contextlib
 import functools
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments import datasets
-from experiments.config import Config
+from experiments.config import Config, UsageError
 from experiments.networks import input_shape, network_for
 from experiments.starting import pretrained_file
 from rare_gems.data import batches, stream
@@ -26,7 +27,8 @@ __all__ = ["Problem", "load_data", "make_feed", "make_loss", "make_problem"]
 
 class Problem(NamedTuple):
     """`accuracy(params, state, split) -> float32 scalar on the device`; `splits`: name -> uint8 images and labels, or
-    what they are streamed from; `fingerprint`: of the training data, so that a run is not resumed on other data."""
+    what they are streamed from; `fingerprint`: of the training data, so that a run is not resumed on other data;
+    `skipped`: broken images left out, to which streams add while they run."""
 
     data: Dataset | Streamed
     image_shape: tuple[int, ...]
@@ -36,7 +38,7 @@ class Problem(NamedTuple):
     splits: dict[str, Split | Examples]
     accuracy: Callable[[Params, ModelState, Split | Examples], jax.Array]
     fingerprint: int
-    skipped: tuple[str, ...]
+    skipped: list[str]
 
 
 def load_data(dataset: str, config: Config) -> datasets.Loaded:
@@ -68,17 +70,18 @@ def make_problem(loaded: datasets.Loaded, config: Config) -> Problem:
         shape = data.train.images.shape[1:]
         splits = {name: Split(*map(jnp.asarray, split)) for name, split in whole.items()}
     model = network_for(config, shape, data.num_classes)
-    feed = make_feed(data, splits["train"], config)
-    accuracy = _accuracy_fn(model, data, config.skip_broken_images)
-    return Problem(
-        data, shape, model, make_loss(model), feed, splits, accuracy, _fingerprint(data, config), loaded.skipped
-    )
+    skipped = list(loaded.skipped)
+    feed = make_feed(data, splits["train"], config, skipped)
+    accuracy = _accuracy_fn(model, data, skipped if config.skip_broken_images else None)
+    return Problem(data, shape, model, make_loss(model), feed, splits, accuracy, _fingerprint(data, config), skipped)
 
 
 def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
     if isinstance(data, Streamed):
-        names = (data.train.name(i) for i in np.linspace(0, data.train.num - 1, 100, dtype=int))
-        value = zlib.crc32("\n".join([str(data.train.num), *map(str, names)]).encode())
+        value = zlib.crc32(str(data.train.num).encode())  # of a hundred images: there may be a million
+        for i in np.unique(np.linspace(0, data.train.num - 1, 100, dtype=int)).tolist():
+            with contextlib.suppress(OSError):
+                value = zlib.crc32(data.train.read(i)[0], zlib.crc32(data.train.name(i).encode(), value))
     else:
         value = zlib.crc32(b"".join(np.asarray(part).tobytes() for part in data.train))
     if config.pretrained is not None:
@@ -100,16 +103,24 @@ def make_loss(model: Model, temperature: float = 1.0) -> LossFn:
     return loss_fn
 
 
-def make_feed(data: Dataset | Streamed, split: Split | Examples, config: Config) -> Feed | Stream:
+def make_feed(
+    data: Dataset | Streamed, split: Split | Examples, config: Config, skipped: list[str] | None = None
+) -> Feed | Stream:
     """Batches of `split`, shuffled, cropped, flipped and normalised as `data` says.
+
+    Args:
+      skipped: where a stream notes the images that it leaves out, if it is to leave out broken ones.
 
     Raises:
       ValueError: if a batch is larger than the split.
     """
     pixels: dict[str, Any] = {"mean": data.mean, "std": data.std}
+    available = split.num if isinstance(split, Examples) else int(split.labels.shape[0])
+    if config.batch_size > available:
+        raise UsageError(f"--batch-size: expected at most the {available} training images, got {config.batch_size}")
     if isinstance(split, Examples):
         assert isinstance(data, Streamed)
-        size, broken = data.image_size, [] if config.skip_broken_images else None
+        size, broken = data.image_size, (skipped if skipped is not None else []) if config.skip_broken_images else None
 
         def open_epoch(seed: int, first: int) -> Iterator[batches.Batch]:
             return stream.train_batches(
@@ -119,7 +130,7 @@ def make_feed(data: Dataset | Streamed, split: Split | Examples, config: Config)
         normalised = lambda made, key: made._replace(images=batches.normalise(made.images, **pixels))  # noqa: E731
         return Stream(batches.num_batches(split.num, config.batch_size), open_epoch, normalised)
     assert isinstance(data, Dataset)
-    num, pixels = int(split.labels.shape[0]), pixels | {"crop_padding": data.crop_padding, "flip": data.flip}
+    num, pixels = available, pixels | {"crop_padding": data.crop_padding, "flip": data.flip}
     return Feed(
         data=Split(*map(jnp.asarray, split)),
         num_batches=batches.num_batches(num, config.batch_size),
@@ -132,9 +143,8 @@ def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return (logits.argmax(-1) == labels).astype(jnp.float32)
 
 
-def _accuracy_fn(model: Model, data: Dataset | Streamed, skip_broken: bool) -> Callable[..., jax.Array]:
+def _accuracy_fn(model: Model, data: Dataset | Streamed, broken: list[str] | None) -> Callable[..., jax.Array]:
     pixels = {"mean": data.mean, "std": data.std}
-    broken: list[str] | None = [] if skip_broken else None
 
     def count(params: Params, state: ModelState, batch: batches.Batch) -> jax.Array:
         logits, _ = model.apply(params, state, batch.images, False)

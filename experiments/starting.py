@@ -59,7 +59,10 @@ def start_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
             raise UsageError(f"--pretrained: {_as_flags(str(error))}") from None
         return ticket._replace(params=params), state
     whole = _without_classifier(path, ticket) if config.replace_classifier else ticket
-    file = ticket_io.load(path, like=whole._replace(scores=None), like_state=state)
+    try:
+        file = ticket_io.load(path, like=whole._replace(scores=None), like_state=state)
+    except ValueError as error:
+        raise UsageError(f"--pretrained: {error}".replace("does not match 'like'", "not of this network")) from None
     kept, size = masks.num_kept(file.ticket.mask), masks.num_prunable(file.ticket.mask)
     if kept < size:
         raise UsageError(f"--pretrained: {path}: expected the weights of a dense network, got {kept:,} of {size:,}")
@@ -116,7 +119,8 @@ def pretrained_file(path: Path) -> Path:
     file = path / "ticket.safetensors" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(
-            f"--pretrained: expected the folder of a finished run, a ticket.safetensors or PyTorch weights, got {path}"
+            f"--pretrained: {path} is not there; expected the folder of a finished run, a ticket.safetensors or "
+            "PyTorch weights"
         )
     return file
 

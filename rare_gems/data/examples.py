@@ -1,14 +1,26 @@
 """Images that are read one at a time, for data sets too large to keep: their parts and corruptions, see `stream`."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from rare_gems.data import corrupt, sources
+from rare_gems.data.decode import one_line, usable_cores
 
-__all__ = ["Examples", "Streamed", "from_listing", "half", "hold_out", "random_labels", "random_pixels", "subset"]
+__all__ = [
+    "Examples",
+    "Streamed",
+    "checked",
+    "from_listing",
+    "half",
+    "hold_out",
+    "random_labels",
+    "random_pixels",
+    "subset",
+]
 
 
 class Examples(NamedTuple):
@@ -60,6 +72,37 @@ def from_listing(files: Sequence[Path], labels: np.ndarray) -> Examples:
     if labels.shape != (len(files),):
         raise ValueError(f"labels: expected shape ({len(files)},), one for each file, got {labels.shape}")
     return Examples(lambda i: (files[i].read_bytes(), int(labels[i])), lambda i: str(files[i]), len(files), labels)
+
+
+def checked(files: Sequence[Path], labels: np.ndarray, skip_broken: bool = False) -> tuple[Examples, tuple[str, ...]]:
+    """`from_listing`, once all files are seen to begin as colour or grey images; the pixels are not decoded.
+
+    Args:
+      skip_broken: leave out those that do not, rather than raise.
+    Returns:
+      (the images, a line for each one left out).
+    Raises:
+      ValueError: for the first file that is no image or of another mode, or if none is left.
+    """
+    from PIL import Image
+
+    def wrong(file: Path) -> str | None:
+        try:
+            with Image.open(file) as image:
+                return None if image.mode in ("RGB", "L") else f"{file}: expected mode RGB or L, got {image.mode}"
+        except Exception as error:  # of many kinds
+            return f"{file}: {one_line(error)}"
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = list(pool.map(wrong, files))
+    broken = tuple(line for line in found if line is not None)
+    if broken and not skip_broken:
+        raise ValueError(f"{broken[0]}; --skip-broken-images leaves out such files")
+    good = np.array([line is None for line in found], bool)
+    if not good.any():
+        raise ValueError(f"none of {len(files)} images can be read, the first: {broken[0] if broken else 'none there'}")
+    kept = [file for file, line in zip(files, found, strict=True) if line is None]
+    return from_listing(kept, np.asarray(labels)[good]), broken
 
 
 def subset(examples: Examples, num: int, num_classes: int, seed: int) -> Examples:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import datasets, start
+from experiments import compare_runs, config, datasets, start
 from experiments.command_line import parse
 from experiments.main import main
 from rare_gems.data import sources
@@ -89,6 +90,35 @@ def test_broken_images_are_counted_and_listed(images, tmp_path, capsys):
     assert "skipped 2 broken images:" in err
     skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_images"]
     assert [("dark/0.png" in line, "bright/2.png" in line) for line in skipped] == [(True, False), (False, True)]
+
+
+def test_a_stream_finds_broken_files_before_it_trains(images, tmp_path, capsys):
+    (images / "train" / "dark" / "0.png").write_bytes(b"nothing")
+    Image.new("RGBA", (8, 8)).save(images / "train" / "bright" / "7.png")
+    good = (images / "test" / "dark" / "1.png").read_bytes()
+    (images / "test" / "dark" / "1.png").write_bytes(good[: len(good) // 2])  # its header is whole
+    command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run", "--stream", "--image-size=8"]
+    assert main("folder", command) == 2
+    assert "bright/7.png: expected mode RGB or L, got RGBA" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main("folder", [*command, "--skip-broken-images"]) == 0
+    skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_images"]
+    assert sorted(line.split("images/")[1].split(":")[0] for line in skipped) == [
+        "test/dark/1.png", "train/bright/7.png", "train/dark/0.png"
+    ]  # fmt: skip
+
+
+def test_another_folder_is_another_run(images, tmp_path):
+    shutil.copytree(images, tmp_path / "copy")
+    configs = [parse("folder", [*SHORT, f"--data-dir={path}"])[0] for path in (images, tmp_path / "copy", images)]
+    digests = [config.digest(config.as_dict("folder", each)) for each in configs]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_comparison_on_a_folder(images, capsys):
+    flags = [f"--data-dir={images}", "--model=lenet_300_100", "--batch-size=8", "--dry-run"]
+    assert compare_runs.main(["folder", "--pruners=random,magnitude", "--sparsities=0.5", *flags]) == 0
+    assert "3 runs" in capsys.readouterr().out
 
 
 def test_a_dry_run_of_a_folder(images, capsys):

@@ -93,12 +93,29 @@ def my_networks(tmp_path, monkeypatch):
     text = README.read_text()
     (code,) = re.findall(r"<!-- file: my_networks.py -->\n```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "my_networks.py").write_text(code)
+    (tmp_path / "bad_networks.py").write_text(BAD)
+    (tmp_path / "broken_module.py").write_text("def")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     import sys
 
-    sys.modules.pop("my_networks", None)
+    for name in ("my_networks", "bad_networks", "broken_module"):
+        sys.modules.pop(name, None)
     sys.path[:] = [entry for entry in sys.path if entry != str(tmp_path)]
+
+
+BAD = """
+import sys
+from types import SimpleNamespace
+import jax.numpy as jnp
+net = lambda init, apply: (lambda image_shape, num_classes: SimpleNamespace(init=init, apply=apply))
+weights = lambda key: ({"w": jnp.zeros((64, 10))}, {"count": jnp.zeros(())})
+logits = lambda p, x: x.reshape(len(x), -1) @ p["w"]
+five = net(weights, lambda p, s, x, train: (logits(p, x)[:, :5], s))
+alone = net(weights, lambda p, s, x, train: logits(p, x)[:1])
+forgets = net(weights, lambda p, s, x, train: (logits(p, x), {}))
+quits = lambda image_shape, num_classes: sys.exit(4)
+"""
 
 
 @pytest.mark.parametrize("framework", ["linen", "haiku", "equinox"])
@@ -128,6 +145,12 @@ def _finds_a_ticket(framework, my_networks):
         ("--model=my_networks:MLP", r"my_networks:MLP\(image_shape, num_classes\) failed: TypeError"),
         ("--model=builtins:max", r"builtins:max\(image_shape, num_classes\) failed"),
         ("--model=builtins:divmod", "divmod"),
+        ("--model=:net", "or module:function of your own, got ':net'"),
+        ("--model=bad_networks:five", r"bad_networks:five, for images of 8x8x1: expected logits of shape \(2, 10\)"),
+        ("--model=bad_networks:alone", "bad_networks:alone, for images of 8x8x1: TypeError: cannot unpack"),
+        ("--model=bad_networks:forgets", "expected apply to return a state like the one it was given"),
+        ("--model=bad_networks:quits", r"bad_networks:quits\(image_shape, num_classes\) failed: SystemExit"),
+        ("--model=broken_module:net", "importing broken_module failed: SyntaxError"),
         ("--model=operator:is_", r"operator:is_: expected something with init\(key\) .* got bool"),
     ],
 )
@@ -141,10 +164,23 @@ def test_what_is_no_network_is_refused(flag, message, my_networks):
     [
         (["--network.stem=cifar"], "--network.stem: resnet20 has no such option; it takes --network.bias, --net"),
         (["--model=conv4", "--network.affine"], "--network.affine: conv4 has no such option"),
-        (["--network.width=-1"], "--network.width"),
+        (["--network.width=-1"], r"--network.width: expected a number in \(0, 100\], got -1"),
         (["--model=a:b", "--network.bias"], "it takes none of them"),
     ],
 )
 def test_options_that_a_network_does_not_take_are_refused(flags, message):
     with pytest.raises(UsageError, match=message):
         networks.network_for(_config(*flags), (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize(
+    ("flags", "shape", "message"),
+    [
+        (["--model=vgg16"], (8, 8, 3), "--model: vgg16, for images of 8x8x3: .*expected 32 x 32"),
+        (["--model=lenet_5"], (8, 8, 1), "--model: lenet_5: image_size: expected 16 or more"),
+        (["--network.width=inf"], (8, 8, 3), r"--network.width: expected a number in \(0, 100\], got inf"),
+    ],
+)
+def test_networks_that_do_not_fit_the_images(flags, shape, message):
+    with pytest.raises(UsageError, match=message):
+        networks.network_for(_config(*flags), shape, 10)

@@ -79,7 +79,7 @@ def test_what_is_no_file_of_weights(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\x20\0\0\0\0\0\0\0{")
     with pytest.raises(UsageError, match=r"--pretrained: .*cut.safetensors: cut off"):
         start(tmp_path / "cut.safetensors")
-    with pytest.raises(UsageError, match="--pretrained: expected the folder of a finished run"):
+    with pytest.raises(UsageError, match=r"--pretrained: .*nowhere.pt is not there; expected the folder"):
         start(tmp_path / "nowhere.pt")
     (tmp_path / "ticket.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"ticket.safetensors: cut off"):
