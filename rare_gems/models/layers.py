@@ -137,6 +137,8 @@ def max_pool(
 ) -> jax.Array:
     """The largest value of each size x size window; `stride` is `size` unless given, -inf is padded.
 
+    Where a window of 2x2 has its largest value twice, the two share the gradient (torch gives it to the first).
+
     Args:
       x: [batch, height, width, features].
       ceil: also a last window that is cut off (torch's ceil_mode).
@@ -149,6 +151,10 @@ def max_pool(
       [[5.0, 7.0], [13.0, 15.0]]
     """
     stride = stride or size
+    if size == stride == 2 and not padding and not ceil:  # its gradient takes a fifth of the time
+        height, width = (n // 2 * 2 for n in x.shape[1:3])
+        rows = jnp.maximum(x[:, 0:height:2, :width], x[:, 1:height:2, :width])
+        return jnp.maximum(rows[:, :, 0::2], rows[:, :, 1::2])
     over = [(padding, padding + (-(n + 2 * padding - size) % stride if ceil else 0)) for n in x.shape[1:3]]
     return nnx.max_pool(x, (size, size), (stride, stride), over)
 
