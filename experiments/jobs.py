@@ -24,7 +24,7 @@ from rare_gems import ticket_io, transforms
 from rare_gems.feeds import Stream
 from rare_gems.phase import ModelState, Ticket, Transform
 
-__all__ = ["check_recipes", "settle_checks", "settle_ticket", "settle_tickets"]
+__all__ = ["at_once", "check_recipes", "settle_checks", "settle_ticket", "settle_tickets"]
 
 
 class _Lab(NamedTuple):
@@ -76,7 +76,7 @@ def settle_tickets(dataset: str, configs_: Sequence[Config], folders: Sequence[P
     fields = [configs.as_dict(dataset, config) for config in configs_]
     summaries = [records.finished(folder, own) for folder, own in zip(folders, fields, strict=True)]
     left = [i for i, summary in enumerate(summaries) if summary is None]
-    size = _at_once(configs_[0], len(left))
+    size = at_once(configs_[0], len(left))
     for first in range(0, len(left), size):
         group = left[first : first + size]
         if len(group) == 1:
@@ -88,8 +88,8 @@ def settle_tickets(dataset: str, configs_: Sequence[Config], folders: Sequence[P
     return [summary for summary in summaries if summary is not None]
 
 
-def _at_once(config: Config, num_runs: int) -> int:
-    """How many runs train at once: seeds whose training images differ, and streams, one by one."""
+def at_once(config: Config, num_runs: int) -> int:
+    """How many of so many runs train at once: seeds whose training images differ, and streams, one by one."""
     if config.at_once is not None:
         return config.at_once
     alone = config.train_examples or config.validation_examples or config.stream or jax.default_backend() == "cpu"

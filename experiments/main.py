@@ -33,7 +33,8 @@ def _main(dataset: str, args: list[str]) -> None:
     jobs.check_recipes(dataset, config, names)
     runs = [dataclasses.replace(config, seed=config.seed + i, num_seeds=1) for i in range(config.num_seeds)]
     folders = [configs.run_folder(dataset, run, one_of_many=many) for run in runs]
-    tickets = jobs.settle_tickets(dataset, runs, folders) if config.at_once != 1 else None
+    together = jobs.at_once(config, len(runs)) > 1
+    tickets = jobs.settle_tickets(dataset, runs, folders) if together else None
     summaries = []
     for i, (run, folder) in enumerate(zip(runs, folders, strict=True)):
         ticket = tickets[i] if tickets else jobs.settle_ticket(dataset, run, folder)
@@ -42,9 +43,9 @@ def _main(dataset: str, args: list[str]) -> None:
         console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
         summaries.append(rows)
     if many:
-        together = [report.aggregate(list(rows)) for rows in zip(*summaries, strict=True)]
-        title = f"{together[0]['dataset_name']}, {config.model}, {len(summaries)} seeds"
-        report.print_table(console, together, title=title)
+        means = [report.aggregate(list(rows)) for rows in zip(*summaries, strict=True)]
+        title = f"{means[0]['dataset_name']}, {config.model}, {len(summaries)} seeds"
+        report.print_table(console, means, title=title)
     if names:
         sanity_runs.report_checks(console, _report_folder(dataset, config, folders), summaries)
 
