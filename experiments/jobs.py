@@ -18,7 +18,7 @@ from experiments.methods import Setting, recipe_for, training_phase
 from experiments.metrics import RunFailed
 from experiments.problem import Problem, load_data, make_feed, make_loss, make_problem
 from experiments.resuming import Job
-from experiments.run import train, train_together
+from experiments.run import train_together
 from experiments.starting import run_key, start_ticket
 from rare_gems import ticket_io, transforms
 from rare_gems.feeds import Stream
@@ -98,27 +98,17 @@ def at_once(config: Config, num_runs: int) -> int:
 
 def _train_group(dataset: str, group: Sequence[Config], folders: Sequence[Path]) -> list[dict[str, Any]]:
     labs = [_lab(dataset, configs.without_free(group[0]))]
-    problem, note = labs[0].problem()
+    problem, _ = labs[0].problem()
     for config in group[1:]:
         start = functools.partial(start_ticket, problem.model, config)
         labs.append(labs[0]._replace(config=configs.without_free(config), start=start))
+    for folder in folders:
+        records.check_free(folder)
     todo = [_search(lab, None) for lab in labs]
     if any(isinstance(feed, Stream) for feed in todo[0].feeds):
         return [settle_ticket(dataset, config, folder) for config, folder in zip(group, folders, strict=True)]
-    for folder in folders:
-        records.check_free(folder)
     fields = [configs.as_dict(dataset, config) for config in group]
-    with contextlib.ExitStack() as claims:
-        for folder, own in zip(folders, fields, strict=True):
-            claims.enter_context(records.claim(folder, own))
-        try:
-            results = train_together(todo, problem, folders, labs[0].config)
-            return [
-                outcome.write(folder, own, group[0].pruner, note, problem.skipped, result, len(group))
-                for folder, own, result in zip(folders, fields, results, strict=True)
-            ]
-        except OSError as error:
-            raise RunFailed(spell(error)) from error
+    return _make(labs[0], todo, fields, group[0].pruner, folders)
 
 
 def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -191,13 +181,24 @@ def _settle(lab: _Lab, fields: dict[str, Any], name: str, folder: Path, make_job
     if summary is not None:
         return summary
     records.check_free(folder)
+    return _make(lab, [make_job()], [fields], name, [folder])[0]
+
+
+def _make(
+    lab: _Lab, todo: Sequence[Job], fields: Sequence[dict[str, Any]], name: str, folders: Sequence[Path]
+) -> list[dict[str, Any]]:
+    """The summaries of runs that train at once, each in its folder, which is claimed first."""
     problem, note = lab.problem()
-    job = make_job()
-    with records.claim(folder, fields):
+    with contextlib.ExitStack() as claims:
+        for folder, own in zip(folders, fields, strict=True):
+            claims.enter_context(records.claim(folder, own))
         try:
             told = len(problem.skipped)
-            result = train(job, problem, folder, lab.config)
+            results = train_together(todo, problem, folders, lab.config)
             _tell_skipped(problem.skipped[told:])
-            return outcome.write(folder, fields, name, note, problem.skipped, result)
+            return [
+                outcome.write(folder, own, name, note, problem.skipped, result, len(todo))
+                for folder, own, result in zip(folders, fields, results, strict=True)
+            ]
         except OSError as error:
             raise RunFailed(spell(error)) from error

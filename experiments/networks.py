@@ -112,19 +112,19 @@ def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) 
             raise UsageError(f"--precision: {config.model} decides itself what it computes in; expected no such flag")
         return _checked(config.model, _own(config.model, image_shape, num_classes), image_shape, num_classes)
     given = {name: asked[name] for name in network.options if asked[name] is not None}
-    return _checked(config.model, _ours(config.model, image_shape, num_classes, config.network.bias, config.precision,
-                                        tuple(given.items())), image_shape, num_classes)  # fmt: skip
+    kind = config.network.bias, config.precision, tuple(given.items())
+    return _ours(config.model, image_shape, num_classes, *kind)
 
 
 @functools.lru_cache(maxsize=16)
 def _ours(name: str, image_shape: tuple[int, ...], num_classes: int, bias: bool, precision: str, given: tuple) -> Model:
-    """The same object for the same arguments, so that what is compiled for it is found again."""
+    """The same object for the same arguments: it is checked once, and what is compiled for it is found again."""
+    options = {"use_bias": bias, "compute_dtype": jnp.dtype(precision)} | dict(given)
     try:
-        return NETWORKS[name].make(
-            image_shape, num_classes, use_bias=bias, compute_dtype=jnp.dtype(precision), **dict(given)
-        )
+        model = NETWORKS[name].make(image_shape, num_classes, **options)
     except ValueError as error:
         raise UsageError(f"--model: {name}: {error}") from None
+    return _checked(name, model, image_shape, num_classes)
 
 
 def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes: int) -> Model:

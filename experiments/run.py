@@ -11,45 +11,38 @@ import jax.numpy as jnp
 
 from experiments import logbook, metrics, profiling, progress
 from experiments.config import Config
-from experiments.logbook import Logbook, Result
+from experiments.logbook import Result
 from experiments.problem import Problem
 from experiments.resuming import Job
 from rare_gems import checkpoint, trainer
 
-__all__ = ["Interrupted", "train", "train_together"]
+__all__ = ["Interrupted", "train_together"]
 
 
 class Interrupted(RuntimeError):  # noqa: N818
     """A signal stopped the run after a checkpoint; `args[1]` is its number."""
 
 
-def train(job: Job, problem: Problem, folder: Path, config: Config) -> Result:
-    """Runs `job` to its end, or goes on from the newest whole checkpoint in `folder`.
-
-    Raises:
-      RunFailed: if the loss is not finite, or (on_collapse="error") a layer loses its last weight.
-      Interrupted: after SIGTERM or SIGINT, with everything saved.
-      OSError: if the folder cannot be written.
-    """
-    return train_together([job], problem, [folder], config)[0]
-
-
 def train_together(jobs: Sequence[Job], problem: Problem, folders: Sequence[Path], config: Config) -> list[Result]:
-    """The same for several runs of one recipe and feed, which differ in where they start and in their randomness.
+    """Runs one job, or several of one recipe and feed, to the end, or goes on from the newest whole checkpoints.
 
-    Several train under `jax.vmap`, in step; each has its own folder, and does what it does alone. Where their
-    checkpoints are not of one step, the runs behind are not waited for: all are trained one after another.
+    Several differ in where they start and in their randomness, and train under `jax.vmap`, in step; each has its own
+    folder, and does what it does alone. Where their checkpoints are not of one step, they train one after another.
 
     Raises:
-      as `train`; what stops one run stops all.
+      RunFailed: if a loss is not finite, or (on_collapse="error") a layer loses its last weight; all stop.
+      Interrupted: after SIGTERM or SIGINT, with everything saved.
+      OSError: if a folder cannot be written.
     """
     books = [logbook.open_logbook(job, problem, folder, config, i > 0)
              for i, (job, folder) in enumerate(zip(jobs, folders, strict=True))]  # fmt: skip
     positions = {(book.notes["index"], -1 if book.carry is None else int(book.carry.step)) for book in books}
     if len(positions) > 1:
         for book in books:
-            _close([book])
-        return [train(job, problem, folder, config) for job, folder in zip(jobs, folders, strict=True)]
+            book.table.close()
+            checkpoint.close(book.manager)
+        one_by_one = (train_together([job], problem, [at], config) for job, at in zip(jobs, folders, strict=True))
+        return [result for (result,) in one_by_one]
     first, many = books[0], len(books) > 1
 
     def poll(index: int, step: int) -> bool:
@@ -91,12 +84,6 @@ def train_together(jobs: Sequence[Job], problem: Problem, folders: Sequence[Path
     for book in books:
         checkpoint.close(book.manager)
     return [logbook.result(book) for book in books]
-
-
-def _close(books: Sequence[Logbook]) -> None:
-    for book in books:
-        book.table.close()
-        checkpoint.close(book.manager)
 
 
 def _stack(trees: Sequence[Any]) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rare_gems.data import records
+from rare_gems.data.imagenet import MEAN, STD
 from rare_gems.data.sources import Dataset, DataUnavailable, Split, default_data_dir
 
 __all__ = ["caltech101"]
@@ -63,9 +64,8 @@ def caltech101(
     train, validation, test = (
         Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "validation", "test")
     )
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     num_classes = int(arrays["num_classes"])
-    data = Dataset("caltech101", train, test, validation, num_classes, mean, std, crop_padding=0, flip=False, note="")
+    data = Dataset("caltech101", train, test, validation, num_classes, MEAN, STD, crop_padding=0, flip=False, note="")
     return data, tuple(arrays["broken"].tolist())
 
 

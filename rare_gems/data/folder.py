@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from rare_gems.data import folder_scan
 from rare_gems.data.decode import usable_cores
 from rare_gems.data.folder_scan import BrokenImage, Form, ImageFolder, Listing, find_form, scan
+from rare_gems.data.records import cache_folder, save_arrays
 from rare_gems.data.sources import Dataset, Split
 
 __all__ = ["Decoded", "ImageFolder", "Listing", "decode", "image_shape", "load", "scan"]
@@ -128,9 +128,7 @@ def decode(
     total = sum(len(listing.files) for listing in listings.values())
     key = folder_scan.identity(listings, image_size, rgb)
     place = hashlib.sha256(os.fsencode(folder.resolve()) + f"\0{image_size}\0{rgb}".encode()).hexdigest()[:16]
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rare_gems"
-    cache = Path(cache_dir).expanduser() / f"folder-{place}.npz"
+    cache = cache_folder(cache_dir) / f"folder-{place}.npz"
     stored = _read(cache, key, list(listings))
     if stored is not None and (skip_broken or not stored.skipped):
         _check_bytes(total, stored.splits["train"].images.shape[1:], max_bytes)
@@ -232,8 +230,4 @@ def _save(file: Path, key: str, decoded: Decoded) -> None:
     arrays["skipped"] = np.array(decoded.skipped, dtype=np.str_)
     for name, split in decoded.splits.items():
         arrays |= {f"{name}_images": np.asarray(split.images), f"{name}_labels": np.asarray(split.labels)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as scratch:
-        temporary = Path(scratch) / file.name
-        np.savez(temporary, allow_pickle=False, **arrays)
-        temporary.replace(file)
+    save_arrays(file, arrays)

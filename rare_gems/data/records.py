@@ -12,7 +12,9 @@ import numpy as np
 
 from rare_gems.data.decode import decode_all, decode_image, one_line
 
-__all__ = ["Decoded", "Range", "cached", "decode", "decode_range", "prepared_folder", "read"]
+__all__ = [
+    "Decoded", "Range", "cache_folder", "cached", "decode", "decode_range", "prepared_folder", "read", "save_arrays",
+]  # fmt: skip
 
 _CHUNK = 250  # records of one task, some 20 ms
 _FEW = 5000  # below, starting processes takes longer than decoding
@@ -104,9 +106,7 @@ def cached(
       folder: that make reads. names: of the arrays that make returns. name: the beginning of the cache's file name.
       cache_dir: None: $XDG_CACHE_HOME/rare_gems, else ~/.cache/rare_gems.
     """
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rare_gems"
-    cache = Path(cache_dir).expanduser() / f"{name}-{_identity(folder)}.npz"
+    cache = cache_folder(cache_dir) / f"{name}-{_identity(folder)}.npz"
     try:
         # np.load, given a name, leaves the file open when it is damaged. A damaged array in a zip file fails its CRC.
         with cache.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -114,8 +114,24 @@ def cached(
     except Exception:  # absent, or damaged in one of many ways: decode again
         arrays = make()
     with contextlib.suppress(OSError):  # a read-only or full disk: decode again next time
-        _save(cache, arrays)
+        save_arrays(cache, arrays)
     return arrays
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    """Where decoded images are kept; by default $XDG_CACHE_HOME/rare_gems, else ~/.cache/rare_gems."""
+    if cache_dir is None:
+        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rare_gems"
+    return Path(cache_dir).expanduser()
+
+
+def save_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an npz file under another name and renames it, making its folder first."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as scratch:
+        temporary = Path(scratch) / file.name
+        np.savez(temporary, allow_pickle=False, **arrays)
+        temporary.replace(file)
 
 
 def decode(
@@ -221,11 +237,3 @@ def _identity(folder: Path) -> str:
         stat = path.stat()
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]
-
-
-def _save(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=file.parent) as scratch:
-        temporary = Path(scratch) / file.name
-        np.savez(temporary, allow_pickle=False, **arrays)
-        temporary.replace(file)
