@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from rare_gems import sharding
 from rare_gems.phase import Batch, Key
 
 __all__ = ["Feed", "Stream", "advance_fn"]
@@ -38,7 +40,12 @@ class Stream(NamedTuple):
 
 
 def advance_fn(
-    descend: Callable, edit: Callable | None, feed: Feed | Stream, scan: bool, axes: tuple[Any, Any] | None = None
+    descend: Callable,
+    edit: Callable | None,
+    feed: Feed | Stream,
+    scan: bool,
+    axes: tuple[Any, Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable:
     """A function that trains from one step of a phase to another of the same epoch.
 
@@ -47,6 +54,7 @@ def advance_fn(
       feed: where batches come from.
       scan: compile the steps into one call; a stream's are dispatched one by one nevertheless.
       axes: for many runs at once, what `jax.vmap` maps of a carry and of a context.
+      mesh: the devices over which runs, or the rows of a batch, are spread (see `sharding`).
     Returns:
       `advance(carry, done, target, poll) -> (carry, done, interrupted)`, which donates the carry; `done` and `target`
       count the phase's steps, `poll(done)` is called after each step (scan: at the end) and stops it.
@@ -55,7 +63,7 @@ def advance_fn(
     """
     if axes is not None and isinstance(feed, Stream):
         raise ValueError("feed: expected data on the device for many runs at once, got a stream")
-    every_edit = jax.vmap(edit, in_axes=axes, out_axes=axes[0]) if edit and axes else edit
+    every_edit = sharding.over_runs(edit, mesh, axes, axes[0]) if edit and axes else edit
     jit_edit = jax.jit(every_edit, donate_argnums=0) if every_edit else lambda carry, context: carry
 
     def order_key(key: Key, epoch: jax.Array) -> Key:
@@ -80,7 +88,7 @@ def advance_fn(
 
         def from_stream(carry: Any, batch: Any) -> tuple:
             carry, _, key = prepare(carry)
-            return descend(carry, made(batch, key))
+            return descend(carry, sharding.split_batch(made(batch, key), mesh))
 
         jit_seed = jax.jit(lambda key, epoch: jax.random.bits(order_key(key, epoch), dtype=jnp.uint32))
         jit_from_stream = jax.jit(from_stream, donate_argnums=0)
@@ -96,7 +104,7 @@ def advance_fn(
 
     def from_device(carry: Any, order: jax.Array, data: Any) -> tuple:
         carry, row, key = prepare(carry)
-        return descend(carry, read(data, order[row], key))
+        return descend(carry, sharding.split_batch(read(data, order[row], key), mesh))
 
     def scan_steps(carry: Any, data: Any, num_steps: int) -> Any:
         order = feed.order(order_key(carry.key, carry.step // feed.num_batches))
@@ -112,12 +120,12 @@ def advance_fn(
 
     all_from_device, all_scan_steps, all_order = from_device, scan_steps, order_of
     if axes is not None:
-        all_from_device = jax.vmap(from_device, in_axes=(axes[0], 0, None), out_axes=axes)
-        all_order = jax.vmap(order_of, in_axes=(0, None))
+        all_from_device = sharding.over_runs(from_device, mesh, (axes[0], 0, None), axes)
+        all_order = sharding.over_runs(order_of, mesh, (0, None), 0)
 
         def all_scan_steps(carry: Any, data: Any, num_steps: int) -> Any:
             one = lambda carry, data: scan_steps(carry, data, num_steps)  # noqa: E731
-            return jax.vmap(one, in_axes=(axes[0], None), out_axes=axes[0])(carry, data)
+            return sharding.over_runs(one, mesh, (axes[0], None), axes[0])(carry, data)
 
     jit_order = jax.jit(all_order)
     jit_scan = jax.jit(all_scan_steps, donate_argnums=0, static_argnums=2)

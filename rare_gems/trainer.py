@@ -1,4 +1,4 @@
-"""The one trainer: a step from a phase, epochs from steps, a run from a recipe."""
+"""The one trainer: epochs from the steps of phases, a run from a recipe."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -6,50 +6,14 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
+from jax.sharding import Mesh
 
-from rare_gems import masks, transforms
+from rare_gems import sharding
 from rare_gems.feeds import Feed, Stream, advance_fn
-from rare_gems.phase import (
-    Batch,
-    Context,
-    Key,
-    LossFn,
-    ModelState,
-    Params,
-    Phase,
-    Recipe,
-    State,
-    Ticket,
-)  # fmt: skip
+from rare_gems.phase import Context, Key, LossFn, ModelState, Phase, Recipe, Ticket
+from rare_gems.step import Carry, Totals, begin, finish, make_step, step_parts
 
 __all__ = ["Carry", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts"]
-
-
-class Totals(NamedTuple):
-    """Sums over the steps of the present epoch (float32), their number, and the first step of the phase whose
-    loss was not finite (int32, -1: none)."""
-
-    loss: jax.Array
-    accuracy: jax.Array
-    num_steps: jax.Array
-    first_bad: jax.Array
-
-
-class Carry(NamedTuple):
-    """All that a step reads and writes: to save it is to save the run. `step` counts the steps done (int32);
-    `first_state` is the model state at the phase's start, where the phase rewinds it (None elsewhere)."""
-
-    step: jax.Array
-    key: Key
-    ticket: Ticket
-    model_state: ModelState
-    first_state: ModelState
-    opt_state: Any
-    during: State
-    after: State
-    totals: Totals
 
 
 class Moment(NamedTuple):
@@ -72,108 +36,6 @@ class Moment(NamedTuple):
 # What vmap maps of many runs: all but the step, so that they do together what is done every so many steps.
 _MANY = Carry(None, 0, 0, 0, 0, 0, 0, 0, 0), Context(None, 0, 0, 0, 0)  # type: ignore
 
-Descend = Callable[[Carry, Batch], tuple[Carry, Context]]
-Edit = Callable[[Carry, Context], Carry]
-
-
-def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
-    """The carry at the start of a phase: fresh optimizer and transform states, no buffer shared with the caller.
-
-    Raises:
-      ValueError: if the phase trains scores that the ticket does not have.
-    """
-    if phase.trains not in ("params", "scores"):
-        raise ValueError(f"phase {phase.name!r}: trains: expected 'params' or 'scores', got {phase.trains!r}")
-    if jax.tree.structure(ticket.scores) != jax.tree.structure(ticket.mask):
-        raise ValueError("ticket: expected scores and mask of one structure, got different ones")
-    if phase.hold_dead and phase.trains == "params":
-        ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
-    zero = jnp.float32(0)
-    carry = Carry(
-        jnp.int32(0), key, ticket, model_state, model_state if phase.rewind_state else None,
-        _init(phase.optimizer, getattr(ticket, phase.trains)),
-        phase.during.init(ticket), phase.after.init(ticket), Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
-    )  # fmt: skip
-    # A copy each: the step donates its carry, and no buffer may be donated twice or belong to somebody else.
-    return jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), carry)
-
-
-def make_step(loss_fn: LossFn, phase: Phase) -> Callable[[Carry, Batch], Carry]:
-    """One training step of a phase, as a pure function (carry, batch) -> carry.
-
-      w = view(ticket);  g = dL/dw (dense);  the optimizer gets the pull-back of g through the view;
-      then `during` edits the ticket with g in its context.
-
-    Args:
-      loss_fn: (params, model state, batch, key) -> (loss, (model state, accuracy)), scalars in float32; a
-        phase with a `loss_fn` of its own uses that.
-      phase: what to train and how.
-    Returns:
-      the step, not compiled: jit it (donating the carry), scan it or vmap it.
-    Example:
-      >>> from rare_gems import transforms, views
-      >>> phase = Phase(views.masked, "params", optax.sgd(0.5), transforms.identity(), transforms.identity(), 1)
-      >>> ticket = Ticket([jnp.array([1.0, 1.0])], [jnp.zeros(2)], [jnp.array([True, False])])
-      >>> loss_fn = lambda params, state, batch, key: ((params[0] * batch).sum(), (state, jnp.float32(0)))
-      >>> carry = begin(phase, ticket, None, jax.random.key(0))
-      >>> make_step(loss_fn, phase)(carry, jnp.array([1.0, 1.0])).ticket.params
-      [Array([0.5, 0. ], dtype=float32)]
-    """
-
-    descend, edit = step_parts(loss_fn, phase)
-    return lambda carry, batch: edit(*descend(carry, batch)) if edit else descend(carry, batch)[0]
-
-
-def step_parts(loss_fn: LossFn, phase: Phase) -> tuple[Descend, Edit | None]:
-    """The two halves of `make_step`: gradient and optimizer, then the `during` transform (None where it is identity).
-
-    Compiled one by one they are faster on CPU: a `lax.cond` in a program keeps XLA from running its operations side
-    by side, which costs a ResNet-20 step an eighth of its time.
-
-    Args:
-      loss_fn, phase: as in `make_step`.
-    Returns:
-      `descend(carry, batch) -> (carry, context)` and `edit(carry, context) -> carry`.
-    """
-
-    def descend(carry: Carry, batch: Batch) -> tuple[Carry, Context]:
-        key_view, key_loss, key_during = jax.random.split(jax.random.fold_in(carry.key, carry.step), 3)
-        trained = getattr(carry.ticket, phase.trains)
-
-        def view(trained: Any) -> Params:
-            return phase.view(carry.ticket._replace(**{phase.trains: trained}), carry.step, key_view)
-
-        seen, pull_back = jax.vjp(view, trained)
-        grad_fn = jax.value_and_grad(phase.loss_fn or loss_fn, has_aux=True)
-        (loss, (model_state, accuracy)), dense_grads = grad_fn(seen, carry.model_state, batch, key_loss)
-        (grads,) = pull_back(dense_grads)
-        with jax.numpy_dtype_promotion("standard"):  # some optimizers mix integer counts and floats
-            updates, opt_state = phase.optimizer.update(grads, carry.opt_state, trained)
-        opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, carry.opt_state)
-        if phase.hold_dead:
-            updates = masks.apply(updates, carry.ticket.mask)
-        ticket = carry.ticket._replace(**{phase.trains: optax.apply_updates(trained, updates)})
-        totals = _add(carry.totals, carry.step, loss, accuracy)
-        after = carry._replace(
-            step=carry.step + 1, ticket=ticket, model_state=model_state, opt_state=opt_state, totals=totals
-        )
-        return _hold_dead(phase, after), Context(carry.step, key_during, batch, dense_grads, loss)
-
-    def edit(carry: Carry, context: Context) -> Carry:
-        ticket, during = phase.during.update(carry.ticket, carry.during, context)
-        return _hold_dead(phase, carry._replace(ticket=ticket, during=during))
-
-    return descend, None if phase.during is transforms.identity() else edit
-
-
-def finish(phase: Phase, carry: Carry) -> Ticket:
-    """The ticket after the phase's `after` transform; with `hold_dead`, trained params zero where it is dead."""
-    context = Context(carry.step, jax.random.fold_in(carry.key, carry.step), None, None, None)
-    ticket, _ = phase.after.update(carry.ticket, carry.after, context)
-    if phase.hold_dead and phase.trains == "params":
-        ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
-    return ticket
-
 
 def epochs(
     recipe: Recipe,
@@ -187,6 +49,8 @@ def epochs(
     loop: Literal["auto", "python", "scan"] = "auto",
     poll: Callable[[int, int], bool] = lambda index, done: False,
     many: bool = False,
+    variants: Sequence[Recipe] | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[Moment]:
     """Runs a recipe, handing over at the end of every epoch and of every phase.
 
@@ -205,6 +69,9 @@ def epochs(
         returns True, a last Moment is `interrupted`.
       many: several runs at once, under `jax.vmap`: ticket, model state and key (and a `resume`d carry, but for its
         step) have a leading axis of runs, and so has what is yielded. Each run does what it does alone.
+      variants: of many runs, the recipe of each. They may differ from `recipe` in what their states hold, learning
+        rates and counts, but not in their programs (see `variants.program`). None: `recipe` for all.
+      mesh: the devices over which runs, batches and large weights are spread (see `sharding`); None: the default one.
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
@@ -216,18 +83,26 @@ def epochs(
     scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
     compiled: dict[tuple[int, int], tuple[Callable, Callable]] = {}  # by identity of phase and feed
     axes = _MANY if many else None
-    begin_fn, finish_fn, fold_in = _for_many() if many else (begin, finish, jax.random.fold_in)
+    begin_fn, finish_fn, fold_in = _for_many(mesh) if many else (begin, finish, jax.random.fold_in)
     start = 0 if resume is None else resume[0]
     if resume is not None and not 0 <= start < len(recipe):
         raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
+    if variants is not None and (not many or len(variants) != key.shape[0]):
+        raise ValueError(f"variants: expected many runs and a recipe for each, got {len(variants)}")
+    ticket, model_state, key = sharding.place((ticket, model_state, key), mesh, many=many)
     for index in range(start, len(recipe)):
         phase, feed = recipe[index], feeds[index]
         if resume is not None and index == start:
             carry = jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), resume[1])
         else:
-            carry = begin_fn(phase, ticket, model_state, fold_in(key, index))
+            keys = fold_in(key, index)
+            carry = begin_fn(phase, ticket, model_state, keys)
+            if variants is not None and any(recipe[index] is not phase for recipe in variants):
+                carry = _begin_each([recipe[index] for recipe in variants], ticket, model_state, keys)
+        carry = _place(carry, mesh, many)
         if (id(phase), id(feed)) not in compiled:
-            fns = advance_fn(*step_parts(loss_fn, phase), feed, scan, axes), jax.jit(finish_fn, static_argnums=0)
+            advance = advance_fn(*step_parts(loss_fn, phase, mesh), feed, scan, axes, mesh)
+            fns = advance, jax.jit(finish_fn, static_argnums=0)
             compiled[id(phase), id(feed)] = fns
         advance, finish_phase = compiled[id(phase), id(feed)]
         done = int(carry.step)
@@ -244,7 +119,7 @@ def epochs(
         yield Moment(index, phase, done // feed.num_batches, carry, ticket, model_state, True, False)
 
 
-def _for_many() -> tuple[Callable, Callable, Callable]:
+def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
     """`begin`, `finish` and `jax.random.fold_in` for many runs."""
 
     def begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
@@ -252,9 +127,21 @@ def _for_many() -> tuple[Callable, Callable, Callable]:
         return jax.vmap(one, out_axes=_MANY[0])(ticket, model_state, key)
 
     def finish_all(phase: Phase, carry: Carry) -> Ticket:
-        return jax.vmap(lambda carry: finish(phase, carry), in_axes=_MANY[:1])(carry)
+        return sharding.over_runs(lambda carry: finish(phase, carry), mesh, _MANY[:1], 0)(carry)
 
     return begin_all, finish_all, jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+
+def _begin_each(phases: Sequence[Phase], *start: Any) -> Carry:
+    """The stacked carries of runs whose phases hold different numbers in their states."""
+    carries = [begin(phase, *jax.tree.map(lambda x: x[i], start)) for i, phase in enumerate(phases)]  # noqa: B023
+    rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(carry[1:] for carry in carries))
+    return Carry(carries[0].step, *rest)
+
+
+def _place(carry: Carry, mesh: Mesh | None, many: bool) -> Carry:
+    rest = sharding.place(tuple(carry[1:]), mesh, many=many)
+    return Carry(sharding.place(carry.step, mesh), *rest)
 
 
 def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any) -> tuple[Ticket, ModelState]:
@@ -267,41 +154,3 @@ def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any)
         if moment.ended:
             ticket, model_state = moment.ticket, moment.model_state
     return ticket, jax.tree.map(jnp.copy, model_state)
-
-
-def _init(optimizer: optax.GradientTransformation, trained: Any) -> Any:
-    with jax.numpy_dtype_promotion("standard"):
-        return optimizer.init(trained)
-
-
-def _add(totals: Totals, step: jax.Array, loss: jax.Array, accuracy: jax.Array) -> Totals:
-    bad = (totals.first_bad < 0) & ~jnp.isfinite(loss)
-    return Totals(
-        totals.loss + loss.astype(jnp.float32),
-        totals.accuracy + accuracy.astype(jnp.float32),
-        totals.num_steps + 1,
-        jnp.where(bad, step, totals.first_bad),
-    )
-
-
-def _hold_dead(phase: Phase, carry: Carry) -> Carry:
-    """Zeroes dead params, if they train, and what the optimizer holds of them, for any optax chain.
-
-    What has another shape than its parameter is left: placeholders (`optax.masked`), Adafactor's rows and columns.
-    """
-    if not phase.hold_dead:
-        return carry
-    ticket, mask = carry.ticket, carry.ticket.mask
-    if phase.trains == "params":
-        ticket = ticket._replace(params=masks.apply(ticket.params, mask))
-    leaves = jax.tree.map(lambda w, m: True if m is None else m, getattr(ticket, phase.trains), mask)
-
-    def hold(slot: Any, m: Any) -> Any:
-        return jnp.where(m, slot, jnp.zeros_like(slot)) if np.shape(m) == getattr(slot, "shape", None) else slot
-
-    with jax.numpy_dtype_promotion("standard"):  # map_params calls init
-        opt_state = optax.tree.map_params(
-            phase.optimizer.init, hold, carry.opt_state, leaves,
-            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-        )  # fmt: skip
-    return carry._replace(ticket=ticket, opt_state=opt_state)
