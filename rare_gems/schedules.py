@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rare_gems.masks import count_for
 
-__all__ = ["cosine", "every", "exponential_counts", "milestones_for", "multi_step", "num_rounds", "sparsity_bound"]
+__all__ = ["cosine", "every", "exponential_counts", "falling_rates", "milestones_for", "multi_step", "num_rounds",
+           "sparsity_bound", "stairs"]  # fmt: skip
 
 
 def exponential_counts(num_prunable: int, sparsity: float, num_rounds: int) -> tuple[int, ...]:
@@ -75,8 +77,8 @@ def every(period: int) -> Callable[[Any], Any]:
     return lambda step: (step + 1) % period == 0
 
 
-def cosine(learning_rate: float, num_epochs: int, steps_per_epoch: int) -> Callable[[Any], Any]:
-    """lr (1 + cos(pi e / E)) / 2 with e = floor(step / steps_per_epoch).
+def cosine(learning_rate: Any, num_epochs: int, steps_per_epoch: int) -> Callable[[Any], Any]:
+    """lr (1 + cos(pi e / E)) / 2 with e = floor(step / steps_per_epoch); the rate may be traced.
 
     Source: Rare Gems (v1), Appendix A, as its code does it: once an epoch, and never quite zero.
     """
@@ -92,12 +94,25 @@ def multi_step(
     learning_rate: float, milestones: Sequence[int], steps_per_epoch: int, factor: float = 0.1
 ) -> Callable[[Any], Any]:
     """lr * factor^(number of milestones reached), the milestones counted in epochs."""
-    values = [learning_rate * factor**i for i in range(len(milestones) + 1)]
+    return stairs(falling_rates(learning_rate, len(milestones), factor), milestones, steps_per_epoch)
+
+
+def falling_rates(learning_rate: float, num_milestones: int, factor: float = 0.1) -> np.ndarray:
+    """The learning rate before the first and after each milestone: lr * factor^i, float32 [num_milestones + 1]."""
+    return np.array([learning_rate * factor**i for i in range(num_milestones + 1)], np.float32)
+
+
+def stairs(values: Any, milestones: Sequence[int], steps_per_epoch: int) -> Callable[[Any], Any]:
+    """values[number of milestones reached], the milestones counted in epochs.
+
+    Args:
+      values: float32 [len(milestones) + 1], traced or not.
+    """
 
     def schedule(step: Any) -> jax.Array:
         epoch = jnp.asarray(step) // steps_per_epoch
         reached = sum((epoch >= m).astype(jnp.int32) for m in milestones) if milestones else 0
-        return jnp.array(values, jnp.float32)[reached]
+        return jnp.asarray(values)[reached]
 
     return schedule
 

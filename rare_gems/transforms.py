@@ -16,7 +16,7 @@ from rare_gems import masks, views
 from rare_gems.phase import Context, Phase, Scores, State, Step, Ticket, Transform
 
 __all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_next",
-           "keep_rounded", "keep_top", "magnitude", "rewind", "scores_from", "when"]  # fmt: skip
+           "keep_rounded", "keep_top", "magnitude", "rewind", "scores_from", "stack_counts", "when"]  # fmt: skip
 
 ScoreFn = Callable[[Ticket, Context], Scores]
 
@@ -107,23 +107,65 @@ def keep_top(
     score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores,
     revive: bool = False,
     invert: bool = False,
+    at: Callable[[Step], Any] | None = None,
 ) -> Transform:
     """mask = the `num_kept` highest scores among the kept weights.
 
+    The counts lie in the transform's state (int32), so that runs which differ in them share a program.
+
     Args:
-      num_kept: an integer or (scope "layer") a tree of them, or a function of the step that returns either.
+      num_kept: an integer or (scope "layer") a tree of them; or a function of the step that returns either, whose
+        numbers are constants of the program.
       scope: as in `masks.keep_top`.
       score: what ranks the weights; by default the ticket's scores.
       revive: choose among all prunable weights rather than among those kept.
       invert: keep the lowest scores instead (the inverted-scores sanity check).
+      at: step -> int32, which of several counts: `num_kept` is then a sequence of what it is otherwise.
+    Raises:
+      ValueError: if the counts are not integers.
+    Example:
+      >>> rounds = keep_top([2, 1], at=lambda step: step // 10)
+      >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
+      >>> rounds.update(ticket, rounds.init(ticket), Context(jnp.int32(19), jax.random.key(0), None, None))[0].mask
+      [Array([ True, False, False], dtype=bool)]
     """
 
-    def fn(ticket: Ticket, context: Context) -> Ticket:
-        count = num_kept(context.step) if callable(num_kept) else num_kept
+    def select(ticket: Ticket, counts: Any) -> Ticket:
         within = None if revive else ticket.mask
-        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), count, scope, within))
+        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), counts, scope, within))
 
-    return _stateless(fn)
+    if callable(num_kept):
+        if at is not None:
+            raise ValueError("keep_top: expected counts beside `at`, got a function")
+        return _stateless(lambda ticket, context: select(ticket, num_kept(context.step)))
+    table = jax.tree.map(_as_counts, num_kept) if at is None else stack_counts(num_kept)
+
+    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+        if at is None:
+            return select(ticket, state), state
+        row = at(context.step)
+        return select(ticket, jax.tree.map(lambda column: column[row], state)), state
+
+    return Transform(lambda ticket: jax.tree.map(jnp.asarray, table), update)
+
+
+def stack_counts(rows: Sequence[Any]) -> Any:
+    """One array for all rounds: int32 [R] from R integers, or from R trees of integers a tree of such arrays.
+
+    Raises:
+      ValueError: if they are not integers.
+    Example:
+      >>> stack_counts([{"a": 5, "b": 3}, {"a": 2, "b": 1}])
+      {'a': array([5, 2], dtype=int32), 'b': array([3, 1], dtype=int32)}
+    """
+    return jax.tree.map(lambda *column: np.stack([_as_counts(count) for count in column]), *rows)
+
+
+def _as_counts(count: Any) -> np.ndarray:
+    array = np.asarray(count)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"num_kept: expected an integer, got {count!r}")
+    return array.astype(np.int32)
 
 
 def keep_next(
@@ -131,7 +173,8 @@ def keep_next(
 ) -> Transform:
     """mask = its highest scores, as many as the next count below what it keeps: a round of a schedule.
 
-    Which round it is, the mask itself tells, so that all rounds are the same transform and compile once.
+    Which round it is, the mask itself tells, so that all rounds are the same transform and compile once. The counts
+    lie in its state, as in `keep_top`.
 
     Args:
       counts: falling integers, such as `schedules.exponential_counts`; below the last nothing is removed.
@@ -141,21 +184,22 @@ def keep_next(
     Example:
       >>> rounds = keep_next([2, 1])
       >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
-      >>> ticket, _ = rounds.update(ticket, (), Context(0, jax.random.key(0), None, None))
-      >>> rounds.update(ticket, (), Context(0, jax.random.key(0), None, None))[0].mask
+      >>> ticket, state = rounds.update(ticket, rounds.init(ticket), Context(0, jax.random.key(0), None, None))
+      >>> rounds.update(ticket, state, Context(0, jax.random.key(0), None, None))[0].mask
       [Array([ True, False, False], dtype=bool)]
     """
     if any(low >= high for high, low in itertools.pairwise(counts)):
         raise ValueError(f"counts: expected them to fall at every round, got {list(counts)}")
-    table = np.array(counts, np.int32)
+    table = stack_counts(counts)
 
-    def fn(ticket: Ticket, context: Context) -> Ticket:
+    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
         kept = jnp.int32(masks.num_kept(ticket.mask))
-        lower = jnp.where(table < kept, table, 0).max()
+        lower = jnp.where(state < kept, state, 0).max()
         count = jnp.where(lower > 0, lower, kept)
-        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), count, within=ticket.mask))
+        mask = masks.keep_top(_ranked(score(ticket), invert), count, within=ticket.mask)
+        return ticket._replace(mask=mask), state
 
-    return _stateless(fn)
+    return Transform(lambda ticket: jnp.asarray(table), update)
 
 
 def magnitude(ticket: Ticket) -> Scores:

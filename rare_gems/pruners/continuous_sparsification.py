@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import masks, transforms
+from rare_gems import masks, transforms, variants
 from rare_gems.phase import Key, Mask, Params, Phase, Recipe, Step, Ticket, View
 from rare_gems.pruners.edge_popup import initial_scores, score_phase
 from rare_gems.pruners.saliency import target_counts
@@ -64,15 +64,18 @@ def continuous_sparsification(
         temperature, final=final_temperature, num_epochs=num_epochs, steps_per_epoch=steps_per_epoch
     )
 
-    def pull(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        del extra
-        soft = jax.tree.map(lambda s: jax.nn.sigmoid(beta(state) * s), params)
-        return jax.tree.map(lambda u, m: u + penalty * beta(state) * m * (1 - m), updates, soft), state + 1
+    def pull(penalty: jax.Array) -> optax.GradientTransformation:
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            del extra
+            soft = jax.tree.map(lambda s: jax.nn.sigmoid(beta(state) * s), params)
+            return jax.tree.map(lambda u, m: u + penalty * beta(state) * m * (1 - m), updates, soft), state + 1
+
+        return optax.GradientTransformation(lambda params: jnp.int32(0), update)
 
     search = score_phase(
         tempered(beta), transforms.keep_top(target_counts(mask, sparsity), invert=invert),
         num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
-        penalty=optax.GradientTransformation(lambda params: jnp.int32(0), pull),
+        penalty=variants.optimizer(pull, penalty=penalty),
     )  # fmt: skip
     start = initial_scores(initial_score)
     return (start, search) if finetune is None else (start, search, finetune)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import init, schedules, transforms, views
+from rare_gems import init, schedules, transforms, variants, views
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket, Transform, View
 from rare_gems.pruners.finetune import sgd
 from rare_gems.pruners.gem_miner import freezing_counts
@@ -75,13 +75,11 @@ def edge_popup(
     count: Any = target
     if gradual:
         rounds = schedules.num_rounds(num_epochs, period)
-        columns = freezing_counts(mask, sparsity, rounds, scope)
+        table = transforms.stack_counts(freezing_counts(mask, sparsity, rounds, scope))
 
         def count(step: Step) -> Any:
             index = jnp.clip(step // (steps_per_epoch * period) - 1, 0, rounds - 1)
-            if scope == "global":
-                return jnp.array(columns, jnp.int32)[index]
-            return jax.tree.map(lambda _, column: jnp.array(column, jnp.int32)[index], target, columns)
+            return jax.tree.map(lambda column: jnp.asarray(column)[index], table)
 
     def magnitude(ticket: Ticket) -> Scores:
         return jax.tree.map(jnp.abs, ticket.scores)
@@ -93,7 +91,7 @@ def edge_popup(
         views.top_scored(count, scope, invert),
         transforms.keep_top(target, scope, score=magnitude, invert=invert),
         num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
-        weight_decay=weight_decay, penalty=optax.add_decayed_weights(2 * l2) if l2 else optax.identity(),
+        weight_decay=weight_decay, penalty=variants.optimizer(lambda l2: optax.add_decayed_weights(2 * l2), l2=l2),
     )  # fmt: skip
     start = transforms.edit(transforms.scores_from(initial))
     return (start, search) if finetune is None else (start, search, finetune)
@@ -126,15 +124,21 @@ def score_phase(
         raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
-    rate = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)
+
+    def descent(learning_rate: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
+        return sgd(schedules.cosine(learning_rate, num_epochs, steps_per_epoch), momentum, weight_decay)
+
+    numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     return Phase(
-        view, "scores", optax.chain(penalty, sgd(rate, momentum, weight_decay)), transforms.identity(), after,
+        view, "scores", optax.chain(penalty, variants.optimizer(descent, **numbers)), transforms.identity(), after,
         num_epochs * steps_per_epoch, hold_dead,
     )  # fmt: skip
 
 
 def initial_scores(value: float) -> Phase:
     """An edit that makes every score `value`."""
-    return transforms.edit(
-        transforms.scores_from(lambda ticket, _: jax.tree.map(lambda s: jnp.full_like(s, value), ticket.scores))
-    )
+
+    def fill(value: jax.Array) -> Transform:
+        return transforms.scores_from(lambda t, _: jax.tree.map(lambda s: jnp.full_like(s, value), t.scores))
+
+    return transforms.edit(variants.transform(fill, value=float(value)))

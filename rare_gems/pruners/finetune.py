@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 
+import jax
 import optax
 
-from rare_gems import schedules, transforms, views
+from rare_gems import schedules, transforms, variants, views
 from rare_gems.phase import Phase, Recipe
 
 __all__ = ["dense", "finetune", "sgd"]
 
 
 def sgd(
-    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float = 0.0
+    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float | jax.Array = 0.0
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent in torch's order: decay joins the gradient, then momentum, then the rate.
 
     u = g + weight_decay * w;  v = momentum * v + u;  w = w - lr * v
+
+    The decay and the rate may be traced (see `variants.optimizer`).
     """
     return optax.chain(
-        optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity(),
+        optax.add_decayed_weights(weight_decay),
         optax.trace(momentum) if momentum else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
     )
@@ -57,10 +60,15 @@ def finetune(
     if not learning_rate > 0:
         raise ValueError(f"{name} learning rate: expected a positive number, got {learning_rate}")
     stops = schedules.milestones_for(num_epochs) if milestones is None else tuple(milestones)
-    schedule = schedules.multi_step(learning_rate, stops, steps_per_epoch)
-    rest = schedule if first_step == 0 else lambda step: schedule(step + first_step)
+
+    def descent(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
+        schedule = schedules.stairs(rates, stops, steps_per_epoch)
+        return sgd(lambda step: schedule(step + first_step), momentum, weight_decay)
+
+    rates = schedules.falling_rates(learning_rate, len(stops))
+    optimizer = variants.optimizer(descent, rates=rates, weight_decay=weight_decay)
     return Phase(
-        views.masked, "params", sgd(rest, momentum, weight_decay), transforms.identity(),
+        views.masked, "params", optimizer, transforms.identity(),
         transforms.identity(), num_epochs * steps_per_epoch - first_step, name=name,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import keep_ratios, masks, schedules, transforms, views
+from rare_gems import keep_ratios, masks, schedules, transforms, variants, views
 from rare_gems.phase import Mask, Phase, Recipe, Step, Transform
 from rare_gems.pruners.finetune import sgd
 
@@ -110,13 +110,16 @@ def search(
     freezing = transforms.identity()
     if freeze:
         freezing = _freezing(mask, sparsity, num_epochs, steps_per_epoch, period, scope, invert)
-    schedule = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)
-    regulariser = optax.add_decayed_weights(2 * l2) if norm == "l2" else _add_signs(l2)
-    descent = sgd(schedule, momentum) if optimizer == "sgd" else optax.adam(schedule)
+
+    def descent(learning_rate: jax.Array, l2: jax.Array) -> optax.GradientTransformation:
+        schedule = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)
+        regulariser = optax.add_decayed_weights(2 * l2) if norm == "l2" else _add_signs(l2)
+        return optax.chain(regulariser, sgd(schedule, momentum) if optimizer == "sgd" else optax.adam(schedule))
+
     return Phase(
         view=views.rounded if rounding == "deterministic" else views.sampled,
         trains="scores",
-        optimizer=optax.chain(regulariser, descent),
+        optimizer=variants.optimizer(descent, learning_rate=learning_rate, l2=l2),
         during=transforms.chain(transforms.clip_scores(), freezing),
         after=transforms.identity() if finetune_mask == "frozen" else transforms.keep_rounded(),
         num_steps=num_epochs * steps_per_epoch,
@@ -124,8 +127,10 @@ def search(
     )
 
 
-def freezing_counts(mask: Mask, sparsity: float, num_rounds: int, scope: Literal["global", "layer"] = "global") -> Any:
-    """How many weights q keeps after each round: int32 [R], or ("layer") a tree of them.
+def freezing_counts(
+    mask: Mask, sparsity: float, num_rounds: int, scope: Literal["global", "layer"] = "global"
+) -> tuple:
+    """How many weights q keeps after each round: R integers, or ("layer") R trees of them.
 
     In the layer scope the equal ratios are rounded so that the layers always sum to the global count.
 
@@ -141,8 +146,7 @@ def freezing_counts(mask: Mask, sparsity: float, num_rounds: int, scope: Literal
         raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
     if scope == "global":
         return counts
-    rounds = [keep_ratios.uniform(mask, count) for count in counts]
-    return jax.tree.map(lambda *column: column, *rounds)
+    return tuple(keep_ratios.uniform(mask, count) for count in counts)
 
 
 def _freezing(
@@ -155,18 +159,13 @@ def _freezing(
         epoch = (step + 1) // steps_per_epoch - 1
         return ((step + 1) % steps_per_epoch == 0) & (epoch > 0) & (epoch % period == 0)
 
-    def count_at(step: Step) -> Any:
-        index = step // steps_per_epoch // period - 1
-        return jax.tree.map(lambda column: jnp.array(column, jnp.int32)[index], counts, is_leaf=lambda x: _is_row(x))
+    def round_at(step: Step) -> Any:
+        return step // steps_per_epoch // period - 1
 
-    return transforms.when(is_round, transforms.keep_top(count_at, scope, invert=invert))
-
-
-def _is_row(node: Any) -> bool:
-    return isinstance(node, tuple) and bool(node) and all(isinstance(entry, int) for entry in node)
+    return transforms.when(is_round, transforms.keep_top(counts, scope, invert=invert, at=round_at))
 
 
-def _add_signs(strength: float) -> optax.GradientTransformation:
+def _add_signs(strength: jax.Array) -> optax.GradientTransformation:
     """Adds the gradient of strength * sum |p|."""
     return optax.stateless(
         lambda updates, params: jax.tree.map(lambda u, p: u + strength * jnp.sign(p), updates, params)

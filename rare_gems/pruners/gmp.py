@@ -6,7 +6,6 @@ Source: Zhu and Gupta, To Prune, or Not to Prune, 2017.
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 
 from rare_gems import keep_ratios, masks, transforms
 from rare_gems.phase import Mask, Phase, Recipe, Step
@@ -103,16 +102,14 @@ def gmp(
     num_rounds = (last - first) // every
     totals = cubic_counts(masks.num_prunable(mask), sparsity, num_rounds, initial_sparsity)
     rows = [total if scope == "global" else keep_ratios.uniform(mask, total) for total in totals]
-    table = jax.tree.map(lambda *column: jnp.array(column, jnp.int32), *rows)
 
     def is_round(step: Step) -> jax.Array:
         after = step + 1 - first
         return (after >= 0) & (after % every == 0) & (after <= num_rounds * every)
 
-    def count_at(step: Step) -> Any:
-        return jax.tree.map(lambda column: column[(step + 1 - first) // every], table)
-
-    prune = transforms.keep_top(count_at, scope, transforms.magnitude, invert=invert)
+    prune = transforms.keep_top(
+        rows, scope, transforms.magnitude, invert=invert, at=lambda step: (step + 1 - first) // every
+    )
     search = search._replace(during=transforms.when(is_round, prune))
     recipe = (search,) if finetune is None else (search, finetune)
     if first == 0 and totals[0] < masks.num_prunable(mask):

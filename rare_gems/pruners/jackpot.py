@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks, transforms, views
+from rare_gems import masks, transforms, variants, views
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Ticket, Transform
 from rare_gems.pruners.edge_popup import score_phase
 from rare_gems.pruners.saliency import target_counts
@@ -87,7 +87,7 @@ def jackpot(
     return (*filter(None, (scoring, start, search, finetune)),)
 
 
-def magnitude_budgets(ticket: Ticket, num_kept: int) -> Scores:
+def magnitude_budgets(ticket: Ticket, num_kept: int | jax.Array) -> Scores:
     """How many weights of each layer the `num_kept` largest |w| of the whole network are: a tree of int32 scalars.
 
     Source: Lottery Jackpots' code (its layer-wise rates). Deviation: the classifier takes part.
@@ -103,15 +103,18 @@ def warm_start(num_kept: int, dropped: float = 0.99, invert: bool = False) -> Tr
       invert: the lowest scores, and the two values the other way round.
     """
 
-    def update(ticket: Ticket, state: tuple, context: Context) -> tuple[Ticket, tuple]:
-        del context
-        rank = jax.tree.map(jnp.negative, ticket.scores) if invert else ticket.scores
-        mask = masks.keep_top(rank, magnitude_budgets(ticket, num_kept), "layer")
-        one, other = (dropped, 1.0) if invert else (1.0, dropped)
-        values = jax.tree.map(lambda m, s: jnp.where(m, one, other).astype(s.dtype), mask, ticket.scores)
-        return ticket._replace(mask=mask, scores=values), state
+    def make(num_kept: jax.Array, dropped: jax.Array) -> Transform:
+        def update(ticket: Ticket, state: tuple, context: Context) -> tuple[Ticket, tuple]:
+            del context
+            rank = jax.tree.map(jnp.negative, ticket.scores) if invert else ticket.scores
+            mask = masks.keep_top(rank, magnitude_budgets(ticket, num_kept), "layer")
+            one, other = (dropped, 1.0) if invert else (1.0, dropped)
+            values = jax.tree.map(lambda m, s: jnp.where(m, one, other).astype(s.dtype), mask, ticket.scores)
+            return ticket._replace(mask=mask, scores=values), state
 
-    return Transform(lambda ticket: (), update)
+        return Transform(lambda ticket: (), update)
+
+    return variants.transform(make, num_kept=num_kept, dropped=float(dropped))
 
 
 def _magnitude(ticket: Ticket, context: Context) -> Scores:

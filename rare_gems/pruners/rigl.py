@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rare_gems import keep_ratios, masks, transforms
+from rare_gems import keep_ratios, masks, transforms, variants
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket
 from rare_gems.pruners.finetune import finetune as train
 from rare_gems.pruners.random import random_scores
@@ -65,20 +65,18 @@ def rigl(
     if not 0 < stop <= 1:
         raise ValueError(f"stop: expected a fraction in (0, 1], got {stop}")
     return evolve(
-        mask, sparsity, counts, cosine_fraction(drop_fraction, stop * steps), gradient_size, every, stop * steps,
+        mask, sparsity, counts, drop_fraction, lambda zeta: cosine_fraction(zeta, stop * steps), gradient_size, every,
+        stop * steps,
         train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, **training),
         finetune,
     )  # fmt: skip
 
 
-def cosine_fraction(drop_fraction: float, num_steps: float) -> Callable[[Step], jax.Array]:
+def cosine_fraction(drop_fraction: float | jax.Array, num_steps: float) -> Callable[[Step], jax.Array]:
     """step -> drop_fraction (1 + cos(pi (step + 1) / num_steps)) / 2, counted in steps done; 0 from `num_steps` on.
 
-    Raises:
-      ValueError: for a fraction outside (0, 1).
     Source: RigL, section 3.
     """
-    _check_fraction(drop_fraction)
 
     def fraction(step: Step) -> jax.Array:
         share = jnp.minimum((jnp.asarray(step) + 1).astype(jnp.float32) / jnp.float32(num_steps), 1)
@@ -96,7 +94,8 @@ def evolve(
     mask: Mask,
     sparsity: float,
     counts: Any,
-    drop_fraction: Callable[[Step], jax.Array] | float,
+    drop_fraction: float,
+    fraction: Callable[[jax.Array], Callable[[Step], jax.Array]],
     grow: Callable[[Ticket, Context], Scores],
     every: int,
     end: float,
@@ -104,7 +103,8 @@ def evolve(
     finetune: Phase | None,
 ) -> Recipe:
     """A random mask at `counts`, then `training` with `transforms.drop_and_grow` after every `every` steps before
-    the step `end`: what RigL and SET share. Arguments, errors and return as in `rigl`."""
+    the step `end`: what RigL and SET share. `fraction` makes of the drop fraction what it is at each step; the other
+    arguments, errors and return are as in `rigl`."""
     target = target_counts(mask, sparsity)
     counts = keep_ratios.uniform(mask, target) if counts is None else counts
     if jax.tree.structure(counts) != jax.tree.structure(mask):
@@ -123,19 +123,12 @@ def evolve(
         raise ValueError(
             f"every: expected a number of steps from 1 to below {end:g}, where the mask stops, got {every}"
         )
-    if not callable(drop_fraction):
-        constant = _check_fraction(drop_fraction)
-        drop_fraction = lambda step: jnp.float32(constant)  # noqa: E731
+    if not 0 < drop_fraction < 1:
+        raise ValueError(f"drop_fraction: expected a fraction in (0, 1), got {drop_fraction}")
     first_mask = transforms.edit(transforms.scores_from(random_scores), transforms.keep_top(counts, "layer"))
     move = transforms.when(
         lambda step: ((step + 1) % every == 0) & (step + 1 < math.ceil(end)),
-        transforms.drop_and_grow(drop_fraction, grow),
+        variants.transform(lambda zeta: transforms.drop_and_grow(fraction(zeta), grow), zeta=drop_fraction),
     )
     recipe = (first_mask, training._replace(during=move, name="search"))
     return recipe if finetune is None else (*recipe, finetune)
-
-
-def _check_fraction(drop_fraction: float) -> float:
-    if not 0 < drop_fraction < 1:
-        raise ValueError(f"drop_fraction: expected a fraction in (0, 1), got {drop_fraction}")
-    return drop_fraction

@@ -100,7 +100,7 @@ def iterative(
     target_counts(mask, sparsity)
     counts = schedules.exponential_counts(masks.num_prunable(mask), sparsity, num_rounds)
     rank = transforms.scores_from(lambda ticket, context: jax.tree.map(jnp.abs, saliency(ticket, context)))
-    keep = transforms.keep_top(lambda step: jnp.array(counts, jnp.int32)[step], revive=revive, invert=invert)
+    keep = transforms.keep_top(counts, revive=revive, invert=invert, at=lambda step: step)
     return Phase(
         views.masked, "params", optax.set_to_zero(), transforms.chain(rank, keep), transforms.identity(),
         num_rounds, hold_dead=False, loss_fn=objective, passes=passes,

@@ -59,4 +59,7 @@ def sparse_evolutionary_training(
         raise ValueError(f"stop: expected a fraction in (0, 1], got {stop}")
     phase = train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, **training)
     every = steps_per_epoch if every is None else every
-    return evolve(mask, sparsity, counts, drop_fraction, random_scores, every, stop * phase.num_steps, phase, finetune)
+    return evolve(
+        mask, sparsity, counts, drop_fraction, lambda zeta: lambda step: zeta, random_scores, every,
+        stop * phase.num_steps, phase, finetune,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rare_gems import masks, transforms, views
+from rare_gems import masks, transforms, variants, views
 from rare_gems.phase import Context, Key, Mask, Params, Phase, Recipe, Scores, State, Step, Ticket, Transform
 from rare_gems.pruners.finetune import sgd
 from rare_gems.pruners.random import random_scores
@@ -59,8 +59,7 @@ def tuned_ratio(
     if version not in ("v4", "v5", "v6"):
         raise ValueError(f"tuned ratio version: expected one of v4, v5, v6, got {version!r}")
     if version == "v5":
-        start = jax.tree.structure(mask).unflatten(list(candidates(mask, sparsity, ratios, 1)[0]))
-        first = transforms.edit(transforms.scores_from(lambda t, _: jax.tree.map(jnp.full_like, t.scores, start)))
+        first = transforms.edit(variants.transform(_filled, ratios=candidates(mask, sparsity, ratios, 1)[0]))
     else:
         first = choose(mask, sparsity, ratios, num_candidates, radius, candidate_steps, seed)
     last = draw_mask(mask, sparsity)
@@ -95,12 +94,18 @@ def tune(mask: Mask, sparsity: float, num_steps: int, learning_rate: float, mome
         raise ValueError(f"ratio tuning momentum: expected a number in [0, 1), got {momentum}")
     sizes, target = _sizes(mask, sparsity)
 
-    def refit(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        return _with_ratios(ticket, fit(_ratios(ticket.scores), sizes, target)), state
+    def refit(target: jax.Array) -> Transform:
+        def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+            return _with_ratios(ticket, fit(_ratios(ticket.scores), sizes, target)), state
+
+        return Transform(lambda ticket: (), update)
+
+    def descent(learning_rate: jax.Array) -> optax.GradientTransformation:
+        return optax.chain(equal, sgd(learning_rate, momentum))
 
     equal = optax.stateless(lambda grads, _: jax.tree.map(lambda g: jnp.full_like(g, jnp.mean(g)), grads))
-    during = transforms.chain(transforms.clip_scores(1e-4, 1.0), Transform(lambda ticket: (), refit))
-    optimizer = optax.chain(equal, sgd(learning_rate, momentum))
+    during = transforms.chain(transforms.clip_scores(1e-4, 1.0), variants.transform(refit, target=target))
+    optimizer = variants.optimizer(descent, learning_rate=learning_rate)
     return Phase(views.sampled, "scores", optimizer, during, transforms.identity(), num_steps, False, rewind_state=True)
 
 
@@ -173,7 +178,7 @@ def candidates(
     return np.array([fit(row, sizes, target, np) for row in tried])
 
 
-def fit(ratios: Any, sizes: np.ndarray, num_kept: int, xp: Any = jnp) -> Any:
+def fit(ratios: Any, sizes: np.ndarray, num_kept: Any, xp: Any = jnp) -> Any:
     """The ratios times the one factor at which they keep `num_kept` weights: p_l = clip(t p_l, 1 / m_l, 1).
 
     Args:
@@ -206,15 +211,19 @@ def draw_mask(mask: Mask, sparsity: float) -> Transform:
     sizes, target = _sizes(mask, sparsity)
     most = np.int32(sizes)
 
-    def draw(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        shares = _ratios(ticket.scores) * jnp.float32(sizes)
-        each = jax.tree.structure(ticket.mask).unflatten(list(_whole(shares, jnp.asarray(most), target)))
-        return ticket._replace(mask=masks.keep_top(random_scores(ticket, context), each, "layer", ticket.mask)), state
+    def draw(target: jax.Array) -> Transform:
+        def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+            shares = _ratios(ticket.scores) * jnp.float32(sizes)
+            each = jax.tree.structure(ticket.mask).unflatten(list(_whole(shares, jnp.asarray(most), target)))
+            mask = masks.keep_top(random_scores(ticket, context), each, "layer", ticket.mask)
+            return ticket._replace(mask=mask), state
 
-    return Transform(lambda ticket: (), draw)
+        return Transform(lambda ticket: (), update)
+
+    return variants.transform(draw, target=target)
 
 
-def _whole(shares: jax.Array, most: jax.Array, total: int) -> jax.Array:
+def _whole(shares: jax.Array, most: jax.Array, total: jax.Array) -> jax.Array:
     """int32 [L] near the shares, from 1 to `most`, that sum to `total`."""
 
     def move(counts: jax.Array) -> jax.Array:
@@ -240,6 +249,11 @@ def _sizes(mask: Mask, sparsity: float) -> tuple[np.ndarray, int]:
 
 def _ratios(scores: Scores) -> jax.Array:
     return jnp.stack([jnp.max(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(scores)])
+
+
+def _filled(ratios: jax.Array) -> Transform:
+    """scores = the ratio of their layer."""
+    return Transform(lambda ticket: (), lambda ticket, state, context: (_with_ratios(ticket, ratios), state))
 
 
 def _with_ratios(ticket: Ticket, ratios: jax.Array) -> Ticket:

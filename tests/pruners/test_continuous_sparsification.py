@@ -58,7 +58,7 @@ def test_keeps_exactly_the_top(invert):
     start, search = continuous_sparsification(
         jax.eval_shape(lambda: ticket.mask), invert=invert, initial_score=0.1, **OPTIONS
     )
-    end, _ = search.after.update(ticket, (), Context(jnp.int32(10), KEY, None, None))
+    end, _ = search.after.update(ticket, search.after.init(ticket), Context(jnp.int32(10), KEY, None, None))
     flat = lambda tree: np.concatenate([np.asarray(tree[name]).ravel() for name in SHAPES])  # noqa: E731
     order = np.argsort(flat(ticket.scores))
     assert set(np.flatnonzero(flat(end.mask))) == set(order[:10] if invert else order[-10:])

@@ -52,7 +52,7 @@ def test_keeps_the_same_ratio_of_each_layer():
     _, search = edge_popup(mask, **OPTIONS | {"sparsity": 0.9856})
     scores = [jax.random.normal(jax.random.fold_in(KEY, i), (size,)) for i, size in enumerate(sizes)]
     ticket = Ticket(scores, scores, [jnp.ones(size, bool) for size in sizes])
-    end, _ = search.after.update(ticket, (), Context(jnp.int32(0), KEY, None, None))
+    end, _ = search.after.update(ticket, search.after.init(ticket), Context(jnp.int32(0), KEY, None, None))
     assert kept_in(end.mask) == (6, 33, 531, 9)
     assert sum(kept_in(end.mask)) == masks.count_for(40240, 0.9856) == 579
 
@@ -67,7 +67,7 @@ def test_sees_and_keeps_the_top(scope, invert):
     if scope == "global":
         least = dict.fromkeys(SHAPES, np.sort(np.concatenate([s.ravel() for s in size.values()]))[-20])
     seen = search.view(ticket, jnp.int32(0), KEY)
-    end, _ = search.after.update(ticket, (), Context(jnp.int32(21), KEY, None, None))
+    end, _ = search.after.update(ticket, search.after.init(ticket), Context(jnp.int32(21), KEY, None, None))
     for name in SHAPES:
         want = size[name] >= least[name]
         np.testing.assert_array_equal(end.mask[name], want)

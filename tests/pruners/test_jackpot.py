@@ -33,7 +33,8 @@ def test_budgets_are_those_of_global_magnitude():
 
 @pytest.mark.parametrize("invert", [False, True])
 def test_warm_start(invert):
-    ticket, _ = warm_start(4, 0.95, invert).update(small(), (), CONTEXT)
+    start = warm_start(4, 0.95, invert)
+    ticket, _ = start.update(small(), start.init(small()), CONTEXT)
     keeps = {"a": [[False, True], [True, False]], "b": [[True, True, False]], "c": [[False]]}
     if invert:
         keeps = {"a": [[True, False], [False, True]], "b": [[False, True, True]], "c": [[False]]}

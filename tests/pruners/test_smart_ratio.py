@@ -169,13 +169,17 @@ def test_tickets(version, want):
     assert (phase.num_steps, phase.name) == (0, "edit")
     mask = [jnp.ones(leaf.shape, bool) for leaf in shapes]
     start = Ticket(mask, [jnp.zeros(leaf.shape) for leaf in shapes], mask)
-    update = jax.jit(lambda key: phase.after.update(start, ((), ()), Context(0, key, None, None))[0].mask)
+    update = jax.jit(
+        lambda key: phase.after.update(start, phase.after.init(start), Context(0, key, None, None))[0].mask
+    )
     masks_drawn = [update(jax.random.key(seed)) for seed in range(2)]
     for drawn in masks_drawn:
         assert [kept for kept, _ in masks.layer_counts(drawn).values()] == want
     assert masks.overlap(*masks_drawn) < 0.9
     published = pruner.smart_ratio(shapes, sparsity=0.5, version=version, ends=ends, exact=False)[0]
-    drawn = published.after.update(start, ((), ()), Context(0, jax.random.key(0), None, None))[0].mask
+    drawn = published.after.update(start, published.after.init(start), Context(0, jax.random.key(0), None, None))[
+        0
+    ].mask
     assert masks.num_kept(drawn) == {"v1": 237, "v2": 196, "v3": 310}[version]
 
 
@@ -197,9 +201,8 @@ def test_v5_starts_from_v2(resnet):
     assert [(p.name, p.num_steps) for p in recipe] == [("edit", 0), ("search", 6)]
     mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), resnet)
     scores = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), resnet)
-    out, _ = recipe[0].after.update(
-        Ticket(scores, scores, mask), ((),), Context(jnp.int32(0), jax.random.key(0), None, None)
-    )
+    ticket, after = Ticket(scores, scores, mask), recipe[0].after
+    out, _ = after.update(ticket, after.init(ticket), Context(jnp.int32(0), jax.random.key(0), None, None))
     want = jax.tree.leaves(smart_ratio(resnet, 0.9856, version="v2"))
     for leaf, count in zip(jax.tree.leaves(out.scores), want, strict=True):
         np.testing.assert_allclose(leaf, np.full(leaf.shape, count / leaf.size), rtol=1e-5)

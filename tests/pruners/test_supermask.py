@@ -44,7 +44,7 @@ def test_the_gradient_is_straight_through_the_draw():
 def test_keeps_exactly_the_top(invert):
     ticket = make_ticket((10, 10))
     start, search = supermask(jax.eval_shape(lambda: ticket.mask), invert=invert, initial_score=0.5, **OPTIONS)
-    end, _ = search.after.update(ticket, (), Context(jnp.int32(10), KEY, None, None))
+    end, _ = search.after.update(ticket, search.after.init(ticket), Context(jnp.int32(10), KEY, None, None))
     order = np.argsort(np.asarray(ticket.scores["a"]), axis=None)
     assert set(np.flatnonzero(end.mask["a"])) == set(order[:10] if invert else order[-10:])
     began = trainer.finish(start, trainer.begin(start, ticket, {}, KEY))

@@ -182,7 +182,8 @@ def test_masks_are_exact_at_any_ratios(kept, ratios):
     ticket = make_ticket()
     ticket = ticket._replace(scores=[jnp.full_like(s, p) for s, p in zip(ticket.scores, ratios, strict=True)])
     draw = tuned.draw_mask(ticket.mask, 1 - kept / 100)
-    out = jax.jit(lambda key: draw.update(ticket, (), Context(jnp.int32(0), key, None, None))[0])(jax.random.key(0))
+    state = draw.init(ticket)
+    out = jax.jit(lambda key: draw.update(ticket, state, Context(jnp.int32(0), key, None, None))[0])(jax.random.key(0))
     masks.check(out.mask, kept)
     counts = [k for k, _ in masks.layer_counts(out.mask).values()]
     assert min(counts) >= 1
