@@ -1,29 +1,35 @@
 """Checkpoints of a run in progress, with Orbax: asynchronous, the last two kept, verified when they are read.
 
-A checkpoint is a pytree of arrays (a `trainer.Carry`, say) and a JSON dictionary. The leaves are packed into one
-vector per dtype, and a digest of all their bytes lies beside them, so that damage is found rather than trained on.
+A checkpoint is a pytree of arrays (a `trainer.Carry`, say) and a JSON dictionary. Small leaves are packed into one
+vector per dtype, with a digest of all their bytes; large ones (`sharding.LARGE`) are arrays of their own, written and
+read in the parts in which they lie on the devices, each with a checksum that the devices compute. So no host or device
+needs to hold a large array, what is saved on some number of devices and processes can be restored on any other, and
+damage is found rather than trained on. In a job of several processes, all call each function, on one file system.
 """
 
 import errno
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from rare_gems.checksum import checksum
+from rare_gems.packing import Array, PyTree, entries_of, layout_of, one_copy, pack, spelled, unpack
 
 __all__ = ["DamagedCheckpoint", "Restored", "close", "open_folder", "restore_latest", "save"]
 
-PyTree = Any
+T = TypeVar("T")
 
 
 class DamagedCheckpoint(UserWarning):
@@ -53,17 +59,23 @@ def save(manager: ocp.CheckpointManager, position: int, tree: PyTree, notes: dic
     """Saves in the background; the arrays are copied to the host before this returns, so they may be donated.
 
     Args:
-      position: grows with every save of a run. tree: arrays of any dtype, PRNG keys included.
-      notes: JSON-able; handed back by `restore_latest`.
+      position: grows with every save of a run. tree: arrays of any dtype, PRNG keys included, under any sharding.
+      notes: JSON-able; handed back by `restore_latest`. Those of process 0 are written.
     Raises:
       OSError: if this or the previous save could not be written (disk full, read-only).
+      ValueError: if a small array lies in parts on several processes.
     """
     if not Path(manager.directory).is_dir():  # Orbax would raise too, but leave threads that never end
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(manager.directory))
-    packed = _pack(tree)
-    # A copy of the notes, since Orbax writes them later, from a thread.
-    meta = {"digest": _digest(packed), "layout": _sizes(packed), "notes": json.loads(json.dumps(notes))}
-    args = ocp.args.Composite(arrays=ocp.args.StandardSave(packed), meta=ocp.args.JsonSave(meta))
+    packed, large = pack(tree)
+    arrays = {**packed, **large}
+    meta = {
+        "digest": _digest(packed),
+        "checksums": _checksums(large),
+        "layout": spelled({name: (x.shape, x.dtype) for name, x in arrays.items()}),
+        "notes": json.loads(json.dumps(notes)),  # a copy, since Orbax writes them later, from a thread
+    }
+    args = ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta))
     _as_os_error(lambda: manager.save(position, args=args), Path(manager.directory))
 
 
@@ -79,86 +91,98 @@ def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str,
     A damaged one is skipped with a warning, for the one before it, and put aside as `<position>.damaged`.
 
     Args:
-      template: from the notes to the tree that was saved (arrays or `ShapeDtypeStruct`s).
+      template: from the notes to the tree that was saved (arrays or `ShapeDtypeStruct`s). A leaf with a `NamedSharding`
+        is restored onto it, whatever it was saved from; others onto the default device.
     Raises:
       ValueError: if `template` does, because the notes belong to something else, or if the arrays are of other sizes.
     """
     for position in sorted(manager.all_steps(), reverse=True):
+        folder = manager.directory / str(position)
         try:
-            meta = manager.restore(position, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            meta = _together(ocp.JsonCheckpointHandler().restore, folder / "meta")
             notes = meta["notes"]
         except Exception as error:  # whatever the reader stumbles on: a damaged file can fail anywhere
             _drop(manager, position, error)
             continue
         like = template(notes)
-        shapes = {name: np.zeros(size, dtype) for name, (size, dtype) in _layout(like).items()}
-        if meta.get("layout") != _sizes(shapes):
-            expected, got = _sizes(shapes), meta.get("layout")
+        expected, got = spelled(layout_of(like)), meta.get("layout")
+        if got != expected:
             raise ValueError(f"{manager.directory}: made by another version: expected arrays {expected}, got {got}")
         try:
-            args = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes))
-            packed = {name: np.asarray(x) for name, x in manager.restore(position, args=args)["arrays"].items()}
-            if _digest(packed) != meta["digest"]:
-                raise ValueError("its digest does not match its contents")
-            return Restored(position, _unpack(packed, like), notes)
+            packed, large = _together(_read, folder / "arrays", like, meta["digest"])
+            _together(_check, large, meta.get("checksums"))
+            return Restored(position, unpack(packed, large, like), notes)
+        except jax.errors.JaxRuntimeError:  # another process is lost, or the memory of a device is full
+            raise
         except Exception as error:
             _drop(manager, position, error)
     return None
+
+
+def _check(large: Mapping[str, Array], expected: Any) -> None:
+    got = _checksums(large)
+    for name in got:
+        if got[name] != expected[name]:
+            raise ValueError(f"the checksum of {name} does not match its contents")
+
+
+def _together(call: Callable[..., T], *args: Any) -> T:
+    """What `call` returns, or its error. If it fails in one of several processes, it does in all of them: whoever has
+    read its parts would wait for the others for ever."""
+    result: Any = None
+    error: Exception | None = None
+    try:
+        result = call(*args)
+    except Exception as caught:
+        error = caught
+    if jax.process_count() > 1:
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.array(error is not None)))
+        if error is None and len(failed):
+            error = OSError(f"process {failed[0]} could not read it")
+    if error is not None:
+        raise error
+    return result
 
 
 def _drop(manager: ocp.CheckpointManager, position: int, error: Exception) -> None:
     reason = (str(error) or type(error).__name__).splitlines()[0][:120]
     folder = Path(manager.directory) / str(position)
     warnings.warn(f"skipped the damaged checkpoint {folder} ({reason})", DamagedCheckpoint, stacklevel=3)
-    aside = folder.with_name(f"{position}.damaged")
-    shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+    _together(_put_aside, folder)
     manager.reload()
 
 
-def _sizes(packed: dict[str, np.ndarray]) -> dict[str, int]:
-    return {name: len(packed[name]) for name in sorted(packed)}
+def _put_aside(folder: Path) -> None:
+    if jax.process_index() == 0:
+        aside = folder.with_name(f"{folder.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
 
 
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _read(folder: Any, like: PyTree, digest: str) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
+    """The packed vectors, and the large leaves, of which each process reads its parts.
+
+    Not through the manager, which would wait for the other processes even if one of them failed.
+    """
+    wanted: dict[str, Any] = {name: np.empty(shape, dtype) for name, (shape, dtype) in layout_of(like).items()}
+    for name, shape, dtype, large, sharding in entries_of(like):
+        if large and sharding is not None:
+            wanted[name] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    handler = ocp.StandardCheckpointHandler()
+    try:
+        arrays = handler.restore(folder, args=ocp.args.StandardRestore(wanted))
+    finally:
+        handler.close()
+    names = [entry.name for entry in entries_of(like) if entry.large]
+    large = {name: jnp.asarray(arrays.pop(name)) for name in names}
+    if _digest(arrays) != digest:
+        raise ValueError("its digest does not match its contents")
+    return arrays, large
 
 
-def _impl(leaf: Any) -> str:
-    tag = str(leaf.dtype)[4:-1]  # "key<fry>"; jax.random.key_impl wants an array
-    return {"fry": "threefry2x32", "urbg": "unsafe_rbg"}.get(tag, tag)
-
-
-def _layout(tree: PyTree) -> dict[str, tuple[int, np.dtype]]:
-    """Size and dtype of the vector that holds all leaves of one dtype."""
-    layout: dict[str, tuple[int, np.dtype]] = {}
-    for leaf in jax.tree.leaves(tree):
-        raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        size, dtype = math.prod(raw.shape), np.dtype(raw.dtype)
-        layout[dtype.name] = (layout.get(dtype.name, (0, dtype))[0] + size, dtype)
-    return layout
-
-
-def _pack(tree: PyTree) -> dict[str, np.ndarray]:
-    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
-    groups: dict[str, list[np.ndarray]] = {}
-    for leaf in jax.device_get(leaves):
-        array = np.asarray(leaf)
-        groups.setdefault(array.dtype.name, []).append(array.reshape(-1))
-    return {name: np.concatenate(group) for name, group in groups.items()}
-
-
-def _unpack(packed: dict[str, np.ndarray], like: PyTree) -> PyTree:
-    used = dict.fromkeys(packed, 0)
-    leaves, treedef = jax.tree.flatten(like)
-    out = []
-    for leaf in leaves:
-        raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-        name, size = np.dtype(raw.dtype).name, math.prod(raw.shape)
-        part = jnp.asarray(packed[name][used[name] : used[name] + size].reshape(raw.shape))
-        used[name] += size
-        out.append(jax.random.wrap_key_data(part, impl=_impl(leaf)) if _is_key(leaf) else part)
-    return treedef.unflatten(out)
+def _checksums(large: Mapping[str, Array]) -> dict[str, int]:
+    sums = {name: checksum(one_copy(leaf)) for name, leaf in large.items()}
+    return {name: int(value) for name, value in jax.device_get(sums).items()}
 
 
 def _digest(packed: dict[str, np.ndarray]) -> str:

@@ -1,6 +1,7 @@
 """rare_gems.checkpoint: bit for bit, the last two kept, damage found and stepped over."""
 
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rare_gems import checkpoint, trainer
+from rare_gems.checksum import checksum
 from rare_gems.phase import Ticket
 
 # Orbax leaves the coroutines of a failed read behind, which complain when they are collected.
@@ -249,3 +252,132 @@ def test_a_failed_write_is_an_oserror_and_the_process_ends(tmp_path, cause):
     done = subprocess.run(command, capture_output=True, text=True, timeout=15)
     assert done.stdout == "OSError\n", done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def on(devices, *spec):
+    """The sharding `spec` on a mesh ("data", "model") of so many devices, of which "data" has two if it can."""
+    data = 2 if devices > 1 else 1
+    mesh = jax.make_mesh(
+        (data, devices // data), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:devices]
+    )
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def make_wide(seed=0):
+    """Large and small leaves, which take turns; and the axes to split them along."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=(64, 2048)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(seed), 2**15)  # 2**16 numbers
+    tree = {
+        "a": jnp.float32(w[0, :10]),
+        "b": jnp.array(w),
+        "c": jnp.array(w > 0),
+        "d": jax.random.key(seed),
+        "e": jnp.bfloat16(w[:32]),
+        "f": jnp.int32(seed),
+        "g": keys,
+        "h": jnp.array(w.reshape(8, 8, 2048)[:, ::-1]),
+    }
+    axes = {"b": (None, "model"), "c": (None, ("data", "model")), "e": ("model",), "g": ("model",), "h": ("data",)}
+    return tree, axes
+
+
+def placed(devices, seed=0):
+    tree, axes = make_wide(seed)
+    return {name: jax.device_put(leaf, on(devices, *axes.get(name, ()))) for name, leaf in tree.items()}
+
+
+def shapes_on(devices):
+    tree, axes = make_wide()
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on(devices, *axes.get(name, ())))
+        for name, x in tree.items()
+    }
+
+
+def test_from_any_number_of_devices_to_any_other(tmp_path):
+    expected, _ = make_wide(7)
+    bare = jax.eval_shape(lambda: make_wide()[0])
+    there_and_back = [
+        (placed(8, 7), [placed(4), shapes_on(2), shapes_on(1), bare]),
+        (placed(2, 7), [shapes_on(8)]),
+        (expected, [shapes_on(8)]),
+    ]
+    for i, (saved, templates) in enumerate(there_and_back):
+        with opened(tmp_path / str(i)) as manager:
+            checkpoint.save(manager, 1, saved, {})
+            manager.wait_until_finished()
+            for like in templates:
+                tree = checkpoint.restore_latest(manager, lambda notes, like=like: like).tree
+                check_same(tree, expected)
+                for name, leaf in tree.items():
+                    if like is bare:
+                        assert leaf.devices() == {jax.devices()[0]}, name
+                        continue
+                    assert leaf.sharding.is_equivalent_to(like[name].sharding, leaf.ndim), name
+                    part = like[name].sharding.shard_shape(leaf.shape)
+                    assert {shard.data.shape for shard in leaf.addressable_shards} == {part}, name
+    parts = {n: placed(n)["c"].addressable_shards[0].data.shape for n in (8, 4, 2)}
+    assert parts == {8: (64, 256), 4: (64, 512), 2: (64, 1024)}  # the layouts do differ
+
+
+@pytest.mark.parametrize("layout", [(1,), (8,), (8, None, "model")])
+@pytest.mark.parametrize("way", ["donate", "delete"])
+def test_large_arrays_may_be_donated_after_save(tmp_path, layout, way):
+    start = np.random.default_rng(1).normal(size=(1024, 2048)).astype(np.float32)
+    leaf = jax.jit(jnp.negative)(jax.device_put(-start, on(*layout)))
+    with opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, {"w": leaf}, {})
+        if way == "donate":
+            jax.jit(lambda w: w * 0 - 1, donate_argnums=0)(leaf).block_until_ready()
+        else:
+            leaf.delete()
+            jnp.full((1024, 2048), -1.0).block_until_ready()  # in the memory that is free now
+    with opened(tmp_path) as manager:
+        restored = checkpoint.restore_latest(manager, lambda notes: {"w": jax.ShapeDtypeStruct(start.shape, "float32")})
+    assert np.array_equal(restored.tree["w"], start)
+
+
+@pytest.mark.parametrize("damage", [flip_byte, truncate])
+def test_damage_in_a_large_array(tmp_path, damage):
+    with opened(tmp_path) as manager:
+        for position in (4, 8):
+            checkpoint.save(manager, position, placed(8, position), {})
+    assert files_of(tmp_path, 8)[0].stat().st_size > 2**16
+    damage(tmp_path, 8)
+    warned = pytest.warns(checkpoint.DamagedCheckpoint, match=r"skipped the damaged checkpoint .*8")
+    with opened(tmp_path) as manager, warned:
+        restored = checkpoint.restore_latest(manager, lambda notes: shapes_on(4))
+    assert restored.position == 4
+    check_same(restored.tree, placed(8, 4))
+
+
+def test_the_checksums_cover_the_large_arrays(tmp_path):
+    """Changes that Orbax can't notice: another checkpoint's large array under this one's notes."""
+    with opened(tmp_path) as manager:
+        for position in (4, 8):
+            w = jax.device_put(jnp.full((256, 256), float(position)), on(8, "model"))
+            checkpoint.save(manager, position, {"small": jnp.arange(3), "w": w}, {})
+    shutil.rmtree(tmp_path / "8" / "arrays")
+    shutil.copytree(tmp_path / "4" / "arrays", tmp_path / "8" / "arrays")
+    with opened(tmp_path) as manager:
+        like = {"small": jnp.arange(3), "w": jax.ShapeDtypeStruct((256, 256), jnp.float32, sharding=on(2, "data"))}
+        with pytest.warns(checkpoint.DamagedCheckpoint, match=r"checksum of leaf_1"):
+            assert checkpoint.restore_latest(manager, lambda notes: like).position == 4
+
+
+def test_a_large_array_of_another_shape_is_an_error(tmp_path):
+    with opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, {"w": jnp.zeros((64, 2048))}, {})
+        manager.wait_until_finished()
+        with pytest.raises(ValueError, match=r"expected arrays .*\(2048, 64\).*, got .*\(64, 2048\)"):
+            checkpoint.restore_latest(manager, lambda notes: {"w": jnp.zeros((2048, 64))})
+
+
+def test_what_is_written_down(tmp_path):
+    with opened(tmp_path) as manager:
+        w = jnp.arange(2.0**16).reshape(256, 256)
+        checkpoint.save(manager, 1, {"a": jnp.ones(2), "w": w, "x": jnp.zeros((2, 3))}, {"at": 1})
+    meta = json.loads((tmp_path / "1" / "meta" / "metadata").read_text())
+    assert meta["layout"] == {"float32": 8, "leaf_1": "float32 (256, 256)"}
+    assert meta["checksums"] == {"leaf_1": int(checksum(w))}
