@@ -78,7 +78,8 @@ def _check(dataset: str, config: Config) -> None:
         "epochs": (config.epochs, 1 if takes_epochs(config) else 0, math.inf),
         "finetune-epochs": (config.finetune_epochs, 1 if config.pruner == "dense" else 0, math.inf),
         "num-seeds": (config.num_seeds, 1, math.inf),
-        "at-once": (1 if config.at_once is None else config.at_once, 1, config.num_seeds),
+        "at-once": (1 if config.at_once is None else config.at_once, 1, math.inf),
+        "devices": (1 if config.devices is None else config.devices, 1, math.inf),
         "seed": (config.seed, 0, 2**32 - config.num_seeds),
         "validation-examples": (config.validation_examples, 0, train - 1),
         "train-examples": (train_left if config.train_examples is None else config.train_examples, 1, train_left),
@@ -105,7 +106,13 @@ def _check(dataset: str, config: Config) -> None:
         raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
     if searches and not config.gem_miner.freeze and config.gem_miner.finetune_mask == "frozen":
         raise UsageError("--gem-miner.finetune-mask: expected 'rounded' without freezing, got 'frozen'")
+    if config.batch_norm == "per-device" and (config.devices is None or config.devices < 2):
+        raise UsageError(
+            "--batch-norm: per-device statistics depend on how many there are; expected --devices=2 or more with it"
+        )
     if config.at_once is not None and config.at_once > 1:
+        if config.shard_params:
+            raise UsageError("--at-once: --shard-params spreads one run over all devices; expected 1 with it")
         own = [f"--{n.replace('_', '-')}" for n in ("train_examples", "validation_examples") if getattr(config, n)]
         if dataset == "imagenet" or config.stream:
             raise UsageError("--at-once: streamed images are read for one run; expected 1")

@@ -1,26 +1,22 @@
 """`python -m experiments.compare DATASET`: the product of methods, sparsities and seeds, each in its run folder."""
 
-import csv
 import dataclasses
 import hashlib
-import io
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
+import jax
 import tyro
 from rich.console import Console
 
-from experiments import command_line, exits, jobs, plan, progress, records
+from experiments import command_line, compare_table, exits, jobs, launching, plan, submitting
 from experiments import config as configs
 from experiments.config import Config, Pruner, UsageError
 from experiments.datasets import facts_of
 from experiments.metrics import RunFailed
 from experiments.options import GROUPS
 from experiments.start import DATASETS
-from rare_gems import comparison_plots, report, sanity_report
 from rare_gems.files import write_whole
 
 __all__ = ["main"]
@@ -34,7 +30,7 @@ class Comparison:
 
     Flags of the experiments themselves (--model, --finetune-epochs, --gem-miner.period, ...) go to every pruner that
     has them. What is finished is not run again; a killed comparison goes on where it was. The same command started
-    several times shares the work: a run that another process is at is left to it.
+    several times shares the work: a run that another process is at is left to it. --launcher starts it as jobs.
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
@@ -53,6 +49,7 @@ class Comparison:
     """where everything goes (default: runs/ and a name made from the flags)"""
     dry_run: bool = False
     """print what would be run and what it would cost, and stop"""
+    launch: Annotated[launching.Launch, tyro.conf.arg(name="")] = launching.Launch()  # noqa: RUF009
 
 
 class _Cell(NamedTuple):
@@ -61,6 +58,9 @@ class _Cell(NamedTuple):
     config: Config
     folder: Path
 
+    def name(self) -> str:
+        return f"{self.config.pruner} at sparsity {self.config.sparsity}, seed {self.config.seed}"
+
 
 def main(args: list[str] | None = None) -> int:
     """Runs a comparison; returns the exit status, as in `exits.status_of`."""
@@ -68,7 +68,12 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _main(args: list[str]) -> None:
+    if jax.distributed.is_initialized():
+        raise UsageError("a comparison is spread over jobs, not over the processes of one; expected --launcher")
     asked, extra = command_line.read_flags(Comparison, args, "python -m experiments.compare", return_unknown_args=True)
+    launching.check(asked.launch)
+    if asked.launch.launcher:
+        jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     folder = asked.run_dir or Path("runs") / f"compare-{asked.dataset}-{_digest(asked, extra)}"
     cells = _cells(asked, extra, folder)
     passes = 0
@@ -81,53 +86,53 @@ def _main(args: list[str]) -> None:
         )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    failures = _run_all(asked.dataset, cells, folder)
-    rows = _finished(cells, folder)
-    if not rows:
+    collects = asked.launch.launcher is not None
+    failures = _have_run(asked, args, cells, folder) if collects else _run_all(asked.dataset, cells, folder)
+    rows = _rows(cells, folder)
+    if failures and not rows:
         raise RunFailed(f"all of {len(cells)} runs failed; the first: {failures[0]}")
-    _report(Console(), folder, rows, 1 / facts_of(asked.dataset, cells[0].config).num_classes)
+    if not launching.in_job():
+        compare_table.report(Console(), folder, rows, 1 / facts_of(asked.dataset, cells[0].config).num_classes)
     if failures:
         raise RunFailed(f"{len(failures)} of {len(cells)} runs failed: {'; '.join(failures)}")
 
 
 def _run_all(dataset: str, cells: list[_Cell], folder: Path) -> list[str]:
-    """Runs every cell, and says what failed. What another process is at is waited for at the end."""
-    failures: list[str] = []
-    left, told = list(range(len(cells))), False
-    while left:
-        busy = []
-        for i in left:
-            config = cells[i].config
-            at = f"{config.pruner} at sparsity {config.sparsity}, seed {config.seed}"
-            try:
-                if not told:
-                    progress.note(f"{i + 1} of {len(cells)}: {at}")
-                jobs.settle_ticket(dataset, config, cells[i].folder)
-            except records.Busy:
-                busy.append(i)
-                continue
-            except RunFailed as error:
-                failures.append(f"{at}: {error}")
-                progress.note(f"failed: {error}")
-                continue
-            write_whole(folder / "compare.csv", _csv(_finished(cells, folder)).encode())
-        if busy == left:
-            if not told:
-                progress.note(f"{len(busy)} of the runs are another process's; waiting")
-            told = True
-            time.sleep(5)
-        left = busy
-    return failures
+    """Runs every cell, and says what failed."""
+
+    def settle(i: int) -> str | None:
+        try:
+            jobs.settle_ticket(dataset, *cells[i])
+        except RunFailed as error:
+            return str(error)
+        write_whole(folder / "compare.csv", compare_table.as_csv(_rows(cells, folder)).encode())
+        return None
+
+    return launching.go_through([cell.name() for cell in cells], settle, folder)
 
 
-def _finished(cells: list[_Cell], folder: Path) -> list[dict[str, Any]]:
-    """The rows of all runs that are done, whichever process did them."""
-    files = [cell.folder / "summary.json" for cell in cells]
-    return [_row(json.loads(f.read_text()), f.parent.relative_to(folder)) for f in files if f.exists()]
+def _have_run(asked: Comparison, args: list[str], cells: list[_Cell], folder: Path) -> list[str]:
+    """Has every cell run by jobs, which start the same command, and says what failed."""
+
+    def left() -> list[Path]:
+        return [cell.folder for cell in cells if not (cell.folder / "summary.json").exists()]
+
+    _, others = command_line.read_flags(launching.Launch, args, "", return_unknown_args=True)
+    worker = [sys.executable, "-m", "experiments.compare", *others]
+    went_wrong = submitting.run_jobs(asked.launch, worker, folder / "jobs", left)
+    if rows := _rows(cells, folder):
+        write_whole(folder / "compare.csv", compare_table.as_csv(rows).encode())
+    undone = [cell.name() for cell in cells if cell.folder in left()]
+    return [f"{name} ({'; '.join(went_wrong)})" if went_wrong and not i else name for i, name in enumerate(undone)]
+
+
+def _rows(cells: list[_Cell], folder: Path) -> list[dict[str, Any]]:
+    return compare_table.rows_of([cell.folder for cell in cells], folder)
 
 
 def _digest(asked: Comparison, extra: list[str]) -> str:
     named = dataclasses.asdict(asked) | {"run_dir": None, "dry_run": None, "extra": sorted(extra)}
+    named.pop("launch")  # a worker's folder is its collector's
     return hashlib.sha256(repr(sorted(named.items())).encode()).hexdigest()[:12]
 
 
@@ -215,45 +220,3 @@ def _used(dataset: str, chosen: list[str], flags: dict[str, list[str]]) -> tuple
     config, _ = command_line.parse(dataset, [*chosen, *own], all_used=False)
     used = {name for name in flags if configs.why_unused(config, name) is None}
     return [arg for name in flags if name in used for arg in flags[name]], used
-
-
-def _row(summary: dict[str, Any], place: Path) -> dict[str, Any]:
-    accuracy = summary["accuracy"]
-    return {
-        "dataset": summary["dataset_name"], "model": summary["model"], "pruner": summary["pruner"],
-        "sparsity": summary["sparsity_target"], "sparsity_got": summary["sparsity"], "num_kept": summary["num_kept"],
-        "num_prunable": summary["num_prunable"], "seed": summary["seed"], "before": _short(accuracy["before_finetune"]),
-        "after": _short(accuracy["after_finetune"]), "search_epochs": summary["epochs"]["search"],
-        "search_passes": summary["forward_backward_passes"]["search"],
-        "search_seconds": round(summary["seconds"]["search"], 1),
-        "finetune_seconds": round(summary["seconds"]["finetune"], 1), "folder": str(place),
-    }  # fmt: skip
-
-
-def _short(accuracy: float | None) -> float | None:
-    return None if accuracy is None else round(accuracy, 6)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _report(console: Console, folder: Path, rows: list[dict[str, Any]], chance: float) -> None:
-    seeds = len({row["seed"] for row in rows})
-    title = f"{rows[0]['model']} on {rows[0]['dataset']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
-    report.print_whole(console, sanity_report.comparison_table(rows, title))
-    (folder / "plots").mkdir(exist_ok=True)
-    for value in ("after", "before"):
-        if all(row[value] is None for row in rows):
-            continue
-        dense = [row["after"] for row in rows if row["pruner"] == "dense"]  # before its training it is no reference
-        file = folder / "plots" / f"{value}_finetuning.png"
-        level = None if value == "after" else chance
-        comparison_plots.plot_comparison(
-            rows, file, title, value, dense=dense if value == "after" else [], chance=level
-        )
-    console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from experiments import options
 from experiments.options import GROUPS, NETWORK
 
-__all__ = ["INVERTIBLE", "Config", "ModelName", "Pruner", "UsageError", "as_dict", "digest", "from_dict",
-           "run_folder", "takes_epochs", "why_unused", "without_free"]  # fmt: skip
+__all__ = ["FREE", "INVERTIBLE", "Config", "ModelName", "Pruner", "UsageError", "as_dict", "digest", "from_dict",
+           "of_problem", "run_folder", "takes_epochs", "why_unused", "without_free"]  # fmt: skip
 
 Pruner = Literal[
     "gem_miner", "edge_popup", "imp", "lottery_ticket", "lrr", "snip", "grasp", "synflow", "force", "prospr",
@@ -37,7 +37,11 @@ class UsageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Finds a lottery ticket, finetunes it, and leaves a run folder with the numbers, plots and ticket."""
+    """Finds a lottery ticket, finetunes it, and leaves a run folder with the numbers, plots and ticket.
+
+    --sweep.FIELD=A,B,... tries a list of values of a field (sparsity, learning-rate, l2, ...), of several fields all
+    combinations, each with a run folder of its own, and prints a combined table.
+    """
 
     pruner: Pruner = "gem_miner"
     """how the ticket is found"""
@@ -71,7 +75,15 @@ class Config:
     num_seeds: int = 1
     """runs with seed, seed + 1, ..., each in a folder of its own, and a table of mean and standard deviation"""
     at_once: int | None = None
-    """how many of these runs train at once, in one compiled program (default: all on an accelerator, one on a CPU)"""
+    """how many runs of seeds and sweeps train at once, in one compiled program (default: on an accelerator as many as
+    its memory holds, on a CPU one)"""
+    devices: int | None = None
+    """how many devices share the work: runs at once first, then the images of a step (default: all, where these can
+    be divided among them)"""
+    batch_norm: Literal["global", "per-device"] = "global"
+    """statistics of the whole batch, or of the part of it that each device has"""
+    shard_params: bool = False
+    """spread large weights, their scores, masks and optimizer state over the devices, for networks that fill one"""
     train_examples: int | None = None
     """train on a class-balanced subset of that size"""
     validation_examples: int = 0
@@ -128,9 +140,16 @@ class Config:
 
 
 # Fields that do not change what a run computes, so that they may differ when it is resumed.
-_FREE = (
-    "num_seeds", "at_once", "data_dir", "run_dir", "checkpoint_every", "on_collapse", "sanity", "compare", "profile",
-    "dry_run",
+FREE = (
+    "num_seeds", "at_once", "devices", "shard_params", "data_dir", "run_dir", "checkpoint_every", "on_collapse",
+    "sanity", "compare", "profile", "dry_run",
+)  # fmt: skip
+# Those of them that say how it is computed.
+_HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
+# What data and network depend on; the seed too, where it chooses the images.
+_PROBLEM = (
+    "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir", "train_examples",
+    "validation_examples", "skip_broken_images", "stream", "pretrained", "devices", "shard_params",
 )  # fmt: skip
 
 
@@ -172,18 +191,27 @@ def run_folder(dataset: str, config: Config, one_of_many: bool) -> Path:
 
 
 def digest(fields: dict[str, Any]) -> str:
-    """Twelve hex digits of all fields that change what a run computes; for `folder`, where the images are."""
-    images = ("data_dir",) if fields.get("dataset") == "folder" else ()
-    decisive = {name: value for name, value in fields.items() if name not in _FREE or name in images}
+    """Twelve hex digits of all fields that change what a run computes; for `folder`, where the images are, and for
+    statistics per device, how many there are."""
+    also = ("data_dir",) if fields.get("dataset") == "folder" else ()
+    also += ("devices",) if fields.get("batch_norm") == "per-device" else ()
+    decisive = {name: value for name, value in fields.items() if name not in FREE or name in also}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def without_free(config: Config) -> Config:
-    """The configuration with everything at its default that does not change what a run computes, but data_dir,
-    checkpoint_every, on_collapse and profile, which say how it is computed."""
-    free = [name for name in _FREE if name not in ("data_dir", "checkpoint_every", "on_collapse", "profile")]
+    """The configuration with everything at its default that neither changes what a run computes nor says how."""
+    free = [name for name in FREE if name not in _HOW]
     defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config) if field.name in free}
     return dataclasses.replace(config, **defaults)
+
+
+def of_problem(config: Config) -> Config:
+    """The configuration with everything at its default but what data and network depend on: equal for runs that may
+    train on one copy of them."""
+    kept = {name: getattr(config, name) for name in _PROBLEM}
+    own = config.train_examples or config.validation_examples or config.stream
+    return Config(**kept, seed=config.seed if own else Config.seed)
 
 
 def takes_epochs(config: Config) -> bool:

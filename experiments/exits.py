@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from experiments import hosts
 from experiments.metrics import RunFailed
 from experiments.run import Interrupted
 from rare_gems import checkpoint
@@ -22,11 +23,15 @@ def status_of(command: str, work: Callable[[], None]) -> int:
 
     Returns:
       the exit status: 0; 2 for a mistake of the user (one line on standard error); 3 for a run that failed; 75
-      after SIGTERM and 130 after Ctrl-C, where the same command goes on.
+      after SIGTERM, or where another process of the run is lost, and 130 after Ctrl-C: there the same command goes on.
     """
     with _plain_warnings():
         try:
-            work()
+            hosts.start()
+            with hosts.guard():
+                work()
+        except hosts.HostLost as error:
+            return _complain(command, error, hosts.RESTART)
         except RunFailed as error:
             return _complain(command, error, 3)
         except Interrupted as error:
@@ -38,6 +43,9 @@ def status_of(command: str, work: Callable[[], None]) -> int:
                 raise
             if isinstance(error, ValueError):
                 return _complain(command, error, 2)
+            if "RESOURCE_EXHAUSTED" in str(error):
+                wanted = "out of memory on the device; a smaller --batch-size or --at-once, or --shard-params, may help"
+                return _complain(command, wanted, 3)
             hint = "RARE_GEMS_TRACEBACK=1 in the environment shows where"
             return _complain(command, f"{type(error).__name__}: {_one_line(error)[:300]} ({hint})", 3)
     return 0

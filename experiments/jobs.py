@@ -1,6 +1,7 @@
 """From a configuration to finished run folders: the ticket, and its sanity checks beside it."""
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from experiments import config as configs
-from experiments import outcome, plan, progress, records
+from experiments import devices, groups, hosts, outcome, plan, progress, records
 from experiments.checks import CHECKS, Check
 from experiments.config import Config, UsageError
+from experiments.datasets import Loaded
 from experiments.exits import spell
 from experiments.methods import Setting, recipe_for, training_phase
 from experiments.metrics import RunFailed
@@ -21,10 +24,9 @@ from experiments.resuming import Job
 from experiments.run import train_together
 from experiments.starting import run_key, start_ticket
 from rare_gems import ticket_io, transforms
-from rare_gems.feeds import Stream
-from rare_gems.phase import ModelState, Ticket, Transform
+from rare_gems.phase import ModelState, Recipe, Ticket, Transform
 
-__all__ = ["at_once", "check_recipes", "settle_checks", "settle_ticket", "settle_tickets"]
+__all__ = ["check_recipes", "settle_checks", "settle_ticket", "settle_tickets"]
 
 
 class _Lab(NamedTuple):
@@ -39,13 +41,28 @@ class _Lab(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def _lab(dataset: str, config: Config) -> _Lab:
-    @functools.cache
+    return _lab_on(dataset, config, functools.cache(lambda: devices.mesh_for(config)))
+
+
+def _lab_on(dataset: str, config: Config, mesh: Callable[[], Mesh | None]) -> _Lab:
     def problem() -> tuple[Problem, str]:
-        loaded = load_data(dataset, config)
-        _tell_skipped(loaded.skipped)
-        return make_problem(loaded, config), loaded.data.note
+        return _problem(dataset, configs.of_problem(config), mesh())
 
     return _Lab(dataset, config, problem, functools.cache(lambda: start_ticket(problem()[0].model, config)))
+
+
+@functools.lru_cache(maxsize=1)
+def _problem(dataset: str, config: Config, mesh: Mesh | None) -> tuple[Problem, str]:
+    """Shared by all runs on it, one after the other or at once; `config` is that of `configs.of_problem`."""
+    loaded = _loaded(dataset, config)
+    return make_problem(loaded, config, mesh), loaded.data.note
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(dataset: str, config: Config) -> Loaded:
+    loaded = load_data(dataset, config)
+    _tell_skipped(loaded.skipped)
+    return loaded
 
 
 def _tell_skipped(skipped: Sequence[str], most: int = 20) -> None:
@@ -68,47 +85,58 @@ def settle_ticket(dataset: str, config: Config, folder: Path) -> dict[str, Any]:
 
 
 def settle_tickets(dataset: str, configs_: Sequence[Config], folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The same for several seeds of one configuration, as many of them at once as it says.
+    """The same for seeds and combinations of a sweep, as many of them at once as share a program and fit.
 
     Raises:
       as `settle_ticket`.
     """
     fields = [configs.as_dict(dataset, config) for config in configs_]
-    summaries = [records.finished(folder, own) for folder, own in zip(folders, fields, strict=True)]
-    left = [i for i, summary in enumerate(summaries) if summary is None]
-    size = at_once(configs_[0], len(left))
-    for first in range(0, len(left), size):
-        group = left[first : first + size]
-        if len(group) == 1:
-            summaries[group[0]] = settle_ticket(dataset, configs_[group[0]], folders[group[0]])
-            continue
-        made = _train_group(dataset, [configs_[i] for i in group], [folders[i] for i in group])
-        for i, summary in zip(group, made, strict=True):
-            summaries[i] = summary
+    pairs = list(zip(folders, fields, strict=True))
+    summaries = hosts.on_main(lambda: [records.finished(folder, own) for folder, own in pairs])
+    left: dict[Config, list[int]] = {}  # by what they train on
+    for i, summary in enumerate(summaries):
+        if summary is None:
+            records.check_free(folders[i])
+            left.setdefault(configs.of_problem(configs_[i]), []).append(i)
+    for runs in left.values():
+        for group in _groups(dataset, [configs_[i] for i in runs]):
+            chosen = [runs[i] for i in group]
+            own = [configs_[i] for i in chosen], [folders[i] for i in chosen]
+            for i, summary in zip(chosen, _settle_group(dataset, *own), strict=True):
+                summaries[i] = summary
     return [summary for summary in summaries if summary is not None]
 
 
-def at_once(config: Config, num_runs: int) -> int:
-    """How many of so many runs train at once: seeds whose training images differ, and streams, one by one."""
-    if config.at_once is not None:
-        return config.at_once
-    alone = config.train_examples or config.validation_examples or config.stream or jax.default_backend() == "cpu"
-    return 1 if alone else max(1, num_runs)
+def _groups(dataset: str, runs: Sequence[Config]) -> list[list[int]]:
+    if groups.at_once(runs[0], len(runs)) == 1:
+        return [[i] for i in range(len(runs))]
+    labs = _labs(dataset, runs, 1)
+    return groups.groups_of(runs[0], _searches(labs), labs[0].problem()[0])
 
 
-def _train_group(dataset: str, group: Sequence[Config], folders: Sequence[Path]) -> list[dict[str, Any]]:
-    labs = [_lab(dataset, configs.without_free(group[0]))]
-    problem, _ = labs[0].problem()
-    for config in group[1:]:
-        start = functools.partial(start_ticket, problem.model, config)
-        labs.append(labs[0]._replace(config=configs.without_free(config), start=start))
-    for folder in folders:
-        records.check_free(folder)
-    todo = [_search(lab, None) for lab in labs]
-    if any(isinstance(feed, Stream) for feed in todo[0].feeds):
-        return [settle_ticket(dataset, config, folder) for config, folder in zip(group, folders, strict=True)]
-    fields = [configs.as_dict(dataset, config) for config in group]
-    return _make(labs[0], todo, fields, group[0].pruner, folders)
+def _settle_group(dataset: str, runs: Sequence[Config], folders: Sequence[Path]) -> list[dict[str, Any]]:
+    if len(runs) == 1:
+        return [settle_ticket(dataset, runs[0], folders[0])]
+    labs = _labs(dataset, runs, len(runs))
+    fields = [configs.as_dict(dataset, config) for config in runs]
+    return _make(labs, _searches(labs), fields, runs[0].pruner, folders)
+
+
+def _labs(dataset: str, runs: Sequence[Config], num_at_once: int) -> list[_Lab]:
+    """One for each run, all on the devices of so many runs at once."""
+    mesh = functools.cache(lambda: devices.mesh_for(runs[0], num_at_once))
+    return [_lab_on(dataset, configs.without_free(config), mesh) for config in runs]
+
+
+def _searches(labs: Sequence[_Lab]) -> list[Job]:
+    """Their jobs; those that differ in the seed alone have one recipe, so that it is looked at once."""
+    recipes: dict[Config, Recipe] = {}
+    jobs = []
+    for lab in labs:
+        job = _search(lab, None)
+        recipe = recipes.setdefault(dataclasses.replace(lab.config, seed=0), job.recipe)
+        jobs.append(job._replace(recipe=recipe))
+    return jobs
 
 
 def settle_checks(dataset: str, config: Config, folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -140,10 +168,11 @@ def _search(lab: _Lab, check: Check | None) -> Job:
     ticket, state = lab.start()
     feed = problem.feed
     if check and check.corrupt:
-        feed = make_feed(problem.data, check.corrupt(problem.data, config), config, problem.skipped)
+        feed = make_feed(problem.data, check.corrupt(problem.data, config), config, problem.skipped, problem.mesh)
+    loss = functools.partial(make_loss, problem.model, mesh=problem.norm_mesh)
     setting = Setting(
         config, ticket.mask, feed.num_batches, problem.feed.num_batches, problem.image_shape,
-        problem.model, functools.partial(make_loss, problem.model), bool(check and check.invert),
+        problem.model, loss, bool(check and check.invert),
     )  # fmt: skip
     recipe = recipe_for(setting)
     feeds = tuple(problem.feed if phase.name == "finetune" else feed for phase in recipe)
@@ -177,28 +206,35 @@ def _edited(lab: _Lab, what: str, edit: Callable[[Config], Transform], afresh: b
 
 def _settle(lab: _Lab, fields: dict[str, Any], name: str, folder: Path, make_job: Callable[[], Job]) -> dict[str, Any]:
     """The summary of one run folder: read if it is finished, else made. Mistakes are found before it is touched."""
-    summary = records.finished(folder, fields)
+    summary = hosts.on_main(lambda: records.finished(folder, fields))
     if summary is not None:
         return summary
-    records.check_free(folder)
-    return _make(lab, [make_job()], [fields], name, [folder])[0]
+    hosts.on_main(lambda: records.check_free(folder))
+    return _make([lab], [make_job()], [fields], name, [folder])[0]
 
 
 def _make(
-    lab: _Lab, todo: Sequence[Job], fields: Sequence[dict[str, Any]], name: str, folders: Sequence[Path]
+    labs: Sequence[_Lab], todo: Sequence[Job], fields: Sequence[dict[str, Any]], name: str, folders: Sequence[Path]
 ) -> list[dict[str, Any]]:
     """The summaries of runs that train at once, each in its folder, which is claimed first."""
-    problem, note = lab.problem()
+    problem, note = labs[0].problem()
     with contextlib.ExitStack() as claims:
-        for folder, own in zip(folders, fields, strict=True):
-            claims.enter_context(records.claim(folder, own))
-        try:
-            told = len(problem.skipped)
-            results = train_together(todo, problem, folders, lab.config)
-            _tell_skipped(problem.skipped[told:])
+
+        def claim() -> None:
+            for folder, own in zip(folders, fields, strict=True):
+                claims.enter_context(records.claim(folder, own))
+
+        def write() -> list[dict[str, Any]]:
             return [
                 outcome.write(folder, own, name, note, problem.skipped, result, len(todo))
                 for folder, own, result in zip(folders, fields, results, strict=True)
             ]
+
+        hosts.on_main(claim)
+        try:
+            told = len(problem.skipped)
+            results = train_together(todo, problem, folders, [lab.config for lab in labs])
+            _tell_skipped(problem.skipped[told:])
+            return hosts.on_main(write)
         except OSError as error:
             raise RunFailed(spell(error)) from error

@@ -2,21 +2,24 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from experiments import metrics, progress
+from experiments import hosts, members, metrics, progress
+from experiments.before import accuracies_before, rounds, spell
 from experiments.config import Config
 from experiments.problem import Problem
 from experiments.resuming import Found, Job, State, load_found, restore
-from rare_gems import checkpoint, masks, schedules, ticket_io, trainer, views
+from rare_gems import checkpoint, masks, schedules, sharding, ticket_io, trainer
 from rare_gems.phase import Mask, ModelState, Params, Phase, Ticket
 
-__all__ = ["Logbook", "Result", "close_quietly", "open_logbook", "result", "take"]
+__all__ = ["Logbook", "Result", "close_quietly", "open_logbook", "result", "take", "together"]
 
 
 class Result(NamedTuple):
@@ -39,7 +42,8 @@ class Result(NamedTuple):
 @dataclasses.dataclass
 class Logbook:
     """What changes while a run trains. `notes` goes into each checkpoint; `carry` is that of the checkpoint it goes on
-    from, or None; `logged` counts this phase's epochs; `clock` is the time up to which `notes["seconds"]` counts."""
+    from, or None; `member` is the place of this run among several at once, which share `previous` (None: it is alone);
+    `logged` counts this phase's epochs; `clock` is the time up to which `notes["seconds"]` counts."""
 
     job: Job
     problem: Problem
@@ -58,6 +62,7 @@ class Logbook:
     best: tuple[Params, ModelState]
     logged: int
     clock: float
+    member: int | None = None
 
 
 def open_logbook(job: Job, problem: Problem, folder: Path, config: Config, quiet: bool = False) -> Logbook:
@@ -69,12 +74,12 @@ def open_logbook(job: Job, problem: Problem, folder: Path, config: Config, quiet
       OSError: if the folder cannot be written.
     """
     manager = checkpoint.open_folder(folder / "checkpoints")
-    state, notes = restore(manager, job, folder, problem.fingerprint)
+    state, notes = restore(manager, job, folder, problem.fingerprint, problem.mesh)
     offsets = [sum(p.num_steps for p in job.recipe[:i]) for i in range(len(job.recipe) + 1)]
     done = int(state.carry.step) if state.carry else 0
     held_out = "validation" if "validation" in problem.splits else "test"
     display = progress.start(job.title, offsets[-1], offsets[notes["index"]] + done, quiet)
-    table = metrics.Table(folder, display, notes, held_out, config.on_collapse)
+    table = metrics.Table(folder, display, notes, job.ticket.mask, held_out, config.on_collapse)
     found = load_found(job, notes["index"], folder)
     return Logbook(
         job, problem, folder, config, manager, state.carry, table, notes, offsets, held_out, job.ticket,
@@ -83,20 +88,33 @@ def open_logbook(job: Job, problem: Problem, folder: Path, config: Config, quiet
     )  # fmt: skip
 
 
-def take(run: Logbook, moment: trainer.Moment) -> None:
-    """Writes down a moment: a row, a checkpoint where one is due, what a phase left at its end.
+def together(books: Sequence[Logbook]) -> None:
+    """Makes logbooks of runs that train at once members of one group, before their first moment."""
+    previous = members.stack([book.previous for book in books])
+    for i, book in enumerate(books):
+        book.member, book.previous = i, previous
+
+
+def take(books: Sequence[Logbook], moment: trainer.Moment) -> None:
+    """Writes down a moment of one run, or of several at once: rows, checkpoints where they are due, what a phase left
+    at its end.
 
     Raises:
-      RunFailed: if the loss is not finite, or (on_collapse="error") a layer loses its last weight.
+      RunFailed: if a loss is not finite, or (on_collapse="error") a layer loses its last weight.
     """
+    first = books[0]
     if moment.ended:
-        _end_phase(run, moment)
+        previous = metrics.masked_support(moment.ticket)
+        for book in books:
+            _end_phase(book, members.moment_of(moment, book.member))
+            book.previous = previous
         return
-    if moment.epoch > run.logged:
-        _log_epoch(run, moment)
-    steps = run.offsets[moment.index] + moment.epoch * run.job.feeds[moment.index].num_batches
-    if moment.interrupted or steps // run.problem.feed.num_batches % run.config.checkpoint_every == 0:
-        _save(run, moment)
+    if moment.epoch > first.logged:
+        _log_epoch(books, moment)
+    epochs = _steps(first, moment) // first.problem.feed.num_batches
+    if moment.interrupted or epochs % first.config.checkpoint_every == 0:
+        for book in books:
+            _save(book, members.moment_of(moment, book.member))
 
 
 def close_quietly(manager: Any) -> None:
@@ -105,23 +123,32 @@ def close_quietly(manager: Any) -> None:
         checkpoint.close(manager)
 
 
-def _log_epoch(run: Logbook, moment: trainer.Moment) -> None:
-    run.logged, carry, phase = moment.epoch, moment.carry, moment.phase
-    observed, seen = metrics.measure(phase, carry, run.previous)
-    accuracy = run.problem.accuracy(seen, carry.model_state, run.problem.splits[run.held_out])
-    run.previous = observed.support
-    bound = None
-    if run.config.pruner == "gem_miner" and phase.name == "search":
-        bound = schedules.sparsity_bound(moment.epoch, run.config.epochs, run.config.sparsity)
-    step = run.offsets[moment.index] + moment.epoch * run.job.feeds[moment.index].num_batches
-    epoch = _epochs_before(run.job, moment.index) + moment.epoch
-    row = {"phase": phase.name, "epoch": epoch, "step": step, "bound": bound}
-    run.table.add(row, observed, accuracy)
-    if run.held_out == "validation" and phase.name == "finetune":
-        best = run.notes["best"]
-        if best is None or float(accuracy) > best["validation"]:
-            run.notes["best"] = {"epoch": moment.epoch, "validation": float(accuracy)}
-            run.best = jax.tree.map(jnp.copy, (seen, carry.model_state))
+def _log_epoch(books: Sequence[Logbook], moment: trainer.Moment) -> None:
+    first, carry, phase = books[0], moment.carry, moment.phase
+    problem, many = first.problem, first.member is not None
+    measure = metrics.measure_many if many else metrics.measure
+    evaluate = problem.accuracies if many else problem.accuracy
+    observed, support, seen = measure(phase, carry, first.previous)
+    accuracy = evaluate(seen, carry.model_state, problem.splits[first.held_out])
+    for run in books:
+        run.logged, run.previous = moment.epoch, support
+        bound = None
+        if run.config.pruner == "gem_miner" and phase.name == "search":
+            bound = schedules.sparsity_bound(moment.epoch, run.config.epochs, run.config.sparsity)
+        epoch = _epochs_before(run.job, moment.index) + moment.epoch
+        row = {"phase": phase.name, "epoch": epoch, "step": _steps(run, moment), "bound": bound}
+        run.table.add(row, observed, accuracy, run.member)
+        if run.held_out == "validation" and phase.name == "finetune":
+            own, best = float(np.asarray(accuracy).ravel()[run.member or 0]), run.notes["best"]
+            if best is None or own > best["validation"]:
+                run.notes["best"] = {"epoch": moment.epoch, "validation": own}
+                shown = seen, carry.model_state
+                run.best = members.pick(shown, run.member) if many else jax.tree.map(jnp.copy, shown)
+
+
+def _steps(run: Logbook, moment: trainer.Moment) -> int:
+    """Of all phases, up to the end of the last whole epoch."""
+    return run.offsets[moment.index] + moment.epoch * run.job.feeds[moment.index].num_batches
 
 
 def _epochs_before(job: Job, index: int) -> int:
@@ -133,21 +160,25 @@ def _epochs_before(job: Job, index: int) -> int:
 
 def _end_phase(run: Logbook, moment: trainer.Moment) -> None:
     run.table.finish()
+    moment = moment._replace(
+        carry=moment.carry._replace(ticket=sharding.gathered(moment.carry.ticket, run.problem.mesh)),
+        ticket=sharding.gathered(moment.ticket, run.problem.mesh),
+    )
     run.ticket, run.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.model_state)
     run.logged = 0
     if moment.phase.name != "finetune":
         whole = _whole(run, moment)
-        run.found = Found(moment.carry.ticket if _rounds(moment.phase) else run.ticket, run.model_state, whole)
+        run.found = Found(moment.carry.ticket if rounds(moment.phase) else run.ticket, run.model_state, whole)
         metadata = {"method": run.config.pruner, "seed": run.config.seed}
         file = run.folder / "search.safetensors"
-        ticket_io.save(file, run.found.ticket, metadata=metadata, model_state=run.model_state, initial=whole)
+        if hosts.is_main():
+            ticket_io.save(file, run.found.ticket, metadata=metadata, model_state=run.model_state, initial=whole)
         first, reselects = moment.carry.ticket.mask, moment.phase.trains == "scores" and not moment.phase.hold_dead
         if reselects and masks.num_kept(first) == masks.num_kept(run.ticket.mask) < masks.num_prunable(first):
             run.notes["overlap"] = masks.overlap(first, run.ticket.mask)  # a jackpot, with the mask it began with
         if run.held_out == "test" and all(phase.name == "finetune" for phase in run.job.recipe[moment.index + 1 :]):
-            run.notes["before"] = _before(run.job, run.problem, run.found, run.ticket.mask)
-            progress.note(_spell(run.notes["before"]))
-    run.previous = views.support(views.masked, run.ticket, 0, run.job.key)
+            run.notes["before"] = accuracies_before(run.job, run.problem, run.found, run.ticket.mask)
+            progress.note(spell(run.notes["before"]))
     _count_seconds(run, moment.phase)
 
 
@@ -176,13 +207,14 @@ def _save(run: Logbook, moment: trainer.Moment) -> None:
         metrics.fail_not_finite(int(moment.carry.totals.first_bad), moment.phase.name, moment.epoch + 1)
     position = run.offsets[moment.index] + int(moment.carry.step)
     _count_seconds(run, moment.phase)
-    checkpoint.save(run.manager, position, State(moment.carry, run.previous, run.best), run.notes)
+    previous = run.previous if run.member is None else members.pick(run.previous, run.member)
+    checkpoint.save(run.manager, position, State(moment.carry, previous, run.best), run.notes)
 
 
 def result(run: Logbook) -> Result:
     """What is left of a run that is over, and its accuracies on the test set."""
     test, best = run.problem.splits["test"], run.notes["best"]
-    before = run.notes.get("before") or _before(run.job, run.problem, run.found, run.ticket.mask)
+    before = run.notes.get("before") or accuracies_before(run.job, run.problem, run.found, run.ticket.mask)
     after = None
     if run.job.recipe[-1].name == "finetune":
         after = float(run.problem.accuracy(run.ticket.params, run.model_state, test))
@@ -204,30 +236,3 @@ def _cost(job: Job, part: str) -> dict[str, float]:
         "steps": sum(phase.num_steps for phase, _ in phases),
         "passes": sum(phase.num_steps * phase.passes for phase, _ in phases),
     }
-
-
-def _rounds(phase: Phase) -> bool:
-    """Whether the network sees rounded scores in this phase (GEM-MINER), so that q and q * r(p) are two masks."""
-    return phase.view in (views.rounded, views.sampled) and phase.hold_dead
-
-
-def _before(job: Job, problem: Problem, found: Found, mask: Mask) -> dict[str, float | None]:
-    """Test accuracy of the weights under the mask to be finetuned; of GEM-MINER also under q, and as it saw them."""
-    search = next((phase for phase in job.recipe if _rounds(phase)), None)
-    test = problem.splits["test"]
-
-    def under(params: Params) -> float:
-        return float(problem.accuracy(params, found.model_state, test))
-
-    both: dict[str, float | None] = {"before_finetune_frozen": None, "before_finetune_rounded": None}
-    if search:
-        seen = search.view(found.ticket, search.num_steps, jax.random.fold_in(job.key, 2**31 - 3))
-        frozen = masks.apply(found.ticket.params, found.ticket.mask)
-        both = {"before_finetune_frozen": under(frozen), "before_finetune_rounded": under(seen)}
-    return {"before_finetune": under(masks.apply(found.ticket.params, mask))} | both
-
-
-def _spell(before: dict[str, float | None]) -> str:
-    q, rounded = before["before_finetune_frozen"], before["before_finetune_rounded"]
-    both = f" (q {100 * q:.2f} %, q and r(p) {100 * rounded:.2f} %)" if q is not None and rounded is not None else ""
-    return f"the ticket is found: test accuracy before finetuning {100 * (before['before_finetune'] or 0):.2f} %{both}"

@@ -99,7 +99,9 @@ def _dataset_name(dataset: str, note: str) -> str:
 
 
 def _device() -> str:
-    first = jax.devices()[0]
+    first, num = jax.devices()[0], len(jax.devices())
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     if first.platform == "cpu":
-        return f"cpu, {os.cpu_count()} cores, {platform.machine()}"
-    return f"{len(jax.devices())} x {first.device_kind}"
+        parts = f" as {num} devices" if num > 1 else ""
+        return f"cpu, {os.cpu_count()} cores, {platform.machine()}{parts}{processes}"
+    return f"{num} x {first.device_kind}{processes}"

@@ -1,20 +1,22 @@
 """What a configuration asks to be solved: the data, on the device or streamed to it, the network, the loss."""
 
 import contextlib
-import functools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from experiments import datasets
 from experiments.config import Config, UsageError
+from experiments.evaluation import Accuracy, hits, make_evaluation, stream_place
 from experiments.networks import input_shape, network_for
 from experiments.starting import pretrained_file
+from rare_gems import sharding
 from rare_gems.data import batches, stream
 from rare_gems.data.examples import Examples, Streamed
 from rare_gems.data.sources import Dataset, Split
@@ -26,9 +28,11 @@ __all__ = ["Problem", "load_data", "make_feed", "make_loss", "make_problem"]
 
 
 class Problem(NamedTuple):
-    """`accuracy(params, state, split) -> float32 scalar on the device`; `splits`: name -> uint8 images and labels, or
-    what they are streamed from; `fingerprint`: of the training data, so that a run is not resumed on other data;
-    `skipped`: broken images left out, to which streams add while they run."""
+    """`accuracy(params, state, split) -> float32 scalar on the device`; `accuracies` the same of several runs, whose
+    params and state have a leading axis; `splits`: name -> uint8 images and labels, or what they are streamed from;
+    `fingerprint`: of the training data, so that a run is not resumed on other data;
+    `skipped`: broken images left out, to which streams add while they run; `mesh`: where the work is spread over
+    devices, and `norm_mesh` the same where BatchNorm's statistics are those of each device."""
 
     data: Dataset | Streamed
     image_shape: tuple[int, ...]
@@ -36,9 +40,12 @@ class Problem(NamedTuple):
     loss_fn: LossFn
     feed: Feed | Stream
     splits: dict[str, Split | Examples]
-    accuracy: Callable[[Params, ModelState, Split | Examples], jax.Array]
+    accuracy: Accuracy
+    accuracies: Accuracy
     fingerprint: int
     skipped: list[str]
+    mesh: Mesh | None
+    norm_mesh: Mesh | None
 
 
 def load_data(dataset: str, config: Config) -> datasets.Loaded:
@@ -55,8 +62,8 @@ def load_data(dataset: str, config: Config) -> datasets.Loaded:
     return loaded if input_shape(config, shape) == shape else loaded._replace(data=datasets.in_colour(data))
 
 
-def make_problem(loaded: datasets.Loaded, config: Config) -> Problem:
-    """Puts the data on the device, if they are to lie there, and closes over the network.
+def make_problem(loaded: datasets.Loaded, config: Config, mesh: Mesh | None = None) -> Problem:
+    """Puts the data on the device, or on each of several, if they are to lie there, and closes over the network.
 
     Raises:
       ValueError: if a batch is larger than the training set, or for what the network refuses.
@@ -68,12 +75,16 @@ def make_problem(loaded: datasets.Loaded, config: Config) -> Problem:
         shape, splits = (data.image_size, data.image_size, 3), whole
     else:
         shape = data.train.images.shape[1:]
-        splits = {name: Split(*map(jnp.asarray, split)) for name, split in whole.items()}
+        splits = {name: sharding.place(Split(*map(jnp.asarray, split)), mesh) for name, split in whole.items()}
     model = network_for(config, shape, data.num_classes)
     skipped = list(loaded.skipped)
-    feed = make_feed(data, splits["train"], config, skipped)
-    accuracy = _accuracy_fn(model, data, skipped if config.skip_broken_images else None)
-    return Problem(data, shape, model, make_loss(model), feed, splits, accuracy, _fingerprint(data, config), skipped)
+    feed = make_feed(data, splits["train"], config, skipped, mesh)
+    evaluation = make_evaluation(model, data, skipped if config.skip_broken_images else None, mesh=mesh)
+    norm_mesh = mesh if config.batch_norm == "per-device" else None
+    return Problem(
+        data, shape, model, make_loss(model, mesh=norm_mesh), feed, splits, evaluation.one, evaluation.many,
+        _fingerprint(data, config), skipped, mesh, norm_mesh,
+    )  # fmt: skip
 
 
 def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
@@ -89,8 +100,9 @@ def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
     return value
 
 
-def make_loss(model: Model, temperature: float = 1.0) -> LossFn:
-    """Mean cross-entropy of the logits divided by `temperature`, in training mode, and the batch's accuracy."""
+def make_loss(model: Model, temperature: float = 1.0, *, mesh: Mesh | None = None) -> LossFn:
+    """Mean cross-entropy of the logits divided by `temperature`, in training mode, and the batch's accuracy; with a
+    mesh each of its devices normalises its own rows (see `sharding.per_device`)."""
 
     def loss_fn(params: Params, state: ModelState, batch: batches.Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         del key
@@ -98,18 +110,23 @@ def make_loss(model: Model, temperature: float = 1.0) -> LossFn:
         if temperature != 1.0:
             logits = logits / temperature
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-        return loss, (state, _hits(logits, batch.labels).mean())
+        return loss, (state, hits(logits, batch.labels).mean())
 
-    return loss_fn
+    return sharding.per_device(loss_fn, mesh)
 
 
 def make_feed(
-    data: Dataset | Streamed, split: Split | Examples, config: Config, skipped: list[str] | None = None
+    data: Dataset | Streamed,
+    split: Split | Examples,
+    config: Config,
+    skipped: list[str] | None = None,
+    mesh: Mesh | None = None,
 ) -> Feed | Stream:
     """Batches of `split`, shuffled, cropped, flipped and normalised as `data` says.
 
     Args:
       skipped: where a stream notes the images that it leaves out, if it is to leave out broken ones.
+      mesh: where the data go: all of them onto each device, but of a stream's batches to each device its rows.
 
     Raises:
       ValueError: if a batch is larger than the split.
@@ -124,57 +141,17 @@ def make_feed(
 
         def open_epoch(seed: int, first: int) -> Iterator[batches.Batch]:
             return stream.train_batches(
-                split, batch_size=config.batch_size, image_size=size, seed=seed, first=first, skip_broken=broken
-            )
+                split, batch_size=config.batch_size, image_size=size, seed=seed, first=first, skip_broken=broken,
+                **stream_place(mesh),
+            )  # fmt: skip
 
         normalised = lambda made, key: made._replace(images=batches.normalise(made.images, **pixels))  # noqa: E731
         return Stream(batches.num_batches(split.num, config.batch_size), open_epoch, normalised)
     assert isinstance(data, Dataset)
     num, pixels = available, pixels | {"crop_padding": data.crop_padding, "flip": data.flip}
     return Feed(
-        data=Split(*map(jnp.asarray, split)),
+        data=sharding.place(Split(*map(jnp.asarray, split)), mesh),
         num_batches=batches.num_batches(num, config.batch_size),
         order=lambda key: batches.epoch_order(key, num, config.batch_size),
         batch=lambda split, indices, key: batches.train_batch(split, indices, key, **pixels),
     )
-
-
-def _hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return (logits.argmax(-1) == labels).astype(jnp.float32)
-
-
-def _accuracy_fn(model: Model, data: Dataset | Streamed, broken: list[str] | None) -> Callable[..., jax.Array]:
-    pixels = {"mean": data.mean, "std": data.std}
-
-    def count(params: Params, state: ModelState, batch: batches.Batch) -> jax.Array:
-        logits, _ = model.apply(params, state, batch.images, False)
-        return (_hits(logits, batch.labels) * batch.weights).sum()
-
-    @functools.partial(jax.jit, static_argnums=4)
-    def from_device(params: Params, state: ModelState, split: Split, first: jax.Array, size: int) -> jax.Array:
-        return count(params, state, batches.eval_batch(split, first, size, **pixels))
-
-    @jax.jit
-    def from_stream(params: Params, state: ModelState, batch: batches.Batch) -> jax.Array:
-        return count(params, state, batch._replace(images=batches.normalise(batch.images, **pixels)))
-
-    def accuracy(params: Params, state: ModelState, split: Split | Examples) -> jax.Array:
-        total = jnp.float32(0)
-        if isinstance(split, Examples):
-            assert isinstance(data, Streamed)
-            size, seen = min(256, split.num), jnp.float32(0)
-            for batch in stream.eval_batches(split, batch_size=size, image_size=data.image_size, skip_broken=broken):
-                total, seen = total + from_stream(params, state, batch), seen + batch.weights.sum()
-            return total / jnp.maximum(seen, 1)
-        num = split.labels.shape[0]
-        size = _eval_batch_size(num, split.images.shape[1])
-        for first in range(0, num, size):
-            total = total + from_device(params, state, split, jnp.int32(first), size)
-        return total / num
-
-    return accuracy
-
-
-def _eval_batch_size(num: int, side: int) -> int:
-    """500 images of up to 32 pixels a side; of larger ones so many that the activations take no more."""
-    return min(num, max(1, 500 * 32**2 // max(side, 32) ** 2))

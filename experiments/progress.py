@@ -22,8 +22,8 @@ class Progress(NamedTuple):
 def start(title: str, total: int, done: int, quiet: bool = False) -> Progress:
     """A display of `total` steps of which `done` are already done; a quiet one shows nothing."""
     bar = None
-    if quiet:
-        return Progress(None, total, [done, time.monotonic(), done, 0.0], quiet)
+    if quiet or not _speaks():
+        return Progress(None, total, [done, time.monotonic(), done, 0.0], True)
     if sys.stderr.isatty():
         bar = tqdm(total=total, initial=done, desc=title, unit="step", dynamic_ncols=True, mininterval=0.3)
     else:
@@ -63,10 +63,17 @@ def tell(progress: Progress, row: dict[str, Any], accuracy: float) -> None:
 
 def note(message: str) -> None:
     """A line that does not tear the bar."""
-    tqdm.write(message, file=sys.stderr)
+    if _speaks():
+        tqdm.write(message, file=sys.stderr)
 
 
 def close(progress: Progress) -> None:
     """Ends the display."""
     if progress.bar is not None:
         progress.bar.close()
+
+
+def _speaks() -> bool:
+    """Of several processes of one run the first. JAX is not imported for that: collectors of jobs do without."""
+    jax: Any = sys.modules.get("jax")
+    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
-from rare_gems import checkpoint, ticket_io, trainer, views
+from rare_gems import checkpoint, sharding, ticket_io, trainer, views
 from rare_gems.feeds import Feed, Stream
 from rare_gems.phase import Mask, ModelState, Params, Recipe, Ticket
 
@@ -41,7 +42,9 @@ class State(NamedTuple):
     best: tuple[Params, ModelState]
 
 
-def restore(manager: Any, job: Job, folder: Path, fingerprint: int) -> tuple[State, dict[str, Any]]:
+def restore(
+    manager: Any, job: Job, folder: Path, fingerprint: int, mesh: Mesh | None = None
+) -> tuple[State, dict[str, Any]]:
     """The newest whole checkpoint and its notes; without one, how a run begins (the carry is None).
 
     Raises:
@@ -57,7 +60,7 @@ def restore(manager: Any, job: Job, folder: Path, fingerprint: int) -> tuple[Sta
             raise ValueError(f"{folder}: was begun on other training data than is there now; expected the same")
         phase = job.recipe[notes["index"]]
         carry = jax.eval_shape(lambda: trainer.begin(phase, job.ticket, job.model_state, job.key))
-        return State(carry, start, best)
+        return sharding.shapes(State(carry, start, best), mesh)
 
     restored = checkpoint.restore_latest(manager, template)
     if restored is None:

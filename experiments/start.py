@@ -20,7 +20,7 @@ def program(command: str, args: list[str] | None = None) -> None:
     """Runs a data set's experiment, "sanity" or "compare", and ends the process with its status."""
     for signum in _STATUS:
         signal.signal(signum, _stop)
-    from experiments import compare_runs, main, sanity_runs
+    from experiments import compare_runs, hosts, main, sanity_runs
     from rare_gems.models.fast_conv import keep_freed_memory
 
     _keep_compiled()
@@ -30,6 +30,8 @@ def program(command: str, args: list[str] | None = None) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if status:  # after a failed write, threads of Orbax would keep the process alive
+        if status != hosts.RESTART:
+            hosts.leave()
         os._exit(status)
 
 

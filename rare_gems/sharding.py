@@ -15,7 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rare_gems.phase import Batch, Key, LossFn, ModelState, Params, PyTree
 
-__all__ = ["LARGE", "make_mesh", "over_runs", "per_device", "pin", "place", "spec_of", "split_batch", "whole"]
+__all__ = ["LARGE", "gathered", "make_mesh", "num_sharing", "over_runs", "per_device", "pin", "place", "row_sharding",
+           "shapes", "spec_of", "split_batch", "whole"]  # fmt: skip
 
 LARGE = 2**16  # elements: a smaller leaf is not worth a gather, and is replicated
 _ROWS = ("data", "model")
@@ -58,7 +59,7 @@ def spec_of(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 
 def pin(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Inside `jit`: every leaf where `spec_of` puts it. Where no run has several devices, the tree as it is."""
-    if mesh is None or _sharing(mesh) == 1:
+    if mesh is None or num_sharing(mesh) == 1:
         return tree
     return jax.tree.map(lambda x: _constrain(x, spec_of(x.shape, mesh), mesh), tree)
 
@@ -76,7 +77,7 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
     Raises:
       ValueError: if an axis cannot be divided.
     """
-    if mesh is None or (parts := _sharing(mesh)) == 1:
+    if mesh is None or (parts := num_sharing(mesh)) == 1:
         return batch
 
     def split(x: jax.Array) -> jax.Array:
@@ -108,6 +109,28 @@ def place(tree: PyTree, mesh: Mesh | None, *, many: bool = False) -> PyTree:
     return jax.tree.map(put, tree)
 
 
+def shapes(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """ShapeDtypeStructs of a tree of one run that lies where `place` puts it: what a checkpoint is restored to."""
+
+    def of(x: Any) -> jax.ShapeDtypeStruct:
+        sharding = None if mesh is None else NamedSharding(mesh, spec_of(x.shape, mesh))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(of, tree)
+
+
+def gathered(tree: PyTree, mesh: Mesh | None) -> PyTree:
+    """Outside `jit`: the tree as every process can read it. Where one has all the devices, that is as it is."""
+    if mesh is None or mesh.shape["model"] == 1 or jax.process_count() == 1:
+        return tree
+    return jax.jit(lambda tree: whole(tree, mesh))(tree)
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Where the rows of a batch lie."""
+    return NamedSharding(mesh, PartitionSpec(_ROWS))
+
+
 def _from_all(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     host = np.asarray(x)  # device_put would first compare the values of all processes, leaf by leaf
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
@@ -125,7 +148,7 @@ def per_device(loss_fn: LossFn, mesh: Mesh | None) -> LossFn:
     Returns:
       a loss of the same signature, over a batch that `split_batch` has divided.
     """
-    if mesh is None or _sharing(mesh) == 1:
+    if mesh is None or num_sharing(mesh) == 1:
         return loss_fn
 
     def local(params: Params, state: ModelState, batch: Batch, key: Key) -> Any:
@@ -142,9 +165,9 @@ def per_device(loss_fn: LossFn, mesh: Mesh | None) -> LossFn:
     return over_rows
 
 
-def _sharing(mesh: Mesh) -> int:
-    """How many devices share a run."""
-    return mesh.shape["data"] * mesh.shape["model"]
+def num_sharing(mesh: Mesh | None) -> int:
+    """How many devices share a run, and the rows of its batches."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["model"]
 
 
 def _mean_over_devices(x: jax.Array) -> jax.Array:

@@ -5,30 +5,28 @@ Example: python -m experiments.bench train --models resnet20 --precisions float3
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments import members, metrics
+from experiments.bench.about import about
 from experiments.config import Config, ModelName
-from experiments.networks import defaults_of, forward_flop, network_for
-from experiments.problem import make_feed, make_loss
+from experiments.datasets import Loaded
+from experiments.networks import defaults_of, forward_flop
+from experiments.problem import make_problem
 from experiments.starting import start_ticket
 from rare_gems import trainer
-from rare_gems.data.batches import eval_batch
 from rare_gems.data.sources import Dataset, Split
 from rare_gems.files import write_whole
 from rare_gems.models.fast_conv import keep_freed_memory
-from rare_gems.models.model import Model
 from rare_gems.pruners.gem_miner import search
 
 __all__ = ["main"]
@@ -68,90 +66,70 @@ def main(args: list[str]) -> int:
                 rows.append(row)
                 use = "-" if row["model_flop_utilisation"] is None else f"{100 * row['model_flop_utilisation']:.1f}"
                 minutes = row["seconds_150_epochs"] / 60
+                at_most = "at most " if row["peak_memory_is_of_an_earlier_row"] else ""
                 table.add_row(
                     model, precision, str(runs), f"{row['images_per_second']:,.0f}", f"{row['seconds_per_epoch']:.3f}",
-                    f"{minutes:.1f} min", use, f"{row['peak_memory_bytes'] / 2**30:.2f} GiB",
+                    f"{minutes:.1f} min", use, f"{at_most}{row['peak_memory_bytes'] / 2**30:.2f} GiB",
                     f"{row['compile_seconds']:.1f}",
                 )  # fmt: skip
-    device = jax.devices()[0]
-    packages = ("jax", "flax", "optax", "numpy")
-    about = {
-        "benchmark": "train", "batch_size": flags.batch_size, "image_size": flags.image_size,
-        "train_images": flags.train_images, "test_images": flags.test_images, "epochs": flags.epochs,
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
-        "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
+    names = ("batch_size", "image_size", "train_images", "test_images", "epochs")
+    facts = about("train") | {name: getattr(flags, name) for name in names}
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     console.print(table)
     console.print(
         "a second's images and the use of the device (of its peak) count all runs; an epoch includes evaluation"
     )
-    console.print(f"device: {about['device']}, {platform.machine()}; {about['versions']}", soft_wrap=True)
+    console.print(f"device: {facts['device']}, {facts['host']}; {facts['versions']}", soft_wrap=True)
     if flags.json:
-        write_whole(flags.json, (json.dumps(about | {"rows": rows}, indent=2) + "\n").encode())
+        write_whole(flags.json, (json.dumps(facts | {"rows": rows}, indent=2) + "\n").encode())
     return 0
 
 
 def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int) -> dict[str, Any]:
     config = Config(model=name, network=defaults_of(name), precision=precision, batch_size=flags.batch_size)
     shape = (flags.image_size, flags.image_size, 3)
-    model = network_for(config, shape, 10)
-    rng = np.random.default_rng(0)
+    rng, memory_before = np.random.default_rng(0), _peak_memory()
 
     def drawn(num: int) -> Split:
         return Split(rng.integers(0, 256, (num, *shape), np.uint8), rng.integers(0, 10, num).astype(np.int32))
 
-    train, test = drawn(flags.train_images), Split(*map(jnp.asarray, drawn(flags.test_images)))
-    data = Dataset(name, train, test, None, 10, crop_padding=4, flip=True, note="", **PIXELS)
-    feed = make_feed(data, train, config)
-    ticket, state = start_ticket(model, config)
+    splits = drawn(flags.train_images), drawn(flags.test_images), None
+    problem = make_problem(Loaded(Dataset(name, *splits, 10, crop_padding=4, flip=True, note="", **PIXELS)), config)
+    feed, test, many = problem.feed, problem.splits["test"], runs > 1
+    ticket, state = start_ticket(problem.model, config)
     phase = search(ticket.mask, sparsity=0.9856, num_epochs=150, steps_per_epoch=feed.num_batches)
     phase = phase._replace(num_steps=flags.epochs * feed.num_batches)
-    key, many = jax.random.key(1), runs > 1
+    key = jax.random.key(1)
+    measure, evaluate = metrics.measure, problem.accuracy
     if many:
-        ticket, state = jax.tree.map(lambda leaf: jnp.stack([leaf] * runs), (ticket, state))
+        ticket, state = members.stack([(ticket, state)] * runs)
         key = jax.random.split(key, runs)
-    evaluate = _evaluate_fn(model, test, many)
-    seconds, start = [], time.perf_counter()
-    options: dict[str, Any] = {"loss_fn": make_loss(model), "feed": feed, "key": key, "many": many}
-    for moment in trainer.epochs((phase,), ticket, state, **options):
+        measure, evaluate = metrics.measure_many, problem.accuracies
+    support, seconds, start = metrics.masked_support(ticket), [], time.perf_counter()
+    for moment in trainer.epochs((phase,), ticket, state, loss_fn=problem.loss_fn, feed=feed, key=key, many=many):
         if moment.ended:
             break
-        seen = moment.carry.ticket.params
-        jax.block_until_ready((moment.carry.totals, evaluate(seen, moment.carry.model_state)))
+        observed, support, seen = measure(phase, moment.carry, support)
+        jax.block_until_ready((observed, evaluate(seen, moment.carry.model_state, test)))
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
     epoch = statistics.median(seconds[1:])
-    flop = forward_flop(model, shape) * (3 * feed.num_batches * flags.batch_size + flags.test_images) * runs
+    flop = forward_flop(problem.model, shape) * (3 * feed.num_batches * flags.batch_size + flags.test_images) * runs
     peak = next((p[precision == "bfloat16"] for kind, p in PEAKS.items() if kind in jax.devices()[0].device_kind), None)
+    peak_memory = _peak_memory()
     return {
         "model": name, "precision": precision, "runs": runs,
         "images_per_second": runs * flags.train_images / epoch,
         "seconds_per_epoch": epoch, "seconds_150_epochs": 150 * epoch,
         "model_flop_utilisation": None if peak is None else flop / epoch / peak,
-        "peak_memory_bytes": _peak_memory(), "compile_seconds": max(0.0, seconds[0] - epoch),
+        "peak_memory_bytes": peak_memory, "peak_memory_is_of_an_earlier_row": peak_memory == memory_before,
+        "compile_seconds": max(0.0, seconds[0] - epoch),
     }  # fmt: skip
 
 
-def _evaluate_fn(model: Model, test: Split, many: bool) -> Any:
-    num = test.labels.shape[0]
-    size = min(1000, num)
-
-    def hits(params: Any, state: Any, test: Split, first: jax.Array) -> jax.Array:
-        batch = eval_batch(test, first, size, **PIXELS)
-        logits, _ = model.apply(params, state, batch.images, False)
-        return ((logits.argmax(-1) == batch.labels).astype(jnp.float32) * batch.weights).sum()
-
-    one = jax.jit(jax.vmap(hits, in_axes=(0, 0, None, None)) if many else hits)
-
-    def evaluate(params: Any, state: Any) -> list[jax.Array]:
-        return [one(params, state, test, jnp.int32(first)) for first in range(0, num, size)]
-
-    return evaluate
-
-
 def _peak_memory() -> int:
-    """Of the device so far; where it does not tell (CPU), of this process."""
+    """Of the device since the process began; where it does not tell (CPU), of this process."""
     stats = jax.devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -44,7 +44,8 @@ def train_batches(
       seed: of this epoch, 0..2**32 - 1. first: the batch to start at, where a run is resumed.
       shard: (index, count) of a host; it gets rows index, index + count, .. of each batch.
       num_threads: that read and decode; None: one for each core. prefetch: batches on the device ahead of use.
-      device: a device or sharding (None: the default device).
+      device: a device or sharding (None: the default device); of several hosts the sharding of the whole batch, in
+        which the rows of each lie together.
       skip_broken: None: an unreadable image is an error; a list: the next readable one stands in for it, and what was
         wrong is appended, once for each image. More than one in a hundred (and than ten) are an error.
     Yields:
@@ -188,8 +189,12 @@ def _stream(
     threads = num_threads or usable_cores()
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(2 * threads, batch_size))
     batches = elements.to_iter_dataset(options).batch(batch_size)
-    iterator = iter(device_put(batches, device, cpu_buffer_size=1, device_buffer_size=prefetch))
+    if isinstance(device, jax.sharding.Sharding) and jax.process_count() > 1:
+        iterator = iter(batches)
+        made = (jax.tree.map(lambda x: jax.make_array_from_process_local_data(device, x), batch) for batch in iterator)
+    else:
+        iterator = made = iter(device_put(batches, device, cpu_buffer_size=1, device_buffer_size=prefetch))
     try:
-        yield from iterator
+        yield from made
     finally:
         iterator.close()

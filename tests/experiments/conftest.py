@@ -1,9 +1,11 @@
-"""A small run that several tests look at, made once."""
+"""A small run that several tests look at, made once, and one device for every run but where several are the subject."""
 
 from pathlib import Path
 
+import jax
 import pytest
 
+from experiments import devices
 from experiments.main import main
 
 SMALL = [
@@ -17,3 +19,11 @@ def small_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
     assert main("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_device():
+    """The suite has eight CPU devices, which share two cores: a run on all of them is slower, and no better a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "available", lambda: jax.devices()[:1])
+        yield

@@ -1,6 +1,7 @@
 """--at-once: several seeds under vmap leave what each leaves alone, go on together after a stop, or one by one."""
 
 import contextlib
+import csv
 import json
 import signal
 
@@ -8,8 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import run
-from experiments.command_line import parse
+from experiments import run, sweeps
 from experiments.config import UsageError
 from experiments.main import main
 from rare_gems import ticket_io
@@ -27,6 +27,17 @@ def _same(one, other):
     for a, b in zip(_tickets(one), _tickets(other), strict=True):
         jax.tree.map(np.testing.assert_array_equal, a.ticket.mask, b.ticket.mask)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a.ticket, b.ticket)
+
+
+def _same_rows(*files):
+    """Of three epochs of search and two of finetuning; accuracies and counts to the last digit."""
+    one, other = (list(csv.DictReader(file.read_text().splitlines())) for file in files)
+    assert [row["phase"] for row in one] == ["search"] * 3 + ["finetune"] * 2
+    for name in ("phase", "epoch", "step", "test_accuracy", "sparsity", "sparsity_frozen", "flips"):
+        assert [row[name] for row in one] == [row[name] for row in other], name
+    for name in ("loss", "train_accuracy"):
+        values = [[float(row[name]) for row in rows] for rows in (one, other)]
+        np.testing.assert_allclose(*values, rtol=1e-4, err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +73,7 @@ def test_each_run_is_what_it_is_alone(alone, tmp_path, capsys):
         assert (one["runs_at_once"], other["runs_at_once"]) == (1, 2)
         for name in ("num_kept", "accuracy", "layers", "steps", "epochs", "seed"):
             assert one[name] == other[name], name
-        rows = [(f / f"seed-{seed}" / "metrics.csv").read_text().count("\n") for f in (alone, tmp_path)]
-        assert rows == [6, 6]  # a header and five epochs
+        _same_rows(*(f / f"seed-{seed}" / "metrics.csv" for f in (alone, tmp_path)))
 
 
 @pytest.mark.parametrize("steps", [20, 55], ids=["search", "finetune"])  # of 15 in an epoch
@@ -89,7 +99,7 @@ def test_a_run_that_is_behind_is_trained_by_itself(alone, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--at-once=3"], "--at-once: expected at most 2, got 3"),
+        (["--at-once=3"], "--at-once: expected at most the 2 runs that there are, got 3"),
         (["--at-once=0"], "--at-once: expected 1 or more, got 0"),
         (["--at-once=2", "--train-examples=200"], "--at-once: --train-examples gives each seed training images"),
         (["--at-once=2", "--validation-examples=20"], "--at-once: --validation-examples gives"),
@@ -97,4 +107,4 @@ def test_a_run_that_is_behind_is_trained_by_itself(alone, tmp_path, monkeypatch)
 )
 def test_what_cannot_train_at_once(flags, message):
     with pytest.raises(UsageError, match=message):
-        parse("digits", [*FLAGS, *flags])
+        sweeps.expand("digits", [*FLAGS, *flags])

@@ -9,12 +9,19 @@ import pytest
 from experiments.bench.__main__ import main
 
 
-def test_select(capsys):
-    assert main(["select", "--sizes", "resnet20", "--repeats=2", "--sort-repeats=1"]) == 0
+def test_select(tmp_path, capsys):
+    file = tmp_path / "select.json"
+    assert main(["select", "--sizes", "resnet20", "--repeats=2", "--sort-repeats=1", f"--json={file}"]) == 0
     line = capsys.readouterr().out.splitlines()[-1].split()
     top, sort, ratio = map(float, line[2:5])
     assert ratio == pytest.approx(sort / top, rel=0.05)
     assert int(line[5].replace(",", "")) <= int(line[7].replace(",", ""))  # no temporary larger than the scores
+    figures = json.loads(file.read_text())
+    (row,) = figures["rows"]
+    assert (row["network"], row["scores"]) == ("resnet20", 270_896)
+    assert row["top_seconds"] == pytest.approx(top, abs=1e-5)
+    assert row["top_temporary_bytes"] <= row["score_bytes"] == 4 * 270_896
+    assert {"benchmark", "date", "device", "versions", "sparsity"} <= set(figures)
 
 
 def test_step(capsys):
@@ -46,8 +53,9 @@ def test_train(tmp_path, capsys):
         assert row["seconds_150_epochs"] == pytest.approx(150 * row["seconds_per_epoch"])
         assert row["compile_seconds"] >= 0
         assert row["peak_memory_bytes"] > 2**20
+        assert row["peak_memory_is_of_an_earlier_row"] in (True, False)
         assert row["model_flop_utilisation"] is None  # a CPU's peak is not in the table
-    assert set(figures["versions"]) == {"python", "jax", "flax", "optax", "numpy"}
+    assert set(figures["versions"]) == {"python", "jax", "jaxlib", "flax", "optax", "numpy"}
 
 
 def test_unknown_benchmark(capsys):

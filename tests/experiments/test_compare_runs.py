@@ -102,3 +102,12 @@ def test_methods_on_variants_of_a_network_are_refused(capsys):
     assert "--network.affine: the presets of dense and gem_miner have True and False" in capsys.readouterr().err
     same = ["--network.no-affine", "--network.no-bias", "--network.shortcut=A", "--network.width=2"]
     assert compare_runs.main([*command, *same]) == 0
+
+
+def test_the_folder_is_the_same_whoever_runs_it(capsys):
+    command = ["digits", *LISTS, *FLAGS, "--dry-run"]
+    assert compare_runs.main(command) == 0
+    assert compare_runs.main([*command, "--launcher=local", "--num-jobs", "2"]) == 0
+    alone, spread = capsys.readouterr().out.splitlines()
+    assert alone == spread
+    assert "runs/compare-digits-" in alone
