@@ -23,18 +23,23 @@ def main(dataset: str, args: list[str] | None = None) -> int:
 
 
 def _main(dataset: str, args: list[str]) -> None:
-    members = sweeps.expand(dataset, args)
-    config, names = members[0].config, checks.chosen(members[0].config)
-    console = Console()
+    try:
+        members = sweeps.expand(dataset, args)
+        config, names = members[0].config, checks.chosen(members[0].config)
+    except ValueError as error:
+        hosts.check_agreement({"error": str(error)})  # the others may have none
+        raise
+    hosts.check_agreement(_agreed(dataset, config) | {"sweep": [member.swept for member in members], "error": None})
+    console = Console(quiet=not hosts.is_main())
     if config.dry_run:
         _print_plans(console, dataset, members)
         return
-    hosts.check_agreement({"runs": [_agreed(dataset, member.config) for member in members]})
-    console = Console(quiet=not hosts.is_main())
     for member in members:
         _check_folder(member.config)
         devices.check(member.config)
         jobs.check_recipes(dataset, member.config, names)
+        if len(members) > 1:  # nothing is trained before all can be
+            plan.recipe_of(dataset, member.config)
     runs = [_seeds(dataset, member.config) for member in members]
     flat = [run for seeds in runs for run in seeds]
     tickets: dict[Path, dict[str, Any]] = {}
@@ -63,7 +68,7 @@ def _main(dataset: str, args: list[str]) -> None:
 
 def _agreed(dataset: str, config: Config) -> dict[str, Any]:
     """What all processes of a run have to be told alike; where the data are may differ from host to host."""
-    others = {"num_seeds": config.num_seeds, "run_dir": str(config.run_dir)}
+    others = {"num_seeds": config.num_seeds, "run_dir": str(config.run_dir), "dry_run": config.dry_run}
     return configs.as_dict(dataset, config) | others | {"data_dir": None}
 
 

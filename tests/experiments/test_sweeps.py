@@ -65,6 +65,13 @@ def test_mistakes(flags, message):
         sweeps.expand("digits", flags)
 
 
+def test_nothing_is_trained_before_all_combinations_can_be(tmp_path, capsys):
+    own = [flag for flag in FLAGS if not flag.startswith("--model")]
+    assert main("digits", [*own, "--sweep.model=lenet_300_100,foo", f"--run-dir={tmp_path / 'sweep'}"]) == 2
+    assert "--model: expected one of" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_combinations_and_seeds_train_in_one_program_and_are_what_they_are_alone(tmp_path, monkeypatch, capsys):
     together = []
     train = jobs.train_together
