@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, TypeVar
@@ -148,6 +149,7 @@ def guard() -> Iterator[None]:
         said = _of_a_loss(error) if jax.distributed.is_initialized() else None
         if said is None or isinstance(error, HostLost):
             raise
+        time.sleep(0.3)  # what JAX's own threads say of it comes first
         raise HostLost(f"{LOST} ({said[-160:]})") from error
 
 
@@ -209,14 +211,16 @@ def _of_a_loss(error: BaseException | None) -> str | None:
 
 def _differences(all_fields: list[dict[str, Any]], most: int = 3) -> str:
     flat = [_flat(fields) for fields in all_fields]
-    found = []
-    for name in sorted(set().union(*flat)):
+    found, shared = [], set.intersection(*map(set, flat))
+    for name in sorted(set().union(*flat), key=lambda name: (name not in shared, name)):
         values: dict[str, list[int]] = {}
         for i, fields in enumerate(flat):
             values.setdefault(json.dumps(fields.get(name)), []).append(i)
         if len(values) > 1:
             told = (f"{v} in process{'es' * (len(who) > 1)} {', '.join(map(str, who))}" for v, who in values.items())
             found.append(f"{name} is {' and '.join(told)}")
+        if name not in shared and found:
+            break
     return "; ".join(found[:most]) + (f"; and {len(found) - most} more" if len(found) > most else "")
 
 

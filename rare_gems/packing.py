@@ -86,6 +86,7 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
 
 
 def unpack(packed: dict[str, np.ndarray], large: dict[str, jax.Array], like: PyTree) -> PyTree:
+    """A tree like `like` with the values that `pack` took apart, each leaf where `like`'s is to lie."""
     used = dict.fromkeys(packed, 0)
     leaves, treedef = jax.tree.flatten(like)
     out = []

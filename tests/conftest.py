@@ -5,6 +5,11 @@ from importlib.metadata import version
 
 if version("jaxlib").startswith("0.10."):  # compiles in two thirds of the time; later versions may not know it
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+os.environ |= {  # for the commands that tests start, too: the suite compiles much and computes little
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 import beartype
 import jax
@@ -19,20 +24,24 @@ checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  #
 def pytest_configure(config):
     # nnx.List is a MutableSequence of typing, which beartype finds old.
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
+    # What another process has half written to the cache is compiled again.
+    config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry:UserWarning")
 
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)  # the suite compiles much and computes little
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory):
-    """Equal programs are compiled once in a session, whichever test asks first."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    """Equal programs are compiled once in a session, whichever test, worker or command asks first."""
+    base = tmp_path_factory.getbasetemp()
+    cache = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
+    jax.config.update("jax_compilation_cache_dir", cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", cache)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -249,7 +250,8 @@ except OSError:
 @pytest.mark.parametrize("cause", ["full", "gone"])
 def test_a_failed_write_is_an_oserror_and_the_process_ends(tmp_path, cause):
     command = [sys.executable, "-c", FAILED_WRITE, str(tmp_path / "run"), cause]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=15)
+    apart = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}  # the limit may damage it
+    done = subprocess.run(command, capture_output=True, text=True, timeout=15, env=apart)
     assert done.stdout == "OSError\n", done.stderr
     assert done.returncode == 0, done.stderr
 

@@ -1,5 +1,6 @@
 """The laws that every pruning method keeps. A new method adds one row to `METHODS`."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from rare_gems.pruners.supermask import supermask
 from rare_gems.pruners.synflow import synflow
 from tests.toy import NUM_BATCHES, make_toy
 
+KEY = jax.random.key(7)
 SPARSITY = 0.8
 NUM_PRUNABLE = 16 * 8 + 8 * 6
 TARGET = masks.count_for(NUM_PRUNABLE, SPARSITY)
@@ -143,20 +145,30 @@ METHODS = {
 }
 
 
+@pytest.fixture(scope="module")
+def toy():
+    return make_toy()
+
+
 @pytest.fixture(scope="module", params=list(METHODS))
-def case(request):
-    toy = make_toy()
+def case(request, toy):
     row = METHODS[request.param]
     return toy, row, row.make(toy.ticket.mask)
 
 
-def _steps(toy, recipe, key=None):
+@pytest.fixture(scope="module")
+def alone(case):
+    """What a run ends with, and how often it traced the toy's loss."""
+    toy, _, recipe = case
+    toy.num_traces[0] = 0
+    return _run(toy, recipe, loop="python"), toy.num_traces[0]
+
+
+def _steps(toy, recipe):
     """Every carry of a run, compiled step by step, and the ticket at the end of each phase."""
     ticket, state = toy.ticket, toy.model_state
     for index, phase in enumerate(recipe):
-        carry = trainer.begin(
-            phase, ticket, state, jax.random.fold_in(jax.random.key(7) if key is None else key, index)
-        )
+        carry = trainer.begin(phase, ticket, state, jax.random.fold_in(KEY, index))
         step = jax.jit(trainer.make_step(toy.loss_fn, phase))
         yield index, phase, carry, carry.ticket
         for i in range(phase.num_steps):
@@ -167,9 +179,7 @@ def _steps(toy, recipe, key=None):
 
 
 def _run(toy, recipe, **options):
-    return trainer.run(
-        recipe, toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=toy.feed, key=jax.random.key(7), **options
-    )
+    return trainer.run(recipe, toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=toy.feed, key=KEY, **options)
 
 
 def _equal(a, b):
@@ -231,64 +241,58 @@ def test_the_carry_keeps_its_types_and_abstract_values_suffice(case):
         assert describe(end) == describe(carry.ticket)
 
 
-def test_loop_and_scan_agree_and_compile_once(case):
+def test_loop_and_scan_agree_and_compile_once(case, alone):
     toy, _, recipe = case
     counted = [phase for phase in recipe if phase.loss_fn is None]  # the toy counts how often its own loss is traced
     chunks = {(id(p), min(NUM_BATCHES, p.num_steps - i)) for p in counted for i in range(0, p.num_steps, NUM_BATCHES)}
-    expected = {"python": len({phase for phase, _ in chunks}), "scan": len(chunks)}
-    results = {}
-    for loop in ("python", "scan"):
-        toy.num_traces[0] = 0
-        results[loop] = _run(toy, recipe, loop=loop)
-        assert toy.num_traces[0] == expected[loop]  # however often a phase comes again
-    _equal(results["python"][0].mask, results["scan"][0].mask)
+    (dispatched, _), num_traces = alone
+    assert num_traces == len({phase for phase, _ in chunks})  # however often a phase comes again
+    toy.num_traces[0] = 0
+    scanned, _ = _run(toy, recipe, loop="scan")
+    assert toy.num_traces[0] == len(chunks)
+    _equal(dispatched.mask, scanned.mask)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        results["python"][0].params, results["scan"][0].params,
-    )  # fmt: skip
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dispatched.params, scanned.params
+    )
 
 
-def test_many_runs_at_once_give_each_its_own_ticket(case):
+def test_many_runs_at_once_give_each_its_own_ticket(case, alone):
     toy, _, recipe = case
-    keys = jax.random.split(jax.random.key(3), 2)
+    keys = jnp.stack([KEY, jax.random.key(3)])
     twice = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
     options = {"loss_fn": toy.loss_fn, "feed": toy.feed}
     together, states = trainer.run(recipe, twice(toy.ticket), twice(toy.model_state), key=keys, many=True, **options)
-    for i in range(2):
-        alone, state = trainer.run(recipe, toy.ticket, toy.model_state, key=keys[i], **options)
-        _equal(jax.tree.map(lambda m, i=i: m[i], together.mask), alone.mask)
+    other = trainer.run(recipe, toy.ticket, toy.model_state, key=keys[1], **options)
+    for i, (ticket, state) in enumerate((alone[0], other)):
+        _equal(jax.tree.map(lambda m, i=i: m[i], together.mask), ticket.mask)
         jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6), together.params, alone.params
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6), together.params, ticket.params
         )
         assert states["seen"][i] == state["seen"]
 
 
-def test_sharded_equals_unsharded(case):
+def test_sharded_equals_unsharded(case, alone):
     toy, _, recipe = case
     mesh = jax.make_mesh((8,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     place = lambda x: jax.device_put(x, rows if x.ndim == 2 else whole)  # noqa: E731
     sharded = toy._replace(ticket=jax.tree.map(place, toy.ticket), model_state=jax.tree.map(place, toy.model_state))
-    expected, got = (_run(t, recipe)[0] for t in (toy, sharded))
+    expected, got = alone[0][0], _run(sharded, recipe)[0]
     assert len(jax.tree.leaves(got.mask)[0].sharding.device_set) == 8
     _equal(jax.tree.map(np.asarray, expected.mask), jax.tree.map(np.asarray, got.mask))
 
 
-def test_restored_equals_uninterrupted(case, tmp_path):
+def test_restored_equals_uninterrupted(case, alone, tmp_path):
+    """Stopped twice: after the first step, and half-way."""
     toy, _, recipe = case
-    expected = _run(toy, recipe)
-    ends = [sum(phase.num_steps for phase in recipe[: i + 1]) for i in range(len(recipe))]
+    ends = [0, *itertools.accumulate(phase.num_steps for phase in recipe)]
     inside = [step for step in range(1, ends[-1]) if step not in ends]  # at a phase's end there is nothing to stop
     manager = checkpoint.open_folder(tmp_path, keep=100)
+    resume = None
     for stop in sorted({inside[0], inside[len(inside) // 2]}):
-        count = [0]
-
-        def poll(index, done, count=count, stop=stop):
-            count[0] += 1
-            return count[0] == stop
-
-        options = {"loss_fn": toy.loss_fn, "feed": toy.feed, "key": jax.random.key(7)}
+        options = {"loss_fn": toy.loss_fn, "feed": toy.feed, "key": KEY, "resume": resume}
+        poll = lambda index, done, stop=stop: ends[index] + done == stop  # noqa: E731
         for moment in trainer.epochs(recipe, toy.ticket, toy.model_state, poll=poll, **options):
             last = moment
         assert last.interrupted
@@ -298,5 +302,6 @@ def test_restored_equals_uninterrupted(case, tmp_path):
         manager.wait_until_finished()
         saved = checkpoint.restore_latest(manager, lambda notes, t=template: t)
         assert saved.position == stop
-        _equal(_run(toy, recipe, resume=(saved.notes["index"], saved.tree)), expected)
+        resume = saved.notes["index"], saved.tree
+    _equal(_run(toy, recipe, resume=resume), alone[0])
     checkpoint.close(manager)

@@ -20,7 +20,7 @@ from rare_gems.pruners.finetune import finetune
 from rare_gems.pruners.gem_miner import gem_miner, search
 from tests.toy import make_toy
 
-BATCH, NUM, STEPS = 16, 48, 3
+BATCH, NUM, STEPS, RUNS = 16, 48, 3, 4
 TUNE = finetune(num_epochs=1, steps_per_epoch=STEPS, learning_rate=0.1)
 
 
@@ -55,13 +55,13 @@ def _feed(mesh):
     return Feed(sharding.place((images, labels), mesh), STEPS, order, lambda data, i, key: (data[0][i], data[1][i]))
 
 
-def _run(mesh=None, loss_fn=_loss, seeds=None):
+def _run(mesh=None, loss_fn=_loss, seeds=None, tune=TUNE):
     ticket, state = _start()
-    recipe = gem_miner(ticket.mask, sparsity=0.6, num_epochs=5, steps_per_epoch=STEPS, period=1, finetune=TUNE)
+    recipe = gem_miner(ticket.mask, sparsity=0.6, num_epochs=5, steps_per_epoch=STEPS, period=1, finetune=tune)
     key, many = jax.random.key(9), seeds is not None
     if many:
         ticket, state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(_start, seeds))
-        key = jax.random.split(key, len(seeds))
+        key = jax.random.split(key, RUNS)[: len(seeds)]
     return trainer.run(recipe, ticket, state, loss_fn=loss_fn, feed=_feed(mesh), key=key, mesh=mesh, many=many)
 
 
@@ -80,18 +80,25 @@ def _check_same(got, expected, exact):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), state, state0)
 
 
-@pytest.mark.parametrize("num", [2, 4, 8])
-def test_the_toy_s_ticket_is_the_same_to_the_bit_on_any_number_of_devices(num):
+def _run_toy(mesh=None):
     toy = make_toy()
     order = lambda key: jax.random.permutation(key, jnp.arange(24, dtype=jnp.int32)).reshape(3, 8)  # noqa: E731
-    feed = Feed(jnp.arange(1.0, 25.0), 3, order, lambda data, indices, key: data[indices])  # its sums are exact
+    data = sharding.place(jnp.arange(1.0, 25.0), mesh)  # its sums are exact
+    feed = Feed(data, 3, order, lambda data, indices, key: data[indices])
     recipe = gem_miner(toy.ticket.mask, sparsity=0.8, num_epochs=7, steps_per_epoch=3, period=2, finetune=TUNE)
-    options = {"loss_fn": toy.loss_fn, "key": jax.random.key(1)}
-    expected = trainer.run(recipe, toy.ticket, toy.model_state, feed=feed, **options)
-    mesh = sharding.make_mesh(jax.devices()[:num])
-    placed = feed._replace(data=sharding.place(feed.data, mesh))
-    got = trainer.run(recipe, toy.ticket, toy.model_state, feed=placed, mesh=mesh, **options)
-    jax.tree.map(np.testing.assert_array_equal, got, expected)
+    options = {"loss_fn": toy.loss_fn, "feed": feed, "key": jax.random.key(1), "mesh": mesh}
+    return trainer.run(recipe, toy.ticket, toy.model_state, **options)
+
+
+@pytest.fixture(scope="module")
+def toy_alone():
+    return _run_toy()
+
+
+@pytest.mark.parametrize("num", [2, 4, 8])
+def test_the_toy_s_ticket_is_the_same_to_the_bit_on_any_number_of_devices(toy_alone, num):
+    got = _run_toy(sharding.make_mesh(jax.devices()[:num]))
+    jax.tree.map(np.testing.assert_array_equal, got, toy_alone)
     assert all(len(leaf.devices()) == num for leaf in jax.tree.leaves(got))
 
 
@@ -106,15 +113,20 @@ def test_a_network_with_batch_norm_keeps_as_many_weights_in_every_layer(alone, m
     assert got[0].mask["a_conv"]["kernel"].sharding.spec == spec
 
 
-@pytest.mark.parametrize(("runs", "num"), [(8, 8), (2, 8), (4, 2)], ids=["one each", "four share", "two each"])
-def test_runs_on_devices_of_their_own_are_what_they_are_alone(runs, num):
-    expected = _run(seeds=range(runs))
-    mesh = sharding.make_mesh(jax.devices()[:num], runs=min(runs, num))
-    got = _run(mesh, seeds=range(runs))
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(got[0].mask), jax.device_get(expected[0].mask))
-    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
-    jax.tree.map(same, jax.device_get((got[0].params, got[1])), jax.device_get((expected[0].params, expected[1])))
+@pytest.fixture(scope="module")
+def together():
+    """Runs that share one device."""
+    return jax.device_get(_run(seeds=range(RUNS)))
+
+
+@pytest.mark.parametrize(("runs", "num"), [(2, 8), (RUNS, 2)], ids=["four share", "two each"])
+def test_runs_on_devices_of_their_own_are_what_they_are_alone(together, runs, num):
+    got = _run(sharding.make_mesh(jax.devices()[:num], runs=2), seeds=range(runs))
     assert got[0].params["a_conv"]["kernel"].sharding.spec[0] == "runs"
+    (ticket, state), (expected, state0) = jax.device_get(got), jax.tree.map(lambda x: x[:runs], together)
+    jax.tree.map(np.testing.assert_array_equal, ticket.mask, expected.mask)
+    same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)  # noqa: E731
+    jax.tree.map(same, (ticket.params, state), (expected.params, state0))
 
 
 def test_statistics_per_device_are_those_of_each_part_of_the_batch():
@@ -138,7 +150,7 @@ def test_statistics_per_device_are_those_of_each_part_of_the_batch():
 
 def test_a_run_with_statistics_per_device_ends_on_its_count(alone):
     mesh = sharding.make_mesh(jax.devices()[:4])
-    ticket, state = _run(mesh, sharding.per_device(_loss, mesh))
+    ticket, state = _run(mesh, sharding.per_device(_loss, mesh), tune=None)
     assert masks.num_kept(ticket.mask) == masks.num_kept(alone[0].mask)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state))
 

@@ -1,4 +1,4 @@
-"""A small run that several tests look at, made once, and one device for every run but where several are the subject."""
+"""A small run that several tests look at, made once; one device and no drawing but where they are the subject."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pytest
 
 from experiments import devices
 from experiments.main import main
+from rare_gems import figures, plots
 
 SMALL = [
     "--model=lenet_300_100", "--sparsity=0.5", "--epochs=5", "--finetune-epochs=3", "--gem-miner.period=2",
@@ -17,7 +18,9 @@ SMALL = [
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "small"
-    assert main("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save", figures.save)
+        assert main("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 0
     return folder
 
 
@@ -26,4 +29,12 @@ def _one_device():
     """The suite has eight CPU devices, which share two cores: a run on all of them is slower, and no better a test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "available", lambda: jax.devices()[:1])
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _no_drawing():
+    """A third of the time of a short run; `small_run` and the tests of the plots draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "save", lambda figure, path: figure)
         yield

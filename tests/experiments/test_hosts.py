@@ -1,5 +1,6 @@
 """One run in several processes: how they find each other, what they refuse, and what happens when one is killed."""
 
+import csv
 import os
 import signal
 import socket
@@ -10,7 +11,9 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import hosts, rendezvous
 from experiments.config import UsageError
@@ -161,39 +164,34 @@ distributed.global_state.client = None
 
 
 class Pair:
-    """Two processes of one command that find each other on this machine; what they print goes into files."""
+    """Two processes of two devices, given one command (or each its own), that find each other on this machine."""
 
-    def __init__(self, command, folder, env):
+    def __init__(self, folder, env, commands):
         folder.mkdir()
-        address = f"localhost:{_free_port()}"
+        env |= {
+            "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "JAX_NUM_PROCESSES": "2",
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{_free_port()}", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        }  # fmt: skip
         self.out, self.err = ([folder / f"{kind}-{i}" for i in range(2)] for kind in ("out", "err"))
         self.processes = []
-        for i in range(2):
-            env |= {
-                "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2",
-                "JAX_PROCESS_ID": str(i),
-            }  # fmt: skip
+        for i, command in enumerate(commands):
+            own = os.environ | env | {"JAX_PROCESS_ID": str(i)}
             with self.out[i].open("w") as out, self.err[i].open("w") as err:
-                self.processes.append(subprocess.Popen(command, cwd=REPO, stdout=out, stderr=err, env=os.environ | env))
+                command = [sys.executable, "-m", *command]
+                self.processes.append(subprocess.Popen(command, cwd=REPO, stdout=out, stderr=err, env=own))
 
-    def wait_for(self, line, timeout_s=100):
-        """Until process 0 prints the line."""
+    def wait_for_rows(self, file, num, timeout_s=100):
         deadline = time.monotonic() + timeout_s
-        while line not in self.out[0].read_text().splitlines():
+        while not file.exists() or len(file.read_text().splitlines()) <= num:
             assert time.monotonic() < deadline, self.said()
             assert all(process.poll() is None for process in self.processes), self.said()
-            time.sleep(0.01)
-
-    def kill(self, i):
-        """Kills one; returns how the other ends, what it says last, and after how many seconds."""
-        self.processes[i].kill()
-        since = time.monotonic()
-        status = self.processes[1 - i].wait(100)
-        self.processes[i].wait()
-        return status, self.err[1 - i].read_text().strip().splitlines()[-1], time.monotonic() - since
+            time.sleep(0.005)
 
     def end(self, timeout_s=100):
         return [process.wait(timeout_s) for process in self.processes]
+
+    def last_line(self, i):
+        return self.err[i].read_text().strip().splitlines()[-1]
 
     def said(self):
         return "\n".join(path.read_text()[-2000:] for path in (*self.out, *self.err))
@@ -203,10 +201,10 @@ class Pair:
 def start_pair(tmp_path):
     pairs = []
 
-    def start(*command, **env):
-        env |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}  # fmt: skip
-        pairs.append(Pair(command, tmp_path / f"pair-{len(pairs)}", env))
+    def start(*commands):
+        env = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+               "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}  # fmt: skip
+        pairs.append(Pair(tmp_path / f"pair-{len(pairs)}", env, commands if len(commands) == 2 else commands * 2))
         return pairs[-1]
 
     yield start
@@ -215,25 +213,49 @@ def start_pair(tmp_path):
         process.wait()
 
 
+def test_processes_of_different_commands_refuse_to_train_together(start_pair, tmp_path):
+    command = ["experiments.digits", "--model=lenet_300_100", "--sparsity=0.5", f"--run-dir={tmp_path}/run"]
+    pair = start_pair([*command, "--seed=1", "--batch-size=64"], [*command, "--seed=2", "--batch-size=128"])
+    assert pair.end() == [2, 2], pair.said()
+    differ = "batch_size is 64 in process 0 and 128 in process 1; seed is 1 in process 0 and 2 in process 1"
+    for i in range(2):
+        assert pair.last_line(i) == f"experiments.digits: error: the processes of this run differ: {differ}"
+    assert not (tmp_path / "run").exists()
+
+
 def test_killed_processes_go_on_as_if_nothing_had_happened(start_pair, tmp_path):
-    command = [sys.executable, "-m", "tests.experiments.two_hosts"]
-    first = start_pair(*command, str(tmp_path / "whole"), str(tmp_path / "killed"))
-    first.wait_for("killed epoch 3")
-    for lines in (path.read_text().splitlines() for path in first.out):
-        assert "to stop: True" in lines  # the signal came to process 1 only
-        assert "main is 0" in lines
-        assert "invalid literal for int() with base 10: 'no number'" in lines
-        assert "the processes of this run differ: seed is 41 in process 0 and 42 in process 1" in lines
-    ends = [first.kill(1)]
-    second = start_pair(*command, str(tmp_path / "killed"))
-    second.wait_for("killed epoch 8")
-    ends.append(second.kill(0))
-    for status, last, seconds in ends:
-        assert status == hosts.RESTART, (first.said(), second.said())
-        assert last.startswith(f"error: {hosts.LOST}")
-        assert seconds < 30
-    third = start_pair(*command, str(tmp_path / "killed"))
+    rng = np.random.default_rng(0)
+    for split, label in ((split, label) for split in ("train", "test") for label in range(2)):
+        (tmp_path / "images" / split / f"{label}").mkdir(parents=True)
+        for i, pixels in enumerate(rng.integers(99 * label, 99 * label + 156, (12, 8, 8, 3), np.uint8)):
+            Image.fromarray(pixels).save(tmp_path / "images" / split / f"{label}" / f"{i}.png")
+    rates = ("0.1", "0.10000000001")  # one run and the same again: alike in float32
+    command = [
+        "experiments.folder", "--model=lenet_300_100", "--sparsity=0.5", "--epochs=9", "--finetune-epochs=0",
+        "--gem-miner.period=2", "--batch-size=8", "--checkpoint-every=1", f"--data-dir={tmp_path}/images",
+        f"--run-dir={tmp_path}/runs", f"--sweep.learning-rate={','.join(rates)}",
+    ]  # fmt: skip
+    whole, stopped = (tmp_path / "runs" / f"learning-rate-{rate}" for rate in rates)
+    first = start_pair(command)
+    first.wait_for_rows(stopped / "metrics.csv", 2)
+    first.processes[0].kill()
+    since = time.monotonic()
+    assert first.processes[1].wait(60) == hosts.RESTART, first.said()
+    assert time.monotonic() - since < 60
+    assert f"error: {hosts.LOST}" in first.last_line(1)
+    second = start_pair(command)
+    second.wait_for_rows(stopped / "metrics.csv", 4)
+    second.processes[1].terminate()  # both have to know
+    assert second.end() == [hosts.RESTART] * 2, second.said()
+    for i in range(2):
+        told = f"experiments.folder: error: stopped and saved in {stopped}; the same command goes on from there"
+        assert second.last_line(i) == told
+    third = start_pair(command)
     assert third.end() == [0, 0], third.said()
-    assert [any(line.startswith("goes on from step") for line in path.read_text().splitlines()) for path in third.out]
-    tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in ("whole", "killed")]
-    assert tickets[0] == tickets[1]
+    assert [" 0 done" in pair.err[0].read_text().splitlines()[0] for pair in (first, second, third)] == [True, 0, 0]
+    assert (stopped / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
+    for folder in (whole, stopped):
+        rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
+        assert [int(row["step"]) for row in rows] == [3 * epoch for epoch in range(1, 10)]
+    assert "ticket" in third.out[0].read_text()
+    assert "ticket" not in third.out[1].read_text() + third.err[1].read_text()  # process 0 alone reports

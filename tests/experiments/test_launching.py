@@ -32,9 +32,7 @@ def _have_run(tmp_path, script, launch, shares=2):
     )
 
 
-def test_two_local_jobs_share_a_comparison(tmp_path, capfd, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def test_two_local_jobs_share_a_comparison(tmp_path, capfd):
     command = [*RUNS, f"--run-dir={tmp_path}/runs"]
     assert compare_runs.main([*command, "--launcher=local", "--num-jobs=3"]) == 0
     out, err = capfd.readouterr()
