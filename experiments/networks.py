@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from experiments import options
 from experiments.config import Config, UsageError
 from rare_gems.models.conv_net import conv2, conv4, conv6
+from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.inception_v3 import inception_v3
 from rare_gems.models.lenet import lenet_5, lenet_300_100
 from rare_gems.models.mobilenet_v2 import mobilenet_v2
@@ -150,7 +151,9 @@ def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
     """Floating-point operations of the forward pass of one image, as XLA counts them before it optimizes."""
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    cost: Any = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image).cost_analysis()
+    with plain_operations():
+        lowered = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image)
+    cost: Any = lowered.cost_analysis()
     return float((cost or {}).get("flops", 0.0))
 
 

@@ -37,9 +37,12 @@ def program(command: str, args: list[str] | None = None) -> None:
 
 def _keep_compiled() -> None:
     """Programs once compiled are read from the user's cache, apart for each kind of processor; JAX's own setting
-    (JAX_COMPILATION_CACHE_DIR) goes before."""
+    (JAX_COMPILATION_CACHE_DIR) goes before. Programs that call oneDNN cannot be kept (`rare_gems.models.onednn`)."""
     import jax
 
+    if os.environ.get("RARE_GEMS_ONEDNN") == "1":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     with contextlib.suppress(OSError):

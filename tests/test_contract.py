@@ -251,9 +251,7 @@ def test_loop_and_scan_agree_and_compile_once(case, alone):
     scanned, _ = _run(toy, recipe, loop="scan")
     assert toy.num_traces[0] == len(chunks)
     _equal(dispatched.mask, scanned.mask)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dispatched.params, scanned.params
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dispatched.params, scanned.params)
 
 
 def test_many_runs_at_once_give_each_its_own_ticket(case, alone):

@@ -16,6 +16,7 @@ import optax
 
 from experiments.bench.torch_step import torch_stepper
 from rare_gems import init, masks, transforms
+from rare_gems.models import onednn
 from rare_gems.models.fast_conv import keep_freed_memory
 from rare_gems.models.model import Model
 from rare_gems.models.resnet import resnet20
@@ -99,7 +100,11 @@ def main(args: list[str]) -> int:
         f"{flags.model}, batch {flags.batch_size}, {flags.image_size}x{flags.image_size}x3, {flags.dtype}, ",
         end="",
     )
-    print(f"{flags.repeats} steps in turn" + (", freed memory kept" if kept else ""))
+    print(
+        f"{flags.repeats} steps in turn"
+        + (", freed memory kept" if kept else "")
+        + (", oneDNN" if onednn.is_usable(jnp.dtype(flags.dtype)) else "")
+    )
     for name, times in seconds.items():
         print(f"{name:>10}: median {1e3 * statistics.median(times):8.2f} ms, min {1e3 * min(times):8.2f} ms")
     ratio, best = (f(seconds["gem_miner"]) / f(seconds["dense"]) for f in (statistics.median, min))

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from experiments import members, metrics
 from experiments.bench.about import about
+from experiments.bench.step import time_in_turn
 from experiments.config import Config, ModelName
 from experiments.datasets import Loaded
 from experiments.networks import defaults_of, forward_flop
@@ -34,6 +35,7 @@ __all__ = ["main"]
 # Dense floating-point operations per second, from the makers' data sheets: what JAX's default float32 products run in
 # (TF32 on these GPUs), and bfloat16.
 PEAKS = {"H100": (495e12, 989e12), "H200": (495e12, 989e12), "A100": (156e12, 312e12)}
+SIDE = {"cpu": 2048}  # of the matrices whose product tells the peak of another device; 8192 if not given here
 PIXELS: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
 
@@ -57,23 +59,26 @@ def main(args: list[str]) -> int:
     if flags.train_images < flags.batch_size:
         parser.error(f"--train-images: expected a batch of {flags.batch_size} or more, got {flags.train_images}")
     keep_freed_memory()
+    peaks = {precision: _peak(precision) for precision in flags.precisions}
     table = Table("network", "precision", "runs", "images/s", "s/epoch", "150 epochs", "use %", "memory", "compile s")
     rows = []
     for model in flags.models:
         for precision in flags.precisions:
             for runs in flags.runs:
-                row = _measure(flags, model, precision, runs)
+                row = _measure(flags, model, precision, runs, peaks[precision][0])
                 rows.append(row)
-                use = "-" if row["model_flop_utilisation"] is None else f"{100 * row['model_flop_utilisation']:.1f}"
                 minutes = row["seconds_150_epochs"] / 60
                 at_most = "at most " if row["peak_memory_is_of_an_earlier_row"] else ""
                 table.add_row(
                     model, precision, str(runs), f"{row['images_per_second']:,.0f}", f"{row['seconds_per_epoch']:.3f}",
-                    f"{minutes:.1f} min", use, f"{at_most}{row['peak_memory_bytes'] / 2**30:.2f} GiB",
+                    f"{minutes:.1f} min",
+                    f"{100 * row['model_flop_utilisation']:.1f}",
+                    f"{at_most}{row['peak_memory_bytes'] / 2**30:.2f} GiB",
                     f"{row['compile_seconds']:.1f}",
                 )  # fmt: skip
     names = ("batch_size", "image_size", "train_images", "test_images", "epochs")
     facts = about("train") | {name: getattr(flags, name) for name in names}
+    facts["peaks"] = {name: {"flop_per_second": peak, "source": source} for name, (peak, source) in peaks.items()}
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
@@ -81,13 +86,15 @@ def main(args: list[str]) -> int:
     console.print(
         "a second's images and the use of the device (of its peak) count all runs; an epoch includes evaluation"
     )
+    for name, (peak, source) in peaks.items():
+        console.print(f"peak in {name}: {peak / 1e12:.3g} TFLOP/s ({source})", soft_wrap=True)
     console.print(f"device: {facts['device']}, {facts['host']}; {facts['versions']}", soft_wrap=True)
     if flags.json:
         write_whole(flags.json, (json.dumps(facts | {"rows": rows}, indent=2) + "\n").encode())
     return 0
 
 
-def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int) -> dict[str, Any]:
+def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, peak: float) -> dict[str, Any]:
     config = Config(model=name, network=defaults_of(name), precision=precision, batch_size=flags.batch_size)
     shape = (flags.image_size, flags.image_size, 3)
     rng, memory_before = np.random.default_rng(0), _peak_memory()
@@ -117,16 +124,27 @@ def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int) ->
         start = time.perf_counter()
     epoch = statistics.median(seconds[1:])
     flop = forward_flop(problem.model, shape) * (3 * feed.num_batches * flags.batch_size + flags.test_images) * runs
-    peak = next((p[precision == "bfloat16"] for kind, p in PEAKS.items() if kind in jax.devices()[0].device_kind), None)
     peak_memory = _peak_memory()
     return {
         "model": name, "precision": precision, "runs": runs,
         "images_per_second": runs * flags.train_images / epoch,
         "seconds_per_epoch": epoch, "seconds_150_epochs": 150 * epoch,
-        "model_flop_utilisation": None if peak is None else flop / epoch / peak,
+        "model_flop_utilisation": flop / epoch / peak,
         "peak_memory_bytes": peak_memory, "peak_memory_is_of_an_earlier_row": peak_memory == memory_before,
         "compile_seconds": max(0.0, seconds[0] - epoch),
     }  # fmt: skip
+
+
+def _peak(precision: str) -> tuple[float, str]:
+    """Operations per second of one device at best, and where that is from."""
+    device = jax.devices()[0]
+    for kind, figures in PEAKS.items():
+        if kind in device.device_kind:
+            return figures[precision == "bfloat16"], "data sheet"
+    side = SIDE.get(device.platform, 8192)
+    matrix = jax.random.normal(jax.random.key(0), (side, side), precision)
+    times = time_in_turn({"product": lambda: matrix @ matrix}, 5)["product"]
+    return 2 * side**3 / min(times), f"measured: {side} x {side} matrices, the best of 5 products"
 
 
 def _peak_memory() -> int:

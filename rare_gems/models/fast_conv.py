@@ -1,13 +1,16 @@
 """Convolutions and element-wise passes that are fast on CPU; elsewhere they are plain XLA operations.
 
-XLA's CPU compiler (seen in jaxlib 0.10) loses time in four ways that this file works around:
-it fuses what made an activation into the transposes that a kernel's gradient starts with, and computes it all
-again there in the wrong memory order; it has no good convolution for 16 channels or fewer, nor for maps of 2x2
-pixels; and the memory of each step is given back to the system and faulted in again (`keep_freed_memory`).
+XLA's CPU compiler (seen in jaxlib 0.10 to 0.12) loses time in five ways that this file works around: its convolutions
+take two to three times as long as oneDNN's (which `onednn` calls if asked to), most of all those of 16 channels or
+fewer and those over maps of 2x2 pixels; it computes a kernel's gradient as a convolution with an image for a kernel;
+it fuses what made an activation into other loops that read it, and computes it all again there in the wrong memory
+order; and the memory of each step is given back to the system and faulted in again (`keep_freed_memory`).
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -16,8 +19,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-__all__ = ["apart", "conv2d", "keep_freed_memory"]
+from rare_gems.models import onednn
 
+__all__ = ["apart", "conv2d", "keep_freed_memory", "plain_operations"]
+
+_AS_ELSEWHERE = ContextVar("_AS_ELSEWHERE", default=False)
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -25,7 +31,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tupl
     """Convolve windows, y[n, i, j, o] = sum_{u, v, c} x[n, i s + u - p, j s + v - p, c] k[u, v, c, o].
 
     Equal to `lax.conv_general_dilated` within rounding, and that very operation where the default backend is
-    not the CPU. There the gradient of a square, ungrouped convolution is its own, so `jax.jvp` and `jax.linearize` do
+    not the CPU. There the gradient of an ungrouped convolution is its own, so `jax.jvp` and `jax.linearize` do
     not reach through it; `jax.grad`, `jax.vjp` and forward over reverse (`jax.jvp` of `jax.grad`) do.
 
     Args:
@@ -55,11 +61,10 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tupl
             "expected x [batch, height, width, inputs] and kernel [rows, columns, inputs / groups, outputs], "
             f"got {x.shape} and {kernel.shape}"
         )
-    rows, columns = (padding, padding) if isinstance(padding, int) else padding
-    square = kernel.shape[0] == kernel.shape[1] and rows == columns and kernel.shape[2] == x.shape[3]
-    if square and _on_cpu():
-        return _own(x, kernel, stride, rows)
-    return _plain(x, kernel, stride, (rows, columns))
+    pads = (padding, padding) if isinstance(padding, int) else padding
+    if _on_cpu() and kernel.shape[2] == x.shape[3] and max(pads) < min(kernel.shape[:2]):
+        return _own(x, kernel, stride, pads)
+    return _plain(x, kernel, stride, pads)
 
 
 def apart(fn: Callable, *args: Any) -> Any:
@@ -84,6 +89,22 @@ def apart(fn: Callable, *args: Any) -> Any:
         return jax.jit(fn)(*args)
 
 
+@contextmanager
+def plain_operations() -> Generator[None, None, None]:
+    """What is traced inside is on CPU, too, what it is elsewhere: XLA's own operations, whose FLOP it can count.
+
+    Example:
+      >>> with plain_operations():
+      ...     "custom" in str(jax.make_jaxpr(conv2d)(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))))
+      False
+    """
+    token = _AS_ELSEWHERE.set(True)
+    try:
+        yield
+    finally:
+        _AS_ELSEWHERE.reset(token)
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, instead of giving it back to the system (glibc only).
 
@@ -103,7 +124,7 @@ def keep_freed_memory() -> bool:
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return jax.default_backend() == "cpu" and not _AS_ELSEWHERE.get()
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
@@ -114,7 +135,7 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _own(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def _own(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
     return _forward(x, kernel, stride, padding)
 
 
@@ -124,24 +145,62 @@ def _save(x, kernel, stride, padding):  # type: ignore
 
 def _pull(stride, padding, saved, g):  # type: ignore
     x, kernel = saved
-    _, pull_kernel = jax.vjp(lambda k: _plain(x, k, stride, (padding, padding)), kernel)
-    if stride == 1 and kernel.shape[0] == 2 * padding + 1:
+    of_kernel = _kernel_gradient(x, g, kernel.shape[:2], stride, padding)
+    if stride == 1:
         # Also a forward convolution, with the kernel turned by 180 degrees and its channels exchanged.
-        return _forward(g, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), 1, padding), *pull_kernel(g)
-    _, pull_x = jax.vjp(lambda x: _plain(x, kernel, stride, (padding, padding)), x)
-    return *pull_x(g), *pull_kernel(g)
+        turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        rest = tuple(size - 1 - pad for size, pad in zip(kernel.shape, padding, strict=False))
+        return _forward(g, turned, 1, rest), of_kernel
+    _, pull_x = jax.vjp(lambda x: _plain(x, kernel, stride, padding), x)
+    return *pull_x(g), of_kernel
 
 
 _own.defvjp(_save, _pull)
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    few_channels = max(kernel.shape[2:]) <= 16
-    if x.shape[1] * x.shape[2] <= 4 and kernel.shape[0] == 3 and stride == 1 and padding == 1:
+def _kernel_gradient(
+    x: jax.Array, g: jax.Array, size: tuple[int, int], stride: int, padding: tuple[int, int]
+) -> jax.Array:
+    """dk[u, v, c, o] = sum_{n, i, j} x[n, i s + u - p, j s + v - p, c] g[n, i, j, o], as one matrix product."""
+    (rows, columns), (top, left) = size, padding
+    inputs, (high, wide, outputs) = x.shape[3], g.shape[1:]
+    if stride > 1:
+        x = jnp.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
+        down, across = stride * (high - 1) + 1, stride * (wide - 1) + 1
+        windows = [x[:, u : u + down : stride, v : v + across : stride] for u in range(rows) for v in range(columns)]
+        dk = _over_pixels(jnp.concatenate(windows, -1), g)
+        return dk.reshape(rows, columns, inputs, outputs)
+    # Columns of x are shifted, and rows of g: u + v copies instead of u v, and a product that is nearly square.
+    x = jnp.pad(x, ((0, 0), (0, 0), (left, left), (0, 0)))
+    x = jnp.concatenate([x[:, :, v : v + wide] for v in range(columns)], -1)
+    rest = rows - 1 - top
+    g = jnp.pad(g, ((0, 0), (rest, rest), (0, 0), (0, 0)))
+    g = jnp.concatenate([g[:, rows - 1 - u : rows - 1 - u + x.shape[1]] for u in range(rows)], -1)
+    dk = _over_pixels(x, g).reshape(columns, inputs, rows, outputs)
+    return dk.transpose(2, 0, 1, 3)
+
+
+def _over_pixels(x: jax.Array, g: jax.Array) -> jax.Array:
+    """Sum over all but the last axes of x[..., c] g[..., o]."""
+    x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])  # with three axes to sum over, XLA copies both
+    return lax.dot_general(x, g, (((0,), (0,)), ((), ())))
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
+    same = kernel.shape[:2] == (3, 3) and stride == 1 and padding == (1, 1)
+    if same and x.shape[1] * x.shape[2] <= 4:
         return _product(x, kernel)
-    if few_channels and kernel.shape[0] == 3 and stride == 1 and padding == 1 and x.shape[2] % 2 == 0:
+    if onednn.is_usable(x.dtype):
+        return onednn.convolve(x, kernel, stride, padding, _elsewhere)
+    return _elsewhere(x, kernel, stride, padding)
+
+
+def _elsewhere(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
+    """The convolution in XLA's own operations."""
+    same = kernel.shape[:2] == (3, 3) and stride == 1 and padding == (1, 1)
+    if same and max(kernel.shape[2:]) <= 16 and x.shape[2] % 2 == 0:
         return _pairs(x, kernel)
-    return _plain(x, kernel, stride, (padding, padding))
+    return _plain(x, kernel, stride, padding)
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -8,6 +8,10 @@ import pytest
 
 from experiments.bench.__main__ import main
 
+# Of Conv-2 for images of 8x8x3 and 10 classes: two convolutions, of whose windows 22 of 24 places a side lie in the
+# image, and dense layers.
+CONV2_FLOP = 2 * (22**2 * (3 * 64 + 64 * 64) + 4 * 4 * 64 * 256 + 256 * 256 + 256 * 10)
+
 
 def test_select(tmp_path, capsys):
     file = tmp_path / "select.json"
@@ -45,7 +49,8 @@ def test_train(tmp_path, capsys):
     file = tmp_path / "train.json"
     flags = [*small, "--epochs=2", "--precisions", "float32", "--runs", "1", "2", f"--json={file}"]
     assert main(["train", *flags]) == 0
-    assert "conv2" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "conv2" in shown
     figures = json.loads(file.read_text())
     for row, runs in zip(figures["rows"], (1, 2), strict=True):
         assert row["runs"] == runs
@@ -54,7 +59,12 @@ def test_train(tmp_path, capsys):
         assert row["compile_seconds"] >= 0
         assert row["peak_memory_bytes"] > 2**20
         assert row["peak_memory_is_of_an_earlier_row"] in (True, False)
-        assert row["model_flop_utilisation"] is None  # a CPU's peak is not in the table
+        # Three times the forward pass for each image trained on, twelve with the last batch filled up; five evaluated.
+        flop = runs * (3 * 12 + 5) * CONV2_FLOP
+        expected = flop / row["seconds_per_epoch"] / figures["peaks"]["float32"]["flop_per_second"]
+        assert row["model_flop_utilisation"] == pytest.approx(expected, rel=0.02)
+    assert figures["peaks"]["float32"]["source"].startswith("measured")
+    assert "TFLOP/s (measured: 2048 x 2048 matrices" in shown
     assert set(figures["versions"]) == {"python", "jax", "jaxlib", "flax", "optax", "numpy"}
 
 

@@ -98,7 +98,8 @@ def test_a_full_disk_fails_in_one_line(tmp_path):
         "from experiments.start import program; program('digits', sys.argv[1:])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, *SMALL, f"--run-dir={tmp_path}/run"], capture_output=True, text=True, timeout=200,
+        [sys.executable, "-c", script, *SMALL, f"--run-dir={tmp_path}/run"],
+        capture_output=True, text=True, timeout=200,
         env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")},  # the limit may damage it
     )  # fmt: skip
     assert done.returncode == 3, done.stderr

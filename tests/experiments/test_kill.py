@@ -1,4 +1,4 @@
-"""SIGKILL and SIGTERM at several moments of search and finetune, then the same command: the same ticket, byte for byte."""
+"""SIGKILL and SIGTERM at moments of search and finetune, then the same command: the same ticket, byte for byte."""
 
 import csv
 import signal

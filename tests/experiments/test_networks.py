@@ -8,12 +8,15 @@ from typing import get_args
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from experiments import networks
 from experiments.command_line import parse
 from experiments.config import Config, ModelName, UsageError
 from experiments.main import main
 from rare_gems import masks, ticket_io
+from rare_gems.models.layers import Conv
+from rare_gems.models.model import from_module
 
 README = Path(__file__).parents[2] / "README.md"
 SHORT = [
@@ -184,3 +187,16 @@ def test_options_that_a_network_does_not_take_are_refused(flags, message):
 def test_networks_that_do_not_fit_the_images(flags, shape, message):
     with pytest.raises(UsageError, match=message):
         networks.network_for(_config(*flags), shape, 10)
+
+
+def test_forward_flop_counts_the_products_of_each_convolution_once():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.conv = Conv(4, 8, 3, padding=1)  # on CPU computed in pairs of columns, with a third more products
+
+        def __call__(self, x, train):
+            del train
+            return self.conv(x)
+
+    inside = 3 * 6 - 2  # window positions of a row of six pixels that lie in the image
+    assert networks.forward_flop(from_module(Net), (6, 6, 4)) == 2 * inside**2 * 4 * 8

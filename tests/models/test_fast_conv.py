@@ -7,7 +7,8 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from rare_gems.models.fast_conv import apart, conv2d, keep_freed_memory
+from rare_gems.models import onednn
+from rare_gems.models.fast_conv import apart, conv2d, keep_freed_memory, plain_operations
 
 CASES = [
     # height, width, inputs, outputs, size, stride
@@ -21,6 +22,9 @@ CASES = [
     (6, 6, 5, 7, 1, 2),
     (2, 2, 2, 3, 3, 1),
     (1, 2, 20, 18, 3, 1),
+    (9, 7, 3, 5, 5, 1),
+    (9, 8, 3, 5, 7, 2),
+    (7, 7, 4, 5, 3, 3),
 ]
 
 
@@ -60,6 +64,16 @@ def numpy_conv_and_gradients(x, kernel, g, stride, padding):
     return y, dx[:, padding : padding + x.shape[1], padding : padding + x.shape[2]], dk
 
 
+@pytest.fixture(params=["xla", "onednn"])
+def _library(request, monkeypatch, _keep_nothing):
+    """The suite's eight devices rule oneDNN out; what one device would do is asked for."""
+    if request.param == "onednn":
+        if not onednn.works():
+            pytest.skip("this jaxlib has no oneDNN")
+        monkeypatch.setattr(onednn, "is_usable", lambda dtype: dtype == np.float32)
+
+
+@pytest.mark.usefixtures("_library")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_gradients(case):
     x, kernel, g, stride, padding = draw(case)
@@ -80,6 +94,7 @@ def test_values_and_gradients(case):
         np.testing.assert_allclose(a, b, atol=2e-6 * scale)
 
 
+@pytest.mark.usefixtures("_library")
 @pytest.mark.parametrize("case", [CASES[0], CASES[4]], ids=str)
 @pytest.mark.parametrize("over_kernels", [False, True])
 def test_vmap_equals_a_loop(case, over_kernels):
@@ -99,6 +114,7 @@ def test_vmap_equals_a_loop(case, over_kernels):
             np.testing.assert_allclose(a[i], b, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.usefixtures("_library")
 def test_forward_over_reverse_matches_the_plain_convolution():
     x, kernel, g, stride, padding = draw(CASES[0])
     x, kernel, g = single(x, kernel, g)
@@ -136,6 +152,31 @@ def test_few_channels_on_cpu_are_convolved_in_pairs_and_other_backends_get_the_p
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert "custom_vjp" not in text()
     assert "3,2,4,4" not in text()
+
+
+def test_plain_operations_ends_where_it_is_left():
+    trace = lambda: str(jax.make_jaxpr(lambda x, k: conv2d(x, k, 1, 1))(*single(*draw(CASES[0])[:2])))  # noqa: E731
+    with plain_operations():
+        assert "custom_vjp" not in trace()
+    with pytest.raises(KeyError), plain_operations():
+        raise KeyError
+    assert "custom_vjp" in trace()
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize(("size", "padding"), [((1, 3), (0, 1)), ((3, 1), (1, 0)), ((2, 3), (1, 2)), ((2, 2), (0, 0))])
+def test_rectangles_and_any_padding(size, padding):
+    rng = np.random.default_rng(4)
+    x, kernel = single(rng.standard_normal((2, 5, 6, 3)), rng.standard_normal((*size, 3, 4)))
+    pads = [(p, p) for p in padding]
+
+    def expected(x, k):
+        return lax.conv_general_dilated(x, k, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    y, pull = jax.vjp(jax.jit(lambda x, k: conv2d(x, k, 1, padding)), x, kernel)
+    same, pull_same = jax.vjp(jax.jit(expected), x, kernel)
+    for a, b in zip((y, *pull(jnp.sin(y))), (same, *pull_same(jnp.sin(same))), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
 def test_windows_that_are_not_square_and_groups():

@@ -1,0 +1,102 @@
+"""oneDNN is called where it may be, gives what XLA gives, and is left alone elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rare_gems.models import onednn
+from rare_gems.models.fast_conv import _plain
+
+pytestmark = pytest.mark.usefixtures("_keep_nothing")
+needs_onednn = pytest.mark.skipif(not onednn.works(), reason="this jaxlib has no oneDNN")
+
+
+def _arrays(dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    return (jnp.asarray(rng.standard_normal(s), dtype) for s in ((2, 7, 8, 5), (3, 3, 5, 6)))
+
+
+def _text(fn, *args):
+    return jax.jit(fn).lower(*args).as_text()
+
+
+def _conv(x, kernel):
+    return onednn.convolve(x, kernel, 2, (1, 1), _plain)
+
+
+@needs_onednn
+def test_the_compiled_program_calls_it():
+    x, kernel = _arrays()
+    assert "__onednn$convolution" in _text(_conv, x, kernel)
+    np.testing.assert_allclose(jax.jit(_conv)(x, kernel), _plain(x, kernel, 2, (1, 1)), atol=1e-5)
+
+
+@needs_onednn
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_under_vmap_xla_computes_it(axes):
+    args = [a if axis is None else jnp.stack([a, 2 * a, a - 1]) for a, axis in zip(_arrays(), axes, strict=True)]
+    together = jax.vmap(_conv, axes)
+    assert "__onednn" not in _text(together, *args)
+    got = jax.jit(together)(*args)
+    for i in range(3):
+        alone = [a if axis is None else a[i] for a, axis in zip(args, axes, strict=True)]
+        np.testing.assert_allclose(got[i], _plain(*alone, 2, (1, 1)), atol=1e-4)
+
+
+@needs_onednn
+def test_derivatives_in_both_modes_and_twice():
+    x, kernel = _arrays()
+    plain = lambda x, k: _plain(x, k, 2, (1, 1))  # noqa: E731
+    both = ((x, kernel), (jnp.cos(x), jnp.sin(kernel)))
+    np.testing.assert_allclose(jax.jvp(_conv, *both)[1], jax.jvp(plain, *both)[1], atol=1e-5)
+    loss = lambda conv: lambda k: jnp.square(conv(x, k)).sum()  # noqa: E731
+    for wrap in (jax.grad, lambda f: jax.grad(lambda k: jnp.vdot(jax.grad(f)(k), jnp.sin(k)))):
+        expected = wrap(loss(plain))(kernel)
+        np.testing.assert_allclose(wrap(loss(_conv))(kernel), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@needs_onednn
+def test_inside_scan_and_again_to_the_bit():
+    x, kernel = _arrays()
+    many = jax.jit(lambda x: jax.lax.scan(lambda c, _: (c, _conv(c, kernel)), x, length=2)[1])(x)
+    once = jax.jit(_conv)(x, kernel)
+    for y in many:
+        np.testing.assert_array_equal(y, once)
+
+
+def test_it_is_used_where_it_is_asked_for_in_float32_on_one_cpu_device(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert not onednn.is_usable(np.float32)
+    monkeypatch.setenv("RARE_GEMS_ONEDNN", "1")
+    assert onednn.is_usable(np.float32) == onednn.works()
+    assert not onednn.is_usable(jnp.bfloat16)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        assert not onednn.is_usable(np.float32)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    assert not onednn.is_usable(np.float32)
+
+
+@pytest.mark.parametrize("change", ["version", "machine", "wrong numbers", "no such call"])
+def test_anything_unknown_or_wrong_turns_it_off(monkeypatch, change):
+    if change == "version":
+        monkeypatch.setattr("jaxlib.__version__", "0.99.1")
+    elif change == "machine":
+        monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    elif change == "wrong numbers":
+        monkeypatch.setattr(onednn, "_call", lambda x, kernel, stride, padding: jnp.ones((1, 2, 1, 3)))
+    else:
+        monkeypatch.setattr(jax.ffi, "ffi_call", _unknown)
+    onednn.works.cache_clear()
+    try:
+        assert onednn.works() is False
+    finally:
+        onednn.works.cache_clear()
+
+
+def _unknown(name, *args, **options):
+    def call(*arrays):
+        raise jax.errors.JaxRuntimeError(f"UNIMPLEMENTED: no registered implementation for {name}")
+
+    return call
