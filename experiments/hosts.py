@@ -215,7 +215,7 @@ def _differences(all_fields: list[dict[str, Any]], most: int = 3) -> str:
     for name in sorted(set().union(*flat), key=lambda name: (name not in shared, name)):
         values: dict[str, list[int]] = {}
         for i, fields in enumerate(flat):
-            values.setdefault(json.dumps(fields.get(name)), []).append(i)
+            values.setdefault(json.dumps(fields[name]) if name in fields else "absent", []).append(i)
         if len(values) > 1:
             told = (f"{v} in process{'es' * (len(who) > 1)} {', '.join(map(str, who))}" for v, who in values.items())
             found.append(f"{name} is {' and '.join(told)}")

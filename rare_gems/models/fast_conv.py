@@ -62,7 +62,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tupl
             f"got {x.shape} and {kernel.shape}"
         )
     pads = (padding, padding) if isinstance(padding, int) else padding
-    if _on_cpu() and kernel.shape[2] == x.shape[3] and max(pads) < min(kernel.shape[:2]):
+    if _on_cpu() and _is_usual(x, kernel, pads):
         return _own(x, kernel, stride, pads)
     return _plain(x, kernel, stride, pads)
 
@@ -125,6 +125,13 @@ def keep_freed_memory() -> bool:
 
 def _on_cpu() -> bool:
     return jax.default_backend() == "cpu" and not _AS_ELSEWHERE.get()
+
+
+def _is_usual(x: jax.Array, kernel: jax.Array, pads: tuple[int, int]) -> bool:
+    """Ungrouped, of one dtype, with windows that fit into the padded image, padded by less than a window."""
+    sizes = list(zip(x.shape[1:3], kernel.shape[:2], pads, strict=True))
+    fits = all(0 <= pad < min(kernel.shape[:2]) and size + 2 * pad >= window for size, window, pad in sizes)
+    return fits and kernel.shape[2] == x.shape[3] and kernel.dtype == x.dtype
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:

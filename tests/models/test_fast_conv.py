@@ -228,3 +228,25 @@ def test_keep_freed_memory_says_whether_the_c_library_took_it(monkeypatch):
     assert calls == [(-3, 2**31 - 1), (-1, 2**31 - 1), (-8, 1)]
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert keep_freed_memory() is False
+
+
+@pytest.mark.usefixtures("_library")
+@pytest.mark.parametrize(("size", "stride", "padding"), [(5, 1, 0), (3, 2, 0), (1, 1, -1), (2, 1, 3)])
+def test_windows_that_do_not_fit_and_padding_below_zero_are_left_to_xla(size, stride, padding):
+    x, kernel = jnp.ones((2, 2, 2, 3)), jnp.ones((size, size, 3, 4))
+    pads = [(padding, padding)] * 2
+    same = lambda x, k: lax.conv_general_dilated(x, k, (stride,) * 2, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))  # noqa: E731
+    for got, expected in zip(
+        *(
+            jax.tree.leaves((f(x, kernel), jax.grad(lambda *a, f=f: f(*a).sum(), (0, 1))(x, kernel)))
+            for f in (lambda x, k: conv2d(x, k, stride, padding), same)
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(got, expected)
+
+
+@pytest.mark.usefixtures("_library")
+def test_two_dtypes_are_refused():
+    with pytest.raises(TypeError, match="bfloat16"):
+        conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 4), jnp.bfloat16), 1, 1)
