@@ -1,19 +1,19 @@
-"""`python -m experiments DATASET ...` is `python -m experiments.DATASET ...`; without a data set it names them."""
+"""`python -m experiments` says what there is; `python -m experiments NAME ...` is `python -m experiments.NAME ...`."""
 
+import runpy
 import sys
 
-from experiments.start import DATASETS, program
-
-_TOLD = f"""data sets: {", ".join(DATASETS)}
-also: python -m experiments.compare, experiments.sanity, experiments.bench; each takes --help"""
+from experiments.commands.program import program
 
 if __name__ == "__main__":
-    name = sys.argv[1] if len(sys.argv) > 1 else None
+    name, args = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
-        print(f"usage: python -m experiments DATASET [flags], or python -m experiments.DATASET [flags]\n\n{_TOLD}")
+        from experiments.commands.overview import overview
+
+        print(overview())
         sys.exit(0)
-    if name not in DATASETS:
-        got = "none" if name is None else repr(name)
-        print(f"experiments: error: expected a data set, one of {', '.join(DATASETS)}, got {got}", file=sys.stderr)
-        sys.exit(2)
-    program(name, sys.argv[2:])
+    if name == "bench":
+        sys.argv = ["experiments.bench", *args]
+        runpy.run_module("experiments.bench", run_name="__main__", alter_sys=True)
+    else:
+        program(name, args)

@@ -1,6 +1,6 @@
 """`python -m experiments.folder --data-dir=IMAGES --pruner=gem_miner`: on IMAGES/train/CLASS/*.png and IMAGES/test."""
 
-from experiments.start import program
+from experiments.commands.program import program
 
 if __name__ == "__main__":
     program("folder")

@@ -1,6 +1,6 @@
 """`python -m experiments.mnist --pruner=gem_miner`: lottery tickets on MNIST, read through TFDS."""
 
-from experiments.start import program
+from experiments.commands.program import program
 
 if __name__ == "__main__":
     program("mnist")

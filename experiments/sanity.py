@@ -1,6 +1,6 @@
 """`python -m experiments.sanity RUN_DIR`: sanity checks of a finished run."""
 
-from experiments.start import program
+from experiments.commands.program import program
 
 if __name__ == "__main__":
     program("sanity")

@@ -241,7 +241,7 @@ def keep_top(
 
 
 def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "layer") -> PyTree:
-    """The same number kept at random positions: within each layer, or ("global") anywhere.
+    """Moves the kept weights to random positions, in equal number: within each layer, or ("global") anywhere.
 
     Args:
       key: consumed once. mask: bool.

@@ -66,7 +66,16 @@ def when(predicate: Callable[[Step], jax.Array], transform: Transform) -> Transf
 
 def edit(*transforms: Transform) -> Phase:
     """A phase of zero steps that only applies `transforms`."""
-    return Phase(views.masked, "params", optax.set_to_zero(), identity(), chain(*transforms), 0, False, "edit")
+    return Phase(
+        view=views.masked,
+        trains="params",
+        optimizer=optax.set_to_zero(),
+        during=identity(),
+        after=chain(*transforms),
+        num_steps=0,
+        hold_dead=False,
+        name="edit",
+    )
 
 
 def scores_from(fn: ScoreFn) -> Transform:

@@ -1,10 +1,12 @@
 """Strict settings for the whole suite: eight CPU devices, no silent promotion of rank or dtype, checked types."""
 
+import gc
 import os
 from importlib.metadata import version
 
 if version("jaxlib").startswith("0.10."):  # compiles in two thirds of the time; later versions may not know it
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    faster = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {faster}"
 os.environ |= {  # for the commands that tests start, too: the suite compiles much and computes little
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -26,6 +28,13 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
     # What another process has half written to the cache is compiled again.
     config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry:UserWarning")
+
+
+def pytest_collection_finish(session):
+    """Tracing makes many objects, which the collector would look through again and again, with all that is imported."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 jax.config.update("jax_num_cpu_devices", 8)

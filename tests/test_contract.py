@@ -10,11 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from rare_gems import checkpoint, keep_ratios, masks, schedules, trainer, transforms, views
+from rare_gems import keep_ratios, masks, schedules, transforms, views
 from rare_gems.phase import Phase
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
 from rare_gems.pruners.edge_popup import edge_popup
-from rare_gems.pruners.finetune import dense, finetune
 from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
 from rare_gems.pruners.gmp import gmp
@@ -23,14 +22,17 @@ from rare_gems.pruners.hybrid import hybrid
 from rare_gems.pruners.imp import imp, lottery_ticket, lrr
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.magnitude import magnitude
+from rare_gems.pruners.parts.finetune import dense, finetune
 from rare_gems.pruners.prospr import prospr
-from rare_gems.pruners.random import random, random_ticket
+from rare_gems.pruners.random_mask import random, random_ticket
 from rare_gems.pruners.rigl import rigl
-from rare_gems.pruners.set import sparse_evolutionary_training
 from rare_gems.pruners.smart_ratio import smart_ratio
 from rare_gems.pruners.snip import snip
+from rare_gems.pruners.sparse_evolutionary_training import sparse_evolutionary_training
 from rare_gems.pruners.supermask import supermask
 from rare_gems.pruners.synflow import synflow
+from rare_gems.storage import checkpoint
+from rare_gems.training import trainer
 from tests.toy import NUM_BATCHES, make_toy
 
 KEY = jax.random.key(7)
@@ -42,7 +44,8 @@ DENSE = finetune(num_epochs=3, steps_per_epoch=NUM_BATCHES, learning_rate=0.1)
 GIVEN = {"sparsity": SPARSITY, "finetune": TUNE}
 EPOCHS = {"sparsity": SPARSITY, "num_epochs": 7, "steps_per_epoch": NUM_BATCHES}
 TRAIN = {"num_epochs": 2, "steps_per_epoch": NUM_BATCHES, "learning_rate": 0.1}
-ROUNDS = TRAIN | {"sparsity": SPARSITY, "num_rounds": 3}
+ROUNDS = {"round_epochs" if name == "num_epochs" else name: value for name, value in TRAIN.items()}
+ROUNDS |= {"sparsity": SPARSITY, "rounds": 3}
 TUNED = GIVEN | {
     "linear": None, "ratios": (0.25, 0.1), "candidates": 3, "candidate_steps": 3, "num_epochs": 3,
     "steps_per_epoch": NUM_BATCHES, "learning_rate": 1.0,
@@ -107,21 +110,21 @@ METHODS = {
     "edge_popup_gradual": Row(
         lambda m: edge_popup(m, finetune=TUNE, scope="global", gradual=True, period=2, l2=1e-3, **EPOCHS), {}
     ),
-    "imp": Row(lambda m: imp(m, finetune=TUNE, rewind_step=2, rewind_state=True, **ROUNDS), {(2, 4): 103, (3, 1): 60}),
+    "imp": Row(
+        lambda m: imp(m, finetune=TUNE, rewind_step=2, rewind_batch_norm=True, **ROUNDS), {(2, 4): 103, (3, 1): 60}
+    ),
     "lottery_ticket": Row(
         lambda m: lottery_ticket(m, finetune=TUNE, sparsity=SPARSITY, **TRAIN), {(0, 6): NUM_PRUNABLE}
     ),
     "lrr": Row(lambda m: lrr(m, finetune=TUNE, **ROUNDS), {(1, 6): 103, (2, 1): 60}),
-    "snip": Row(lambda m: snip(m, loss_fn=_toy_loss, num_batches=2, **GIVEN), {(0, 2): NUM_PRUNABLE}),
+    "snip": Row(lambda m: snip(m, loss_fn=_toy_loss, batches=2, **GIVEN), {(0, 2): NUM_PRUNABLE}),
     "grasp": Row(lambda m: grasp(m, loss_fn=_toy_loss, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "synflow": Row(
-        lambda m: synflow(m, apply=_toy_logits, image_shape=(16,), num_rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
+        lambda m: synflow(m, apply=_toy_logits, image_shape=(16,), rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
     ),
-    "force": Row(
-        lambda m: force(m, loss_fn=_toy_loss, num_rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}, reviving=True
-    ),
+    "force": Row(lambda m: force(m, loss_fn=_toy_loss, rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}, reviving=True),
     "iterative_snip": Row(
-        lambda m: force(m, loss_fn=_toy_loss, num_rounds=4, revive=False, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
+        lambda m: force(m, loss_fn=_toy_loss, rounds=4, revive=False, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
     ),
     "prospr": Row(lambda m: prospr(m, loss_fn=_toy_loss, momentum=0.5, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "magnitude": Row(lambda m: magnitude(m, **GIVEN), {}),
@@ -133,9 +136,13 @@ METHODS = {
     "hybrid": Row(lambda m: hybrid(m, training=DENSE, linear=None, **GIVEN), {(0, 9): NUM_PRUNABLE}),
     "jackpot": Row(lambda m: jackpot(m, finetune=TUNE, **EPOCHS), {(1, 0): TARGET, (1, 21): TARGET}, reviving=True),
     "gmp": Row(lambda m: gmp(m, finetune=TUNE, every=4, **EPOCHS), {(0, 3): 176, (0, 4): 94, (0, 8): 53, (0, 16): 35}),
-    "rigl": Row(lambda m: rigl(m, finetune=TUNE, every=2, **EPOCHS), {(1, 1): TARGET, (1, 8): TARGET}, reviving=True),
+    "rigl": Row(
+        lambda m: rigl(m, finetune=TUNE, every=2, ratios="uniform", **EPOCHS),
+        {(1, 1): TARGET, (1, 8): TARGET},
+        reviving=True,
+    ),
     "set": Row(
-        lambda m: sparse_evolutionary_training(m, finetune=TUNE, **EPOCHS),
+        lambda m: sparse_evolutionary_training(m, finetune=TUNE, ratios="uniform", **EPOCHS),
         {(1, 3): TARGET, (1, 8): TARGET},
         reviving=True,
     ),
@@ -152,8 +159,25 @@ def toy():
 
 @pytest.fixture(scope="module", params=list(METHODS))
 def case(request, toy):
+    """A method's recipe. Its steps are traced and compiled once for all of its tests."""
     row = METHODS[request.param]
-    return toy, row, row.make(toy.ticket.mask)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("step_parts", "advance_fn"):
+            patch.setattr(trainer, name, _once(getattr(trainer, name)))
+        yield toy, row, row.make(toy.ticket.mask)
+
+
+def _once(fn):
+    """What `fn` returned for the very same arguments, which are kept alive."""
+    known = {}
+
+    def remembered(*args):
+        key = tuple(map(id, args))
+        if key not in known:
+            known[key] = args, fn(*args)
+        return known[key][1]
+
+    return remembered
 
 
 @pytest.fixture(scope="module")

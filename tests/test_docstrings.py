@@ -8,10 +8,17 @@ import pkgutil
 import jax
 import pytest
 
+import experiments
 import rare_gems
 
 FLAGS = doctest.NORMALIZE_WHITESPACE
-MODULES = ["rare_gems", *(m.name for m in pkgutil.walk_packages(rare_gems.__path__, "rare_gems."))]
+MODULES = [
+    name
+    for package in (rare_gems, experiments)
+    for name in (package.__name__, *(m.name for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")))
+    if not name.endswith("__main__")
+]
+COMMANDS = [name for name in MODULES if name.count(".") == 1 and name.startswith("experiments.")]  # nothing to import
 
 
 def public(module):
@@ -48,7 +55,7 @@ def test_all_modules_are_found():
 def test_public_names_are_documented(name):
     module = importlib.import_module(name)
     assert module.__doc__
-    assert name in ("rare_gems",) or hasattr(module, "__all__") or hasattr(module, "__path__")
+    assert name in ("rare_gems", *COMMANDS) or hasattr(module, "__all__") or hasattr(module, "__path__")
     assert list(public(module)) == [n for n in public(module) if not n.startswith("_")]
     missing = [n for n, value in public(module).items() if is_documented_kind(value) and not inspect.getdoc(value)]
     assert missing == []

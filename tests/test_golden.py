@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.pruners.gem_miner import gem_miner
+from rare_gems.training import trainer
 from tests.golden import make_gem_miner as made
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "gem_miner.json").read_text())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import init, masks, trainer
+from rare_gems import init, masks
 from rare_gems.phase import Ticket
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
 from rare_gems.pruners.edge_popup import edge_popup
@@ -16,6 +16,7 @@ from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.rigl import rigl
 from rare_gems.pruners.supermask import supermask
+from rare_gems.training import trainer
 from tests.golden import make_trained_scores as made
 from tests.test_golden import loss_fn
 
@@ -102,7 +103,7 @@ def test_training_under_a_moving_mask(name, counts):
     if name == "gmp":
         (search,), mask = gmp(MASK, **TRAINING), MASK
     else:
-        (_, search), mask = rigl(MASK, **TRAINING), [jnp.array(m, bool) for m in START["random"]]
+        (_, search), mask = rigl(MASK, ratios="uniform", **TRAINING), [jnp.array(m, bool) for m in START["random"]]
     after, end = replay(search, Ticket(WEIGHTS, jax.tree.map(jnp.zeros_like, WEIGHTS), mask))
     for got, wanted in zip(after, GOLDEN[name]["steps"], strict=True):
         for a, b in zip(got.mask, wanted, strict=True):

@@ -1,5 +1,8 @@
-"""The README tells the truth: its Python blocks run, its commands parse, its set-up commands are what CI runs."""
+"""The guides tell the truth: Python blocks run, commands parse, links lead somewhere, CI's commands are there."""
 
+import argparse
+import contextlib
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -8,29 +11,74 @@ import chex
 import jax
 import pytest
 
-from experiments import compare_runs
-from experiments.main import main
-from rare_gems import masks, trainer
+from experiments.bench.__main__ import BENCHMARKS
+from experiments.catalog.networks import NETWORKS
+from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.sanity_checks import CHECKS
+from experiments.commands.overview import overview
+from experiments.commands.program import run
+from experiments.commands.sanity import Sanity
+from experiments.config.parse import read_flags
+from rare_gems import masks
+from rare_gems.training import trainer
 from tests.toy import make_toy
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-COMMANDS = [
-    line.split("#")[0].strip()
-    for language, block in BLOCKS if language == "bash"
-    for line in block.splitlines() if re.search(r"-m experiments\.(?!sanity|bench)\w+", line)
-]  # fmt: skip
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+GUIDES = {
+    name: (ROOT / name).read_text()
+    for name in ("README.md", "experiments/README.md", "experiments/bench/README.md", "rare_gems/README.md")
+}
+CHANGELOG = "rare_gems/CHANGELOG.md"
+WRITTEN = GUIDES | {CHANGELOG: (ROOT / CHANGELOG).read_text()}
+BLOCKS = [
+    (name, language, block)
+    for name, text in GUIDES.items()
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+]
+PYTHON = [(name, block) for name, language, block in BLOCKS if language == "python"]
 
 
-@pytest.mark.parametrize("block", [block for language, block in BLOCKS if language == "python"])
-def test_python_blocks_run(block):
-    exec(compile(block, "README.md", "exec"), {})
+def _commands():
+    """Every command of the guides once: lines of bash blocks, and commands in the text that name no placeholder."""
+    lines = [line for _, language, block in BLOCKS if language == "bash" for line in block.splitlines()]
+    spans = [span for text in GUIDES.values() for span in re.findall(r"`([^`\n]+)`", text)]
+    lines += [span for span in spans if not re.search(r"\b[A-Z_]{4,}\b|\.\.\.", span)]
+    found = [re.search(r"-m (experiments|rare_gems)\b[^#&]*", line) for line in lines]
+    return list(dict.fromkeys(match[0].removeprefix("-m ").strip() for match in found if match))
+
+
+COMMANDS = _commands()
+OTHERS = ("experiments.sanity", "experiments.bench", "rare_gems.")  # not by --dry-run
+TRAINING = [c for c in COMMANDS if c.startswith("experiments.") and not c.startswith(OTHERS)]
+
+
+WORTH_KNOWING = re.findall(r"^\| [^|`]* \| `(--[^`]*)` \|$", GUIDES["experiments/README.md"], re.MULTILINE)
+
+
+def _block(name, text):
+    (block,) = (block for guide, block in PYTHON if guide == name and text in block)
+    return block
+
+
+def _executed(block, name="README.md"):
+    names = {"__name__": "a_guide"}
+    exec(compile(block, name, "exec"), names)
+    return names
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 8000
+
+
+@pytest.mark.parametrize(("name", "block"), PYTHON, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PYTHON)])
+def test_python_blocks_run(name, block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _executed(block, name)
 
 
 def test_the_method_that_the_readme_writes_trains():
-    (block,) = (b for language, b in BLOCKS if language == "python" and "def iterative_magnitude_pruning" in b)
-    names = {}
-    exec(compile(block, "README.md", "exec"), names)
+    names = _executed(_block("README.md", "def iterative_magnitude_pruning"))
     toy = make_toy()
     recipe = names["iterative_magnitude_pruning"](masks.num_prunable(toy.ticket.mask), 0.75, num_rounds=2, steps=2)
     assert [phase.num_steps for phase in recipe] == [2, 2]
@@ -42,17 +90,99 @@ def test_the_method_that_the_readme_writes_trains():
     chex.assert_trees_all_equal(ticket.params, masks.apply(toy.ticket.params, ticket.mask))  # rewound
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_the_method_that_the_guide_contributes_is_a_row_and_trains():
+    names = _executed(_block("rare_gems/README.md", "def gradient("), "rare_gems/README.md")
+    row = names["ROWS"]["gradient"]
+    assert vars(row.options()) == {"batches": 1, "scope": "global"}
+    toy = make_toy()
+    ticket, state = trainer.run(
+        names["gradient"](toy.ticket.mask, sparsity=0.75, batches=2), toy.ticket, toy.model_state,
+        loss_fn=toy.loss_fn, feed=toy.feed, key=jax.random.key(0),
+    )  # fmt: skip
+    masks.check(ticket.mask, 44)
+    assert state["seen"] == 0  # as the phase began
+    for name in ("first", "last"):
+        kept, w = ticket.mask[name]["kernel"], toy.ticket.params[name]["kernel"]
+        chex.assert_trees_all_equal(ticket.params[name]["kernel"][kept], w[kept])
+
+
+@pytest.mark.parametrize("command", TRAINING)
 def test_commands_resolve(command, capsys):
-    words = shlex.split(command.split("&&")[-1])
-    module = words[words.index("-m") + 1]
-    flags = [*words[words.index("-m") + 2 :], "--dry-run"]
+    module, *flags = shlex.split(command)
     name = module.removeprefix("experiments.")
-    assert (compare_runs.main(flags) if name == "compare" else main(name, flags)) == 0
-    usual = "prunable: " if any("--model" in word for word in words) else "prunable: 268,336 weights in 20 layers"
-    assert {"compare": "27 runs"}.get(name, usual) in capsys.readouterr().out
+    helps = {"--help", "--help-all"} & set(flags)
+    with pytest.raises(SystemExit, match="0") if helps and name == "compare" else contextlib.nullcontext():
+        assert run(name, [*flags, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    if helps:
+        assert "--num-seeds" in out
+        return
+    usual = "prunable: " if any("--model" in word for word in flags) else "prunable: 268,336 weights in 20 layers"
+    assert {"compare": "27 runs"}.get(name, usual) in out
+
+
+@pytest.mark.parametrize("flags", WORTH_KNOWING)
+def test_options_worth_knowing_are_taken(flags, capsys):
+    assert run("digits", [*shlex.split(flags), "--dry-run"]) == 0
+    assert "kept at the end: 3,864" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.sanity")])
+def test_commands_of_checks_parse(command):
+    _, *flags = shlex.split(command)
+    asked = read_flags(Sanity, flags, "python -m experiments.sanity")
+    assert asked.checks == "all" or set(asked.checks.split(",")) <= set(CHECKS)
+
+
+class _Parsed(Exception):  # noqa: N818
+    """The flags were read."""
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(("experiments.bench", "rare_gems."))])
+def test_commands_with_flags_of_their_own_parse(command, monkeypatch):
+    read = argparse.ArgumentParser.parse_args
+
+    def only_read(parser, args=None, namespace=None):
+        read(parser, args, namespace)
+        raise _Parsed
+
+    module, *flags = shlex.split(command)
+    if module == "experiments.bench":
+        assert flags[0] in BENCHMARKS
+        module = "experiments.bench.__main__"
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", only_read)
+    with pytest.raises(_Parsed):
+        importlib.import_module(module).main(flags)
+
+
+def test_every_method_network_and_check_is_named():
+    methods = README.split("## Methods")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", methods, re.MULTILINE)
+    assert (len(named), set(named)) == (len(PRUNERS), set(PRUNERS))
+    assert [name for name in (*PRUNERS, *NETWORKS, *CHECKS) if name not in overview()] == []
+    checks = GUIDES["experiments/README.md"].split("## Sanity checks")[1].split("\n## ")[0]
+    told = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", checks, re.MULTILINE)
+    assert told
+    assert {name for cell in told for name in re.findall(r"\w+", cell)} <= set(CHECKS)  # those that take explaining
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_relative_links_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", WRITTEN[name], flags=re.DOTALL)):
+        if "://" in link:
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+        assert not heading or heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, link
 
 
 def test_there_are_blocks_and_commands():
-    assert len(COMMANDS) >= 5
+    assert len(TRAINING) >= 5
+    assert len(COMMANDS) - len(TRAINING) >= 5
+    assert len(PYTHON) >= 5
+    assert len(WORTH_KNOWING) == 7
     assert len(re.findall(r"^<!-- command: (digits|tests) -->$", README, re.MULTILINE)) == 2
+    for name in ("digits", "tests"):  # as .ci/run finds them: the mark, then a block of one line
+        assert re.search(rf"^<!-- command: {name} -->\n```bash\n[^\n]+\n```$", README, re.MULTILINE)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems import init, masks
-from rare_gems.feeds import Feed
 from rare_gems.phase import Ticket
+from rare_gems.training.feeds import Feed
 
 NUM_BATCHES = 3
 SIZES = {"first": (16, 8), "last": (8, 6)}  # 176 prunable weights, leading axes that eight devices divide

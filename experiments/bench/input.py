@@ -1,4 +1,4 @@
-"""Images per second that `data.stream` reads, decodes and crops, and how long a step of that rate waits for them.
+"""Images per second that `data.stream_batches` reads, decodes and crops, and how long a step of that rate waits.
 
 Example: python -m experiments.bench input --num-images 2000 --batch-size 128 --num-threads 2
 """
@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rare_gems.data import stream
-from rare_gems.data.batches import Batch
+from rare_gems.data import stream_batches
 from rare_gems.data.decode import usable_cores
-from rare_gems.data.examples import from_listing
-from rare_gems.files import write_whole
+from rare_gems.data.device_batches import Batch
+from rare_gems.data.streamed_dataset import from_listing
+from rare_gems.storage.atomic import write_whole
 
 __all__ = ["main", "make_jpeg", "standin_step", "time_epoch"]
 
@@ -136,7 +136,7 @@ def _measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     examples = from_listing(files, np.arange(len(files), dtype=np.int32) % 10)
 
     def epoch(seed: int) -> Iterator[Batch]:
-        return stream.train_batches(
+        return stream_batches.train_batches(
             examples,
             batch_size=flags.batch_size,
             image_size=flags.image_size,

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.bench.about import about
 from rare_gems import selection
-from rare_gems.files import write_whole
+from rare_gems.storage.atomic import write_whole
 
 __all__ = ["kernel_shapes", "main", "time_calls"]
 

@@ -23,7 +23,7 @@ from rare_gems.models.resnet import resnet20
 from rare_gems.models.vgg import vgg16
 from rare_gems.phase import Key, Params, Phase, Step, Ticket
 from rare_gems.pruners.gem_miner import search
-from rare_gems.trainer import Carry, begin, step_parts
+from rare_gems.training.trainer import Carry, begin, step_parts
 
 __all__ = ["main", "phases", "time_in_turn"]
 

@@ -69,44 +69,7 @@ def _make_step(model: str, batch_size: int, image_size: int) -> Callable[[], Non
         scores.append(score)
         return lambda: weight * Round.apply(score)
 
-    def norm(x: Any) -> Any:
-        return functional.batch_norm(x, None, None, training=True)
-
-    layers: list[Any] = []
-    if model == "resnet20":
-        stem, inputs = layer(16, 3, 3, 3), 16
-        for outputs in (16, 32, 64):
-            for block in range(3):
-                stride = 2 if block == 0 and outputs > 16 else 1
-                layers.append((layer(outputs, inputs, 3, 3), layer(outputs, outputs, 3, 3), stride, outputs - inputs))
-                inputs = outputs
-        last = layer(10, 64)
-
-        def forward(x: Any) -> Any:
-            x = functional.relu(norm(functional.conv2d(x, stem(), padding=1)))
-            for one, two, stride, extra in layers:
-                y = functional.relu(norm(functional.conv2d(x, one(), stride=stride, padding=1)))
-                y = norm(functional.conv2d(y, two(), padding=1))
-                if stride > 1:
-                    x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra // 2, extra // 2))
-                x = functional.relu(y + x)
-            return x.mean((2, 3)) @ last().T
-
-    else:
-        inputs = 3
-        for outputs in _VGG16:
-            layers.append(layer(outputs, inputs, 3, 3) if outputs else None)
-            inputs = outputs or inputs
-        last = layer(10, 512)
-
-        def forward(x: Any) -> Any:
-            for conv in layers:
-                x = (
-                    functional.max_pool2d(x, 2)
-                    if conv is None
-                    else functional.relu(norm(functional.conv2d(x, conv(), padding=1)))
-                )
-            return x.mean((2, 3)) @ last().T
+    forward = {"resnet20": _resnet20, "vgg16": _vgg16}[model](functional, layer)
 
     images = torch.from_numpy(rng.standard_normal((batch_size, 3, image_size, image_size)).astype(np.float32))
     images = images.to(memory_format=torch.channels_last)
@@ -123,6 +86,53 @@ def _make_step(model: str, batch_size: int, image_size: int) -> Callable[[], Non
                 score.clamp_(0, 1)
 
     return step
+
+
+def _norm(functional: Any, x: Any) -> Any:
+    return functional.batch_norm(x, None, None, training=True)
+
+
+def _resnet20(functional: Any, layer: Callable[..., Callable[[], Any]]) -> Callable[[Any], Any]:
+    layers: list[Any] = []
+    stem, inputs = layer(16, 3, 3, 3), 16
+    for outputs in (16, 32, 64):
+        for block in range(3):
+            stride = 2 if block == 0 and outputs > 16 else 1
+            layers.append((layer(outputs, inputs, 3, 3), layer(outputs, outputs, 3, 3), stride, outputs - inputs))
+            inputs = outputs
+    last = layer(10, 64)
+
+    def forward(x: Any) -> Any:
+        x = functional.relu(_norm(functional, functional.conv2d(x, stem(), padding=1)))
+        for one, two, stride, extra in layers:
+            y = functional.relu(_norm(functional, functional.conv2d(x, one(), stride=stride, padding=1)))
+            y = _norm(functional, functional.conv2d(y, two(), padding=1))
+            if stride > 1:
+                x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra // 2, extra // 2))
+            x = functional.relu(y + x)
+        return x.mean((2, 3)) @ last().T
+
+    return forward
+
+
+def _vgg16(functional: Any, layer: Callable[..., Callable[[], Any]]) -> Callable[[Any], Any]:
+    layers: list[Any] = []
+    inputs = 3
+    for outputs in _VGG16:
+        layers.append(layer(outputs, inputs, 3, 3) if outputs else None)
+        inputs = outputs or inputs
+    last = layer(10, 512)
+
+    def forward(x: Any) -> Any:
+        for conv in layers:
+            x = (
+                functional.max_pool2d(x, 2)
+                if conv is None
+                else functional.relu(_norm(functional, functional.conv2d(x, conv(), padding=1)))
+            )
+        return x.mean((2, 3)) @ last().T
+
+    return forward
 
 
 if __name__ == "__main__":

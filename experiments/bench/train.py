@@ -9,26 +9,27 @@ import resource
 import statistics
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import members, metrics
 from experiments.bench.about import about
 from experiments.bench.step import time_in_turn
-from experiments.config import Config, ModelName
-from experiments.datasets import Loaded
-from experiments.networks import defaults_of, forward_flop
-from experiments.problem import make_problem
-from experiments.starting import start_ticket
-from rare_gems import trainer
-from rare_gems.data.sources import Dataset, Split
-from rare_gems.files import write_whole
+from experiments.catalog.datasets import Loaded
+from experiments.catalog.networks import NETWORKS, defaults_of
+from experiments.config.config import Config
+from experiments.problem.initial_ticket import initial_ticket
+from experiments.problem.network import forward_flop
+from experiments.problem.problem import make_problem
+from experiments.training import measure, stacking
+from rare_gems.data.dataset import Dataset, Split
 from rare_gems.models.fast_conv import keep_freed_memory
 from rare_gems.pruners.gem_miner import search
+from rare_gems.storage.atomic import write_whole
+from rare_gems.training import trainer
 
 __all__ = ["main"]
 
@@ -44,7 +45,7 @@ def main(args: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m experiments.bench train", description=(__doc__ or "").partition("\n")[0]
     )
-    parser.add_argument("--models", nargs="+", choices=get_args(ModelName), default=["resnet20"])
+    parser.add_argument("--models", nargs="+", choices=list(NETWORKS), default=["resnet20"])
     parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--runs", nargs="+", type=int, default=[1, 8], help="seeds at once, under vmap (default 1 8)")
     parser.add_argument("--batch-size", type=int, default=128)
@@ -95,7 +96,7 @@ def main(args: list[str]) -> int:
 
 
 def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, peak: float) -> dict[str, Any]:
-    config = Config(model=name, network=defaults_of(name), precision=precision, batch_size=flags.batch_size)
+    config = Config("cifar10", model=name, network=defaults_of(name), precision=precision, batch_size=flags.batch_size)
     shape = (flags.image_size, flags.image_size, 3)
     rng, memory_before = np.random.default_rng(0), _peak_memory()
 
@@ -105,20 +106,20 @@ def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, pe
     splits = drawn(flags.train_images), drawn(flags.test_images), None
     problem = make_problem(Loaded(Dataset(name, *splits, 10, crop_padding=4, flip=True, note="", **PIXELS)), config)
     feed, test, many = problem.feed, problem.splits["test"], runs > 1
-    ticket, state = start_ticket(problem.model, config)
+    ticket, state = initial_ticket(problem.model, config)
     phase = search(ticket.mask, sparsity=0.9856, num_epochs=150, steps_per_epoch=feed.num_batches)
     phase = phase._replace(num_steps=flags.epochs * feed.num_batches)
     key = jax.random.key(1)
-    measure, evaluate = metrics.measure, problem.accuracy
+    measuring, evaluate = measure.measure, problem.accuracy
     if many:
-        ticket, state = members.stack([(ticket, state)] * runs)
+        ticket, state = stacking.stack([(ticket, state)] * runs)
         key = jax.random.split(key, runs)
-        measure, evaluate = metrics.measure_many, problem.accuracies
-    support, seconds, start = metrics.masked_support(ticket), [], time.perf_counter()
+        measuring, evaluate = measure.measure_many, problem.accuracies
+    support, seconds, start = measure.masked_support(ticket), [], time.perf_counter()
     for moment in trainer.epochs((phase,), ticket, state, loss_fn=problem.loss_fn, feed=feed, key=key, many=many):
         if moment.ended:
             break
-        observed, support, seen = measure(phase, moment.carry, support)
+        observed, support, seen = measuring(phase, moment.carry, support)
         jax.block_until_ready((observed, evaluate(seen, moment.carry.model_state, test)))
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
@@ -148,6 +149,6 @@ def _peak(precision: str) -> tuple[float, str]:
 
 
 def _peak_memory() -> int:
-    """Of the device since the process began; where it does not tell (CPU), of this process."""
+    """The most bytes used on the device since the process began; on CPU, which does not tell, by this process."""
     stats = jax.devices()[0].memory_stats() or {}
     return int(stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

@@ -8,9 +8,9 @@ Expected on the original images: 61.23 % before and 77.12 % after finetuning at 
 The other networks and data sets: `rare_gems_networks`, `rare_gems_baselines`.
 """
 
-from experiments.presets.rows import OURS, Row, Table, join, relabelled, row
+from experiments.presets.rows import OURS, Row, Table, join, row
 
-__all__ = ["CODE", "DEFAULT", "TABLES", "TABLE_15", "searched"]
+__all__ = ["CODE", "TABLES", "TABLE_15", "searched"]
 
 TABLE_8, TABLE_15 = "Rare Gems v1, Table 8", "Rare Gems v1, Table 15"
 CODE = "code of Rare Gems"
@@ -89,19 +89,4 @@ TABLES: Table = {
     ("imp", "resnet20", "cifar10"): {0.9856: _IMP},
     ("lrr", "resnet20", "cifar10"): {0.9856: _LRR},
     ("smart_ratio", "resnet20", "cifar10"): {0.9856: _SMART},
-}
-
-# Where no table speaks of a network and data set: what ResNet-20 on CIFAR-10 has.
-_ELSEWHERE = f"{OURS}; as ResNet-20 on CIFAR-10"
-DEFAULT: dict[str, Row] = {
-    "gem_miner": relabelled(_ELSEWHERE, _gem_miner(5, 0.1, 1e-4, 0.01)),
-    "dense": relabelled(_ELSEWHERE, _TRAIN),
-    "random": relabelled(_ELSEWHERE, _TRAIN),
-    "uniform": relabelled(_ELSEWHERE, _TRAIN),
-    "erk": relabelled(_ELSEWHERE, _TRAIN),
-    "copied_ratios": relabelled(_ELSEWHERE, _TRAIN),
-    "edge_popup": relabelled(_ELSEWHERE, _EDGE_POPUP),
-    "imp": relabelled(_ELSEWHERE, _IMP),
-    "lrr": relabelled(_ELSEWHERE, _LRR),
-    "smart_ratio": relabelled(_ELSEWHERE, _SMART),
 }

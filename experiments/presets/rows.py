@@ -2,15 +2,16 @@
 
 from typing import Any
 
+from experiments.catalog.pruners.table import PRUNERS
+
 __all__ = ["OURS", "WITHOUT_SEARCH", "Row", "Table", "join", "relabelled", "row", "untrained"]
 
 Row = tuple[dict[str, Any], dict[str, str]]
 Table = dict[tuple[str, str, str], dict[float, Row]]  # pruner, model ("*": any), data set -> sparsity -> row
 
 OURS = "our choice: the papers are silent"
-# Pruners that score a batch or nothing, so that a preset of theirs is one of training the weights under the mask.
-WITHOUT_SEARCH = ("random", "uniform", "erk", "copied_ratios", "snip", "grasp", "synflow", "force", "prospr",
-                  "magnitude")  # fmt: skip
+# Pruners without a search that trains, so that a preset of theirs is one of training the weights under the mask.
+WITHOUT_SEARCH = tuple(name for name, pruner in PRUNERS.items() if pruner.length is None and pruner.removes)
 
 
 def row(source: str, **values: Any) -> Row:
@@ -34,7 +35,7 @@ def join(*rows: Row) -> Row:
 
 
 def relabelled(source: str, values: Row) -> Row:
-    """The same values, all from that source."""
+    """The values of a row, all from one source."""
     return row(source, **values[0])
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rare_gems.data import records
+from rare_gems.data import tfds_read
+from rare_gems.data.array_cache import cached
+from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.imagenet import MEAN, STD
-from rare_gems.data.sources import Dataset, DataUnavailable, Split, default_data_dir
+from rare_gems.data.tfds_read import DataUnavailable, default_data_dir
 
 __all__ = ["caltech101"]
 
@@ -44,14 +46,14 @@ def caltech101(
     nor how images were resized.
     """
     data_dir = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    if (folder := records.prepared_folder(data_dir, "caltech101")) is None:
+    if (folder := tfds_read.prepared_folder(data_dir, "caltech101")) is None:
         raise DataUnavailable(
             f"no Caltech-101 in {data_dir / 'caltech101'}. Run in a place with network and TensorFlow: "
             f"tfds build caltech101 --file_format=array_record --data_dir={data_dir}, then copy that folder here"
         )
 
     def make() -> dict[str, np.ndarray]:
-        decoded, classes = records.decode(folder, _SHAPE, resize=True, skip_broken=skip_broken, progress=progress)
+        decoded, classes = tfds_read.decode(folder, _SHAPE, resize=True, skip_broken=skip_broken, progress=progress)
         if _DROPPED not in classes:
             raise ValueError(f"expected a class {_DROPPED} in {folder}, got {len(classes)} other classes")
         arrays = _divide(decoded, classes.index(_DROPPED))
@@ -60,16 +62,27 @@ def caltech101(
         return arrays
 
     name = "caltech101-skip-broken" if skip_broken else "caltech101"
-    arrays = records.cached(folder, make, (*_NAMES, "num_classes", "broken"), name, cache_dir)
+    arrays = cached(folder, make, (*_NAMES, "num_classes", "broken"), name, cache_dir)
     train, validation, test = (
         Split(arrays[f"{split}_images"], arrays[f"{split}_labels"]) for split in ("train", "validation", "test")
     )
     num_classes = int(arrays["num_classes"])
-    data = Dataset("caltech101", train, test, validation, num_classes, MEAN, STD, crop_padding=0, flip=False, note="")
+    data = Dataset(
+        name="caltech101",
+        train=train,
+        test=test,
+        validation=validation,
+        num_classes=num_classes,
+        mean=MEAN,
+        std=STD,
+        crop_padding=0,
+        flip=False,
+        note="",
+    )
     return data, tuple(arrays["broken"].tolist())
 
 
-def _divide(decoded: dict[str, records.Decoded], dropped: int) -> dict[str, np.ndarray]:
+def _divide(decoded: dict[str, tfds_read.Decoded], dropped: int) -> dict[str, np.ndarray]:
     """The three splits, without the class `dropped`, whose number the classes after it move down to."""
     parts = list(decoded.values())
     labels = np.concatenate([part.labels for part in parts])

@@ -6,7 +6,7 @@ Each is drawn once, from a seed, and then fixed: the same on every machine and N
 
 import numpy as np
 
-from rare_gems.data.sources import Split, subset
+from rare_gems.data.dataset import Split, subset
 
 __all__ = ["half", "random_labels", "random_pixels"]
 

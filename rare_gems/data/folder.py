@@ -11,19 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rare_gems.data import folder_scan
+from rare_gems.data.array_cache import cache_folder, save_arrays
+from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.decode import usable_cores
 from rare_gems.data.folder_scan import BrokenImage, Form, ImageFolder, Listing, find_form, scan
-from rare_gems.data.records import cache_folder, save_arrays
-from rare_gems.data.sources import Dataset, Split
 
-__all__ = ["Decoded", "ImageFolder", "Listing", "decode", "image_shape", "load", "scan"]
+__all__ = ["DecodedFolder", "ImageFolder", "Listing", "decode", "image_shape", "load", "scan"]
 
 _BLOCK = 32  # files that one thread decodes at a time
 _MAX_THREADS = 16
 _PIXELS = 1 << 16  # pixels summed at a time
 
 
-class Decoded(NamedTuple):
+class DecodedFolder(NamedTuple):
     """splits: by name. mean, std: of the training images, per channel. skipped: "path: why" for each file."""
 
     splits: dict[str, Split]
@@ -84,7 +84,16 @@ def load(
         crop_padding = min(splits["train"].images.shape[1:3]) // 8
     classes, validation = len(found.classes), splits.get("validation")
     dataset = Dataset(
-        "folder", splits["train"], splits["test"], validation, classes, mean, std, crop_padding, flip, note=""
+        name="folder",
+        train=splits["train"],
+        test=splits["test"],
+        validation=validation,
+        num_classes=classes,
+        mean=mean,
+        std=std,
+        crop_padding=crop_padding,
+        flip=flip,
+        note="",
     )
     return dataset, skipped
 
@@ -114,7 +123,7 @@ def decode(
     max_bytes: int = 8_000_000_000,
     cache_dir: str | Path | None = None,
     progress: bool = False,
-) -> Decoded:
+) -> DecodedFolder:
     """Decodes listed images (see `load`) on all cores, or reads the cached result of an earlier call.
 
     The cache is written under another name and renamed; it is passed over where it is damaged or cannot be
@@ -145,7 +154,7 @@ def decode(
                     first = next(text for i, text in broken if listing.labels[i] == label)
                     raise ValueError(f"{message}; expected one or more. The first: {first}")
             skipped += [text for _, text in broken]
-    decoded = Decoded(splits, *_moments(np.asarray(splits["train"].images)), tuple(skipped))
+    decoded = DecodedFolder(splits, *_moments(np.asarray(splits["train"].images)), tuple(skipped))
     # Rights and disks are mended without a change of size or time: such files are tried again each time.
     if not any(": cannot be read (" in text for text in skipped):
         with contextlib.suppress(OSError):  # a read-only or full disk: decode again next time
@@ -212,7 +221,7 @@ def _check_bytes(count: int, shape: tuple[int, ...], max_bytes: int) -> None:
         raise ValueError(f"{size}; expected at most {max_bytes / 1e9:.3g} GB: {ways}")
 
 
-def _read(file: Path, key: str, names: Sequence[str]) -> Decoded | None:
+def _read(file: Path, key: str, names: Sequence[str]) -> DecodedFolder | None:
     try:
         # np.load, given a name, leaves the file open when it is damaged. A damaged array fails its CRC.
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
@@ -220,12 +229,12 @@ def _read(file: Path, key: str, names: Sequence[str]) -> Decoded | None:
                 return None
             mean, std, skipped = (tuple(stored[name].tolist()) for name in ("mean", "std", "skipped"))
             splits = {name: Split(stored[f"{name}_images"], stored[f"{name}_labels"]) for name in names}
-            return Decoded(splits, mean, std, skipped)
+            return DecodedFolder(splits, mean, std, skipped)
     except Exception:  # absent, or damaged in one of many ways
         return None
 
 
-def _save(file: Path, key: str, decoded: Decoded) -> None:
+def _save(file: Path, key: str, decoded: DecodedFolder) -> None:
     arrays = {"key": np.array(key), "mean": np.array(decoded.mean), "std": np.array(decoded.std)}
     arrays["skipped"] = np.array(decoded.skipped, dtype=np.str_)
     for name, split in decoded.splits.items():

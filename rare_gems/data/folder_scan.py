@@ -238,7 +238,7 @@ def _resized(image: Any, size: int | None) -> Any:
 
 
 def _is_grey(path: Path) -> bool:
-    """False where the header says colour."""
+    """Whether an image is grey; False where the header says colour."""
     from PIL import Image
 
     try:

@@ -6,10 +6,10 @@ It cannot be downloaded without an account, so nothing is prepared here: an erro
 from pathlib import Path
 from typing import Any
 
-from rare_gems.data import records
+from rare_gems.data import tfds_read
 from rare_gems.data.decode import one_line
-from rare_gems.data.examples import Examples, Streamed
-from rare_gems.data.sources import DataUnavailable, default_data_dir
+from rare_gems.data.streamed_dataset import Examples, Streamed
+from rare_gems.data.tfds_read import DataUnavailable, default_data_dir
 
 __all__ = ["MEAN", "STD", "imagenet"]
 
@@ -40,7 +40,7 @@ def imagenet(data_dir: str | Path | None = None, *, image_size: int = 224) -> St
     if image_size < 1:
         raise ValueError(f"image_size: expected 1 or more, got {image_size}")
     data_dir = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
-    folder = records.prepared_folder(data_dir, "imagenet2012")
+    folder = tfds_read.prepared_folder(data_dir, "imagenet2012")
     if folder is None:
         raise DataUnavailable(
             f"no ImageNet in {data_dir / 'imagenet2012'}, and it cannot be downloaded without an account. With "
@@ -49,7 +49,17 @@ def imagenet(data_dir: str | Path | None = None, *, image_size: int = 224) -> St
             "that folder here if it was elsewhere"
         )
     train, test = _splits(folder)
-    return Streamed("imagenet", train, test, None, 1000, MEAN, STD, image_size, note="")
+    return Streamed(
+        name="imagenet",
+        train=train,
+        test=test,
+        validation=None,
+        num_classes=1000,
+        mean=MEAN,
+        std=STD,
+        image_size=image_size,
+        note="",
+    )
 
 
 def _splits(folder: Path) -> tuple[Examples, Examples]:
@@ -79,4 +89,4 @@ def _examples(source: Any, where: str) -> Examples:
         except Exception:  # the record is what cannot be read
             return f"record {index} {where}"
 
-    return Examples(read, name, len(source))
+    return Examples(read=read, name=name, num=len(source))

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from rare_gems.data import folder as image_folder
+from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.decode import one_line
 from rare_gems.data.folder_scan import Listing, class_names, list_images
-from rare_gems.data.sources import Dataset, DataUnavailable, Split, default_data_dir
+from rare_gems.data.tfds_read import DataUnavailable, default_data_dir
 
 __all__ = ["tiny_imagenet"]
 
@@ -60,13 +61,13 @@ def tiny_imagenet(
         validation, test = _halve(test, classes)
     mean, std = (0.480, 0.448, 0.397), (0.276, 0.269, 0.282)
     dataset = Dataset(
-        "tiny_imagenet",
-        splits["train"],
-        test,
-        validation,
-        len(classes),
-        mean,
-        std,
+        name="tiny_imagenet",
+        train=splits["train"],
+        test=test,
+        validation=validation,
+        num_classes=len(classes),
+        mean=mean,
+        std=std,
         crop_padding=4,
         flip=True,
         note="",
@@ -181,7 +182,7 @@ def _annotated(folder: Path, classes: tuple[str, ...]) -> Listing:
 
 
 def _halve(split: Split, classes: tuple[str, ...]) -> tuple[Split, Split]:
-    """Of a split sorted by class: (the first half of each class, the others)."""
+    """The first half of each class of a split that is sorted by class, and the others."""
     images, labels = np.asarray(split.images), np.asarray(split.labels)
     counts = np.bincount(labels, minlength=len(classes))
     if counts.min() < 2:

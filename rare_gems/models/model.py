@@ -9,9 +9,10 @@ from flax import nnx
 from rare_gems.init import kaiming_normal
 from rare_gems.masks import ones
 
-__all__ = ["Model", "check_sizes", "from_module", "scaled"]
+__all__ = ["Apply", "Model", "check_sizes", "from_module", "scaled"]
 
 Tree = Any  # nested dicts of arrays; lists of layers have int keys
+Apply = Callable[[Tree, Tree, jax.Array, bool], tuple[jax.Array, Tree]]
 
 
 class Model(NamedTuple):
@@ -23,7 +24,7 @@ class Model(NamedTuple):
     """
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
-    apply: Callable[[Tree, Tree, jax.Array, bool], tuple[jax.Array, Tree]]
+    apply: Apply
 
 
 def from_module(create: Callable[[], nnx.Module]) -> Model:

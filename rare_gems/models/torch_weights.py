@@ -46,7 +46,7 @@ def from_torch(
       key: draws that kernel; `jax.random.key(0)` by default.
 
     Returns:
-      (params, state) as from `model.init`, float32. Convolutions OIHW become HWIO; dense kernels (outputs, inputs)
+      (params, state) as from `Model.init`, float32. Convolutions OIHW become HWIO; dense kernels (outputs, inputs)
       become (inputs, outputs), also where torch has 1x1 convolutions; the inputs of a dense layer after a flattened
       map of channels come in the order of our [height, width, channels]. weight, bias, running_mean, running_var of a
       BatchNorm are our scale, bias, mean, var.
@@ -108,7 +108,8 @@ def from_torch(
         told = "; ".join(f"{len(found)} {kind} ({_cut(found)})" for kind, found in lists.items() if found)
         hints = _hints(missing, [paths[name] for name in unexpected if name in paths], misshapen, ours, kernels[-1])
         raise ValueError(f"{path}: its tensors are not those of the model: {told}{hints}")
-    leaves = {to: jnp.asarray(tensor, jnp.float32) for to, tensor in loaded.items()}
+    with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, as torch has it
+        leaves = {to: jnp.asarray(tensor, jnp.float32) for to, tensor in loaded.items()}
     return jax.tree_util.tree_map_with_path(lambda p, _: leaves[path_name(p[1:])], like)
 
 

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import masks, transforms, variants
+from rare_gems import masks, transforms
 from rare_gems.phase import Key, Mask, Params, Phase, Recipe, Step, Ticket, View
-from rare_gems.pruners.edge_popup import initial_scores, score_phase
-from rare_gems.pruners.saliency import target_counts
+from rare_gems.pruners.parts.counts import target_counts
+from rare_gems.pruners.parts.learned_scores import initial_scores, score_phase
+from rare_gems.training import hyperparams
 
 __all__ = ["continuous_sparsification", "temperature", "tempered"]
 
@@ -39,7 +40,9 @@ def continuous_sparsification(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       num_epochs, steps_per_epoch: the length of the search, in which beta rises as in `temperature`.
       finetune: the last phase, on the initial weights; None stops at the mask.
-      final_temperature: of the last epoch. penalty: lambda. initial_score: of every s.
+      final_temperature: what scores are multiplied by in the sigmoid at the end of the search (1 at its start)
+      penalty: strength of the penalty on the relaxed mask (lambda)
+      initial_score: all scores at the start
       learning_rate: of the scores, cosine over the epochs, SGD with `momentum`, no decay.
       invert: keep the lowest scores in the end (the inverted-scores sanity check).
     Returns:
@@ -56,8 +59,8 @@ def continuous_sparsification(
     mask is the exact top k of s over the network (there: s > 0, so that lambda and the initial score, which here
     shape the search only, set the sparsity). No factor 1 / sigmoid(initial score) on the weights, which its code has.
     """
-    if not penalty >= 0:
-        raise ValueError(f"penalty: expected 0 or more, got {penalty}")
+    if not 0 <= penalty < math.inf:
+        raise ValueError(f"penalty: expected a finite number of 0 or more, got {penalty}")
     if not (final_temperature >= 1 and math.isfinite(final_temperature)):
         raise ValueError(f"final_temperature: expected a number of 1 or more, got {final_temperature}")
     beta = functools.partial(
@@ -75,7 +78,7 @@ def continuous_sparsification(
     search = score_phase(
         tempered(beta), transforms.keep_top(target_counts(mask, sparsity), invert=invert),
         num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
-        penalty=variants.optimizer(pull, penalty=penalty),
+        penalty=hyperparams.optimizer(pull, penalty=penalty),
     )  # fmt: skip
     start = initial_scores(initial_score)
     return (start, search) if finetune is None else (start, search, finetune)

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import init, schedules, transforms, variants, views
-from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket, Transform, View
-from rare_gems.pruners.finetune import sgd
-from rare_gems.pruners.gem_miner import freezing_counts
-from rare_gems.pruners.saliency import check_positive, target_counts
+from rare_gems import init, schedules, transforms, views
+from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket
+from rare_gems.pruners.parts.counts import freezing_counts, target_counts
+from rare_gems.pruners.parts.learned_scores import score_phase
+from rare_gems.training import hyperparams
 
-__all__ = ["edge_popup", "initial_scores", "score_phase"]
+__all__ = ["edge_popup"]
 
 
 def edge_popup(
@@ -47,12 +47,14 @@ def edge_popup(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       num_epochs: E. steps_per_epoch: optimizer steps in each.
       finetune: the last phase, on the initial weights; None stops at the mask.
-      scope: the top k of each layer at equal keep ratios, or ("global") of all layers together.
-      gradual: k falls exponentially, round(n (1 - s)^(r / R)) in round r = max(1, floor(e / period)) of
-        R = floor((E - 1) / period). What one round leaves out the next may take back.
-      period: epochs of a round, for `gradual`.
+      scope: top k of |s| within each layer at equal ratios, or over the whole network
+      gradual: k falls exponentially over the search rather than being the target from the start:
+        round(n (1 - s)^(r / R)) in round r = max(1, floor(e / period)) of R = floor((E - 1) / period). What one round
+        leaves out the next may take back
+      period: epochs from one fall of k to the next, if gradual
       learning_rate: of the scores, cosine over the epochs, SGD with `momentum`.
-      weight_decay: d s joins the gradient of the scores. l2: lambda of a penalty lambda * sum s^2 beside it.
+      weight_decay: of the scores (d: d s joins their gradient)
+      l2: strength of the regulariser on the scores (lambda of lambda * sum s^2)
       invert: the lowest |s| instead (the inverted-scores sanity check).
     Returns:
       (edit, search) or (edit, search, finetune).
@@ -69,8 +71,8 @@ def edge_popup(
     form a round begins with epoch r * period (the code: one epoch later), so that the last is always trained.
     Weights come from the caller: the codes scale them by the fan times the fraction removed, a slip for the kept one.
     """
-    if not l2 >= 0:
-        raise ValueError(f"l2: expected 0 or more, got {l2}")
+    if not 0 <= l2 < math.inf:
+        raise ValueError(f"l2: expected a finite number of 0 or more, got {l2}")
     target = target_counts(mask, sparsity, scope)
     count: Any = target
     if gradual:
@@ -91,54 +93,7 @@ def edge_popup(
         views.top_scored(count, scope, invert),
         transforms.keep_top(target, scope, score=magnitude, invert=invert),
         num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
-        weight_decay=weight_decay, penalty=variants.optimizer(lambda l2: optax.add_decayed_weights(2 * l2), l2=l2),
+        weight_decay=weight_decay, penalty=hyperparams.optimizer(lambda l2: optax.add_decayed_weights(2 * l2), l2=l2),
     )  # fmt: skip
     start = transforms.edit(transforms.scores_from(initial))
     return (start, search) if finetune is None else (start, search, finetune)
-
-
-def score_phase(
-    view: View,
-    after: Transform,
-    *,
-    num_epochs: int,
-    steps_per_epoch: int,
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float = 0.0,
-    penalty: optax.GradientTransformation = optax.identity(),  # noqa: B008
-    hold_dead: bool = True,
-) -> Phase:
-    """A search that trains scores and leaves the weights alone: SGD at a cosine rate. Shared by several methods.
-
-    Args:
-      view, after, hold_dead: as in `Phase`. penalty: adds to the gradient of the scores, before the decay.
-    Raises:
-      ValueError: for a length below 1, a learning rate that is not positive, a momentum outside [0, 1) or a negative
-        decay.
-    """
-    check_positive(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
-
-    def descent(learning_rate: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
-        return sgd(schedules.cosine(learning_rate, num_epochs, steps_per_epoch), momentum, weight_decay)
-
-    numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
-    return Phase(
-        view, "scores", optax.chain(penalty, variants.optimizer(descent, **numbers)), transforms.identity(), after,
-        num_epochs * steps_per_epoch, hold_dead,
-    )  # fmt: skip
-
-
-def initial_scores(value: float) -> Phase:
-    """An edit that makes every score `value`."""
-
-    def fill(value: jax.Array) -> Transform:
-        return transforms.scores_from(lambda t, _: jax.tree.map(lambda s: jnp.full_like(s, value), t.scores))
-
-    return transforms.edit(variants.transform(fill, value=float(value)))

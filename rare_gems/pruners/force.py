@@ -4,7 +4,7 @@ Source: de Jorge et al., Progressive Skeletonization: Trimming more fat from a n
 """
 
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
-from rare_gems.pruners import saliency
+from rare_gems.pruners.parts import saliency
 
 __all__ = ["force"]
 
@@ -15,7 +15,7 @@ def force(
     sparsity: float,
     loss_fn: LossFn,
     finetune: Phase | None = None,
-    num_rounds: int = 60,
+    rounds: int = 60,
     revive: bool = True,
     invert: bool = False,
 ) -> Recipe:
@@ -27,9 +27,9 @@ def force(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       loss_fn: the loss, with BatchNorm as it trains; the model state it returns is dropped.
       finetune: the last phase; None stops at the mask.
-      num_rounds: R, a batch each.
-      revive: True: pruned weights are ranked with the rest, by the gradient they would get, and may come back
-        (FORCE). False: they stay pruned (iterative SNIP).
+      rounds: rounds of scoring and pruning, a batch each (R)
+      revive: let pruned weights come back (FORCE): they are ranked with the rest, by the gradient they would get;
+        without it: iterative SNIP
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
@@ -45,6 +45,6 @@ def force(
     at every round.
     """
     search = saliency.iterative(
-        saliency.still(loss_fn), mask=mask, sparsity=sparsity, num_rounds=num_rounds, revive=revive, invert=invert
+        saliency.still(loss_fn), mask=mask, sparsity=sparsity, num_rounds=rounds, revive=revive, invert=invert
     )
     return (search,) if finetune is None else (search, finetune)

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import keep_ratios, masks, schedules, transforms, variants, views
+from rare_gems import masks, schedules, transforms, views
 from rare_gems.phase import Mask, Phase, Recipe, Step, Transform
-from rare_gems.pruners.finetune import sgd
+from rare_gems.pruners.parts.counts import freezing_counts
+from rare_gems.pruners.parts.finetune import sgd
+from rare_gems.training import hyperparams
 
-__all__ = ["freezing_counts", "gem_miner", "search"]
+__all__ = ["gem_miner", "search"]
 
 
 def gem_miner(mask: Mask, *, finetune: Phase | None = None, **options: Any) -> Recipe:
@@ -25,7 +27,7 @@ def gem_miner(mask: Mask, *, finetune: Phase | None = None, **options: Any) -> R
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s).
-      finetune: the last phase (see `pruners.finetune`); None stops at the mask.
+      finetune: the last phase (see `pruners.parts.finetune`); None stops at the mask.
       options: as in `search`.
     Returns:
       (search,) or (search, finetune).
@@ -69,14 +71,17 @@ def search(
     Args:
       mask: the prunable structure. sparsity: s, the fraction removed, in [0, 1).
       num_epochs: E. steps_per_epoch: optimizer steps in each.
-      period: T; q shrinks after epoch e (from 0) when e % T == 0 and e > 0, R = floor((E - 1) / T) times.
+      period: epochs from one freezing round to the next (T): q shrinks after epoch e (from 0) when e % T == 0 and
+        e > 0, R = floor((E - 1) / T) times
       learning_rate: of the scores, cosine over the epochs, with `momentum` (SGD) or Adam.
-      l2: lambda; 0 is GEM-MINER(0). norm: what lambda multiplies, "l2": sum p^2, or "l1": sum |p|.
-      scope: rank all scores together, or ("layer") within each layer at equal ratios.
-      freeze: False leaves the sparsity to the regulariser; needs finetune_mask="rounded".
-      rounding: r(p) = 1[p >= 0.5], or r ~ Bernoulli(p).
+      l2: strength of the regulariser (lambda); 0 is GEM-MINER(0)
+      norm: what the regulariser sums: p^2 or |p|
+      scope: rank scores over the whole network, or within each layer at equal ratios
+      freeze: freeze the lowest scores every period; without it the regulariser alone decides the sparsity
+      rounding: the mask of the search: 1[p >= 0.5], or drawn from Bernoulli(p)
       invert: freeze the highest scores instead, rounding unchanged (the inverted-scores sanity check).
-      finetune_mask: "frozen" ends with the mask q, of exact size (what the authors ran); "rounded" with q and r(p).
+      finetune_mask: finetune what was not frozen (q, of exact sparsity; what the authors ran), or q and 1[p >= 0.5]
+      optimizer: optimizer of the scores
     Returns:
       one `Phase`.
     Raises:
@@ -99,8 +104,8 @@ def search(
             raise ValueError(f"{name}: expected 1 or more, got {value}")
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
-    if not l2 >= 0:
-        raise ValueError(f"l2: expected 0 or more, got {l2}")
+    if not 0 <= l2 < math.inf:
+        raise ValueError(f"l2: expected a finite number of 0 or more, got {l2}")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
     if not freeze and finetune_mask == "frozen":
@@ -119,34 +124,12 @@ def search(
     return Phase(
         view=views.rounded if rounding == "deterministic" else views.sampled,
         trains="scores",
-        optimizer=variants.optimizer(descent, learning_rate=learning_rate, l2=l2),
+        optimizer=hyperparams.optimizer(descent, learning_rate=learning_rate, l2=l2),
         during=transforms.chain(transforms.clip_scores(), freezing),
         after=transforms.identity() if finetune_mask == "frozen" else transforms.keep_rounded(),
         num_steps=num_epochs * steps_per_epoch,
         name="search",
     )
-
-
-def freezing_counts(
-    mask: Mask, sparsity: float, num_rounds: int, scope: Literal["global", "layer"] = "global"
-) -> tuple:
-    """How many weights q keeps after each round: R integers, or ("layer") R trees of them.
-
-    In the layer scope the equal ratios are rounded so that the layers always sum to the global count.
-
-    Raises:
-      ValueError: if nothing, or ("layer") nothing of some layer, would be kept.
-    Example:
-      >>> freezing_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
-      (316, 100)
-    """
-    n = masks.num_prunable(mask)
-    counts = schedules.exponential_counts(n, sparsity, num_rounds)
-    if counts[-1] < 1:
-        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
-    if scope == "global":
-        return counts
-    return tuple(keep_ratios.uniform(mask, count) for count in counts)
 
 
 def _freezing(

@@ -9,7 +9,7 @@ import jax
 
 from rare_gems import keep_ratios, masks, transforms
 from rare_gems.phase import Mask, Phase, Recipe, Step
-from rare_gems.pruners.finetune import finetune as train
+from rare_gems.pruners.parts.finetune import finetune as train
 
 __all__ = ["cubic_counts", "gmp"]
 
@@ -46,7 +46,7 @@ def gmp(
     sparsity: float,
     num_epochs: int,
     steps_per_epoch: int,
-    every: int,
+    every: int = 100,
     start: float = 0.0,
     stop: float = 0.75,
     initial_sparsity: float = 0.0,
@@ -63,12 +63,14 @@ def gmp(
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: s_f, the fraction removed, in [0, 1).
       num_epochs, steps_per_epoch: the length of the search, which is a whole training.
-      every: optimizer steps between two prunings. start, stop: where pruning begins and ends, as fractions of the
-        search: t_0 and t_1 are the nearest steps; if `every` does not divide their distance, t_1 is the last before.
+      every: steps from one pruning to the next
+      start: fraction of the search after which pruning begins (t_0 is the nearest step)
+      stop: fraction of the search after which the target is reached (t_1 is the nearest step; if `every` does not
+        divide their distance, the last before it)
       initial_sparsity: s_i, removed at `start` at once.
-      scope: rank all weights together, or ("layer") each layer at equal keep ratios.
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.finetune`; 0.1, a tenth at each of
-        `schedules.milestones_for`.
+      scope: rank over the whole network, or within each layer at equal ratios
+      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`; 0.1, a tenth at each
+        of `schedules.milestones_for`.
       finetune: a last phase on the weights as they are then; None stops after the search.
       invert: keep the largest out instead: the smallest |w| stay (a sanity check).
     Returns:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
-from rare_gems.pruners import saliency
+from rare_gems.pruners.parts import saliency
 
 __all__ = ["grasp", "half_squared_gradient"]
 
@@ -37,7 +37,7 @@ def grasp(
     sparsity: float,
     loss_fn: LossFn,
     finetune: Phase | None = None,
-    num_batches: int = 1,
+    batches: int = 1,
     invert: bool = False,
 ) -> Recipe:
     """Gradient flow: keeps the largest (signed)
@@ -52,8 +52,8 @@ def grasp(
       loss_fn: the cross-entropy of logits / T: the caller tempers (the paper and its code: T = 200). BatchNorm as it
         trains; the model state it returns is dropped.
       finetune: the last phase; None stops at the mask.
-      num_batches: training batches that H g is summed over, each with its own H and g. For H and g of more
-        examples, give larger batches (the paper: ten examples of each class in all).
+      batches: training batches whose scores are summed, each with its own H and g. For H and g of more
+        examples, give larger batches (the paper: ten examples of each class in all)
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
@@ -70,7 +70,7 @@ def grasp(
     over all batches first); scores are not divided by their sum; the kept count is exact.
     """
     search = saliency.one_shot(
-        half_squared_gradient(loss_fn, mask), mask=mask, sparsity=sparsity, num_batches=num_batches,
+        half_squared_gradient(loss_fn, mask), mask=mask, sparsity=sparsity, num_batches=batches,
         score=lambda s: s, invert=invert, passes=3,
     )  # fmt: skip
     return (search,) if finetune is None else (search, finetune)

@@ -5,9 +5,10 @@ Source: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the J
 
 from typing import Any, Literal
 
-from rare_gems import smart_ratios, transforms
+from rare_gems import transforms
 from rare_gems.phase import Mask, Phase, Recipe
-from rare_gems.pruners.random import check_counts
+from rare_gems.pruners.parts.counts import check_counts
+from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 
 __all__ = ["hybrid"]
 
@@ -32,18 +33,20 @@ def hybrid(
 
     Args:
       mask: the prunable structure, its leaf order the order of the layers. sparsity: the fraction removed.
-      training: the dense training, for example from `pruners.finetune`.
+      training: the dense training, for example from `pruners.parts.finetune`.
       finetune: the last phase, a new one: its learning rate starts afresh. None stops at the mask.
       counts: how many weights each layer keeps, a tree of integers, instead of a smart ratio's.
-      version, family, ends, linear, exact: the smart ratio, as in `smart_ratios.smart_ratio`.
+      family: which of Su et al.'s two rules gives the layer ratios
+      linear: keep ratio of the linear layers; None: they follow the rule too
+      version, ends, exact: of the smart ratio, as in `smart_ratio_counts`.
       invert: keep the smallest |w| of each layer instead (a sanity check).
     Returns:
       (search, finetune): `training` under that name, pruned at its end.
     Raises:
-      ValueError: if `training` trains no weights, the counts do not fit the mask, and as `smart_ratios.smart_ratio`.
+      ValueError: if `training` trains no weights, the counts do not fit the mask, and as `smart_ratio_counts`.
     Example:
       >>> import jax
-      >>> from rare_gems.pruners.finetune import finetune
+      >>> from rare_gems.pruners.parts.finetune import finetune
       >>> layers = [(3, 3, 3, 16), (3, 3, 16, 16), (16, 10)]
       >>> mask = [jax.ShapeDtypeStruct(shape, bool) for shape in layers]
       >>> training = finetune(num_epochs=160, steps_per_epoch=391, learning_rate=0.1)
@@ -55,7 +58,7 @@ def hybrid(
     if training.trains != "params":
         raise ValueError(f"hybrid training: expected a phase that trains 'params', got {training.trains!r}")
     if counts is None:
-        counts = smart_ratios.smart_ratio(
+        counts = smart_ratio_counts(
             mask, sparsity, version=version, family=family, ends=ends, linear=linear, exact=exact
         )
     check_counts(mask, counts)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rare_gems import masks, schedules, transforms
 from rare_gems.phase import Mask, Phase, Recipe
-from rare_gems.pruners.finetune import finetune as train
+from rare_gems.pruners.parts.finetune import finetune as train
 
 __all__ = ["imp", "lottery_ticket", "lrr", "rounds_for"]
 
@@ -34,12 +34,13 @@ def imp(
     mask: Mask,
     *,
     sparsity: float,
-    num_epochs: int,
     steps_per_epoch: int,
-    num_rounds: int | None = None,
+    round_epochs: int = 160,
     rate: float = 0.2,
+    rounds: int | None = None,
+    decay: bool = True,
     rewind_step: int = 0,
-    rewind_state: bool = False,
+    rewind_batch_norm: bool = False,
     finetune: Phase | None = None,
     invert: bool = False,
     **training: Any,
@@ -51,13 +52,16 @@ def imp(
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: s, the fraction removed, in (0, 1).
-      num_epochs: T, the length of a training in epochs ("short" rounds have few); steps_per_epoch.
-      num_rounds: R; by default as many as remove about `rate` of the remaining weights each (`rounds_for`).
-      rewind_step: k in optimizer steps; 0 is cold (rewinding to the initial weights).
-      rewind_state: also rewind the model state (BatchNorm statistics) to step k.
+      steps_per_epoch: optimizer steps in an epoch.
+      round_epochs: epochs of training in each round (T; "short" rounds have few)
+      rate: fraction of the remaining weights that a round removes, about: the last round ends exactly on target
+      rounds: number of rounds (R; default: as the rate asks)
+      decay: lower the learning rate at milestones within a round
+      rewind_step: optimizer step whose weights each round starts from (k); 0: the initial weights (cold)
+      rewind_batch_norm: rewind the BatchNorm statistics too
       finetune: trains the ticket that is found; None stops at it.
       invert: keep the smallest weights instead (a sanity check).
-      training: learning_rate, milestones, momentum, weight_decay of the rounds, as in `pruners.finetune`.
+      training: learning_rate, milestones, momentum, weight_decay of the rounds, as in `pruners.parts.finetune`.
     Returns:
       (k steps, if k > 0, round, ..., round, finetune); all rounds are one `Phase`, and compile once.
     Raises:
@@ -66,7 +70,7 @@ def imp(
     Example:
       >>> import jax
       >>> mask = [jax.ShapeDtypeStruct((1000,), bool)]
-      >>> recipe = imp(mask, sparsity=0.9, num_epochs=4, steps_per_epoch=10, rewind_step=5, learning_rate=0.1)
+      >>> recipe = imp(mask, sparsity=0.9, round_epochs=4, steps_per_epoch=10, rewind_step=5, learning_rate=0.1)
       >>> [phase.num_steps for phase in recipe[:3]], len(recipe)
       ([5, 35, 35], 11)
 
@@ -75,31 +79,49 @@ def imp(
     rates of steps k to T, as in Stabilizing, section 2 (the code of Rare Gems restarts the schedule and trains T),
     and round 1 starts without momentum as all others do. All params are rewound, biases too.
     """
-    return _rounds(
-        mask, sparsity, num_epochs, steps_per_epoch, num_rounds, rate, rewind_step, rewind_state, True, finetune,
-        invert, training,
-    )  # fmt: skip
+    length: dict[str, Any] = {"num_epochs": round_epochs, "steps_per_epoch": steps_per_epoch, "name": "search"}
+    length |= {} if decay else {"milestones": ()}
+    whole = train(**length, **training)
+    if not 0 <= rewind_step < whole.num_steps:
+        raise ValueError(
+            f"rewind_step: expected an integer from 0 to {whole.num_steps - 1} ({round_epochs} epochs of "
+            f"{steps_per_epoch} steps a round), got {rewind_step}"
+        )
+    counts = _counts(mask, sparsity, rounds_for(sparsity, rate) if rounds is None else rounds)
+    keep = transforms.keep_next(counts, transforms.magnitude, invert)
+    one = train(first_step=rewind_step, **length, **training)._replace(
+        after=transforms.chain(keep, transforms.rewind()), rewind_state=rewind_batch_norm
+    )
+    first = (whole._replace(num_steps=rewind_step),) if rewind_step else ()
+    return (*first, *(one,) * len(counts), *(() if finetune is None else (finetune,)))
 
 
-def lottery_ticket(mask: Mask, **options: Any) -> Recipe:
+def lottery_ticket(
+    mask: Mask, *, num_epochs: int, rewind_step: int = 0, rewind_batch_norm: bool = False, **options: Any
+) -> Recipe:
     """The one-shot lottery ticket: train once, keep the largest weights, rewind. `imp` with one round.
 
     Args:
-      options: as in `imp`, without num_rounds and rate.
+      num_epochs: the length of the training.
+      rewind_step: optimizer step whose weights the ticket starts from; 0: the initial weights
+      rewind_batch_norm: rewind the BatchNorm statistics too
+      options: the others of `imp`, without rounds, round_epochs, rate and decay.
     Source: Frankle and Carbin, 2019; Su et al., Sanity-Checking Pruning, section 3. Deviation: all layers are ranked
     and pruned (the code of Su et al. leaves the dense layers whole, yet counts them).
     """
-    return imp(mask, num_rounds=1, **options)
+    rewinding = {"rewind_step": rewind_step, "rewind_batch_norm": rewind_batch_norm}
+    return imp(mask, rounds=1, round_epochs=num_epochs, **rewinding, **options)
 
 
 def lrr(
     mask: Mask,
     *,
     sparsity: float,
-    num_epochs: int,
     steps_per_epoch: int,
-    num_rounds: int | None = None,
+    round_epochs: int = 160,
     rate: float = 0.2,
+    rounds: int | None = None,
+    decay: bool = True,
     finetune: Phase | None = None,
     invert: bool = False,
     **training: Any,
@@ -107,33 +129,21 @@ def lrr(
     """Learning-rate rewinding: as `imp`, but the weights stay as trained; only the learning rate starts again.
 
     Args:
-      num_rounds: 1 is one-shot. The others as in `imp`.
+      round_epochs: epochs of training in each round
+      rate: fraction of the remaining weights that a round removes, about: the last round ends exactly on target
+      rounds: number of rounds (default: as the rate asks); 1 is one-shot
+      decay: lower the learning rate at milestones within a round
+      mask, sparsity, steps_per_epoch, finetune, invert, training: as in `imp`.
     Source: Renda et al., 2020, Algorithm 3; Sanity-Checking Pruning, section 5 (one-shot). Deviations: as `imp`.
     """
-    return _rounds(
-        mask, sparsity, num_epochs, steps_per_epoch, num_rounds, rate, 0, False, False, finetune, invert, training
-    )
-
-
-def _rounds(
-    mask: Mask, sparsity: float, num_epochs: int, steps_per_epoch: int, num_rounds: int | None, rate: float,
-    rewind_step: int, rewind_state: bool, rewinds: bool, finetune: Phase | None, invert: bool, training: dict[str, Any],
-) -> Recipe:  # fmt: skip
-    whole = train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, name="search", **training)
-    if not 0 <= rewind_step < whole.num_steps:
-        raise ValueError(
-            f"rewind_step: expected an integer from 0 to {whole.num_steps - 1} ({num_epochs} epochs of "
-            f"{steps_per_epoch} steps a round), got {rewind_step}"
-        )
-    counts = _counts(mask, sparsity, rounds_for(sparsity, rate) if num_rounds is None else num_rounds)
-    keep = transforms.keep_next(counts, transforms.magnitude, invert)
-    one = train(
-        num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, name="search", first_step=rewind_step, **training
-    )._replace(
-        after=transforms.chain(keep, transforms.rewind()) if rewinds else keep, rewind_state=rewind_state
+    recipe = imp(
+        mask, sparsity=sparsity, steps_per_epoch=steps_per_epoch, round_epochs=round_epochs, rate=rate, rounds=rounds,
+        decay=decay, invert=invert, **training,
     )  # fmt: skip
-    first = (whole._replace(num_steps=rewind_step),) if rewind_step else ()
-    return (*first, *(one,) * len(counts), *(() if finetune is None else (finetune,)))
+    # All rounds of `imp` are one phase; here its weights are not rewound.
+    counts = _counts(mask, sparsity, len(recipe))
+    one = recipe[0]._replace(after=transforms.keep_next(counts, transforms.magnitude, invert))
+    return (*(one,) * len(recipe), *(() if finetune is None else (finetune,)))
 
 
 def _counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, ...]:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks, transforms, variants, views
+from rare_gems import masks, transforms, views
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Ticket, Transform
-from rare_gems.pruners.edge_popup import score_phase
-from rare_gems.pruners.saliency import target_counts
+from rare_gems.pruners.parts.counts import target_counts
+from rare_gems.pruners.parts.learned_scores import score_phase
+from rare_gems.training import hyperparams
 
 __all__ = ["jackpot", "magnitude_budgets", "warm_start"]
 
@@ -45,11 +46,12 @@ def jackpot(
       num_epochs, steps_per_epoch: the length of the search (the paper: 30 or 160 epochs on CIFAR).
       finetune: the last phase (weight tuning, from the pre-trained weights); None stops at the mask.
       criterion: (ticket, context) -> scores for the initial mask, without data: by default |w|; the paper's "random"
-        is `pruners.random.random_scores`.
+        is `parts.random_scores.random_scores`.
       scoring: instead of a criterion, a phase that ends with scores in `ticket.scores` (SNIP, GraSP), the params as
         they were; what it does to the mask has no effect.
-      learning_rate: of the scores, cosine over the epochs, SGD with `momentum`. weight_decay: of the scores.
-      dropped: where scores start that the criterion drops, below 1 (the paper's text: 0.95, its code: 0.99).
+      learning_rate: of the scores, cosine over the epochs, SGD with `momentum`.
+      weight_decay: of the scores
+      dropped: score of the weights that the first mask drops; the others have 1 (text of the paper: 0.95, code: 0.99)
       invert: take the lowest of the criterion, and of the scores (the inverted-scores sanity check).
     Returns:
       (edit, search), with `scoring` before and `finetune` after if given.
@@ -114,7 +116,7 @@ def warm_start(num_kept: int, dropped: float = 0.99, invert: bool = False) -> Tr
 
         return Transform(lambda ticket: (), update)
 
-    return variants.transform(make, num_kept=num_kept, dropped=float(dropped))
+    return hyperparams.transform(make, num_kept=num_kept, dropped=float(dropped))
 
 
 def _magnitude(ticket: Ticket, context: Context) -> Scores:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from rare_gems import transforms
 from rare_gems.phase import Mask, Phase, Recipe
-from rare_gems.pruners.saliency import target_counts
+from rare_gems.pruners.parts.counts import target_counts
 
 __all__ = ["magnitude"]
 
@@ -22,8 +22,8 @@ def magnitude(
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       finetune: the last phase; None stops at the mask.
-      scope: rank all weights together (under initializations scaled by fan-in, wide layers empty first), or
-        ("layer") within each layer at equal ratios.
+      scope: rank over the whole network (under initializations scaled by fan-in, wide layers empty first), or within
+        each layer at equal ratios
       invert: keep the smallest instead (the inverted-scores sanity check).
     Returns:
       (edit, finetune).

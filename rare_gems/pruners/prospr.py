@@ -8,7 +8,7 @@ import math
 import jax
 
 from rare_gems.phase import Batch, LossFn, Mask, Phase, Recipe
-from rare_gems.pruners import saliency
+from rare_gems.pruners.parts import saliency
 
 __all__ = ["loss_after_steps", "prospr"]
 
@@ -67,7 +67,7 @@ def prospr(
     momentum: float = 0.0,
     first_order: bool = False,
     split_batch: bool = False,
-    num_batches: int = 1,
+    batches: int = 1,
     invert: bool = False,
 ) -> Recipe:
     """Prospect pruning: keeps the largest
@@ -78,11 +78,13 @@ def prospr(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       loss_fn: the loss, with BatchNorm as it trains; the model state of the inner steps is dropped.
       finetune: the last phase; None stops at the mask.
-      inner_steps: K. inner_learning_rate, momentum: of the inner SGD (v = momentum * v + g; w = w - lr * v).
-      first_order: take the inner gradients for constants, so that dL(w_K)/dw_0 = dL/dw at w_K; a third of the cost.
-      split_batch: use K + 1 equal parts of a batch (its leaves cut along the first axis) for the steps and the last
-        loss; False uses the whole batch for each.
-      num_batches: batches, each with an inner training of its own from w_0, that the gradient is summed over.
+      inner_steps: steps of SGD that the meta-gradient goes through (K)
+      inner_learning_rate: of these steps (w = w - lr * v)
+      momentum: of these steps (v = momentum * v + g)
+      first_order: take the updates as constants, so that dL(w_K)/dw_0 = dL/dw at w_K; a third of the cost
+      split_batch: divide the batch among the steps and the final loss (K + 1 equal parts along the first axis), rather
+        than using it whole for each
+      batches: how many, each with an inner training of its own from w_0, that the gradient is summed over.
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
@@ -112,7 +114,7 @@ def prospr(
     passes = inner_steps + 1 + (0 if first_order else 2 * inner_steps)
     passes = math.ceil(passes / (inner_steps + 1)) if split_batch else passes
     search = saliency.one_shot(
-        objective, mask=mask, sparsity=sparsity, num_batches=num_batches, invert=invert, passes=passes
+        objective, mask=mask, sparsity=sparsity, num_batches=batches, invert=invert, passes=passes
     )
     return (search,) if finetune is None else (search, finetune)
 

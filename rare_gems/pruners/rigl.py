@@ -5,18 +5,18 @@ Source: Evci et al., Rigging the Lottery: Making All Tickets Winners, 2020.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from rare_gems import keep_ratios, masks, transforms, variants
+from rare_gems import masks
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket
-from rare_gems.pruners.finetune import finetune as train
-from rare_gems.pruners.random import random_scores
-from rare_gems.pruners.saliency import target_counts
+from rare_gems.pruners.parts.counts import counts_at
+from rare_gems.pruners.parts.finetune import finetune as train
+from rare_gems.pruners.parts.moving_mask import evolve
 
-__all__ = ["cosine_fraction", "evolve", "gradient_size", "rigl"]
+__all__ = ["cosine_fraction", "gradient_size", "rigl"]
 
 
 def rigl(
@@ -30,6 +30,7 @@ def rigl(
     drop_fraction: float = 0.3,
     every: int = 100,
     stop: float = 0.75,
+    ratios: Literal["uniform", "erk"] = "erk",
     learning_rate: float = 0.1,
     **training: Any,
 ) -> Recipe:
@@ -42,10 +43,13 @@ def rigl(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       num_epochs, steps_per_epoch: the length of the search, which is a whole training.
       finetune: a last phase under the final mask, on the weights as they are then; None stops after the search.
-      counts: how many weights each layer keeps, integers in the structure of `mask` that sum to the target; by
-        default equal keep ratios (`keep_ratios.uniform`).
-      drop_fraction, every, stop: as above; `stop` is a fraction of the search.
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.finetune`.
+      counts: how many weights each layer keeps, integers in the structure of `mask` that sum to the target, instead
+        of `ratios`.
+      every: steps from one change of the mask to the next
+      drop_fraction: of a layer's kept weights at the first change; falls to 0 along a cosine
+      stop: fraction of the search after which the mask stays
+      ratios: layer ratios: equal, or Erdos-Renyi-kernel
+      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:
@@ -59,17 +63,23 @@ def rigl(
 
     Deviations: the optimizer's step is taken at updates too (the paper and jaxpruner skip it), with the gradient that
     growing looks at. A weight that is dropped and grows again at once stays as it was.
-    Layers have equal ratios by default (the paper also: the first dense; ERK).
+    With equal ratios the first layer is pruned as all others (the paper leaves it dense).
     """
     steps = num_epochs * steps_per_epoch
     if not 0 < stop <= 1:
         raise ValueError(f"stop: expected a fraction in (0, 1], got {stop}")
     return evolve(
-        mask, sparsity, counts, drop_fraction, lambda zeta: cosine_fraction(zeta, stop * steps), gradient_size, every,
-        stop * steps,
-        train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, **training),
-        finetune,
-    )  # fmt: skip
+        mask,
+        sparsity=sparsity,
+        counts=counts_at(mask, sparsity, ratios) if counts is None else counts,
+        drop_fraction=drop_fraction,
+        fraction=lambda zeta: cosine_fraction(zeta, stop * steps),
+        grow=gradient_size,
+        every=every,
+        end=stop * steps,
+        training=train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, **training),
+        finetune=finetune,
+    )
 
 
 def cosine_fraction(drop_fraction: float | jax.Array, num_steps: float) -> Callable[[Step], jax.Array]:
@@ -88,47 +98,3 @@ def cosine_fraction(drop_fraction: float | jax.Array, num_steps: float) -> Calla
 def gradient_size(ticket: Ticket, context: Context) -> Scores:
     """|dL/dw|, the dense gradient, of the prunable weights."""
     return masks.map_kept(jnp.abs, context.grads, ticket.mask)
-
-
-def evolve(
-    mask: Mask,
-    sparsity: float,
-    counts: Any,
-    drop_fraction: float,
-    fraction: Callable[[jax.Array], Callable[[Step], jax.Array]],
-    grow: Callable[[Ticket, Context], Scores],
-    every: int,
-    end: float,
-    training: Phase,
-    finetune: Phase | None,
-) -> Recipe:
-    """A random mask at `counts`, then `training` with `transforms.drop_and_grow` after every `every` steps before
-    the step `end`: what RigL and SET share. `fraction` makes of the drop fraction what it is at each step; the other
-    arguments, errors and return are as in `rigl`."""
-    target = target_counts(mask, sparsity)
-    counts = keep_ratios.uniform(mask, target) if counts is None else counts
-    if jax.tree.structure(counts) != jax.tree.structure(mask):
-        raise ValueError(f"counts: expected the structure of mask {jax.tree.structure(mask)}, "
-                         f"got {jax.tree.structure(counts)}")  # fmt: skip
-    for (path, leaf), count in zip(jax.tree_util.tree_leaves_with_path(mask), jax.tree.leaves(counts), strict=True):
-        if not 1 <= count <= math.prod(leaf.shape):
-            raise ValueError(
-                f"counts of {masks.path_name(path)}: expected an integer from 1 to {math.prod(leaf.shape)}, got {count}"
-            )
-    if sum(jax.tree.leaves(counts)) != target:
-        raise ValueError(
-            f"counts: expected a sum of {target} for sparsity {sparsity}, got {sum(jax.tree.leaves(counts))}"
-        )
-    if not 1 <= every < end:
-        raise ValueError(
-            f"every: expected a number of steps from 1 to below {end:g}, where the mask stops, got {every}"
-        )
-    if not 0 < drop_fraction < 1:
-        raise ValueError(f"drop_fraction: expected a fraction in (0, 1), got {drop_fraction}")
-    first_mask = transforms.edit(transforms.scores_from(random_scores), transforms.keep_top(counts, "layer"))
-    move = transforms.when(
-        lambda step: ((step + 1) % every == 0) & (step + 1 < math.ceil(end)),
-        variants.transform(lambda zeta: transforms.drop_and_grow(fraction(zeta), grow), zeta=drop_fraction),
-    )
-    recipe = (first_mask, training._replace(during=move, name="search"))
-    return recipe if finetune is None else (*recipe, finetune)

@@ -10,10 +10,10 @@ from typing import Literal
 
 import jax
 
-from rare_gems import smart_ratios
 from rare_gems.phase import Mask, Phase, Recipe
-from rare_gems.pruners.random import random_ticket
-from rare_gems.pruners.tuned_ratio import tuned_ratio
+from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
+from rare_gems.pruners.random_mask import random_ticket
+from rare_gems.pruners.smart_ratio_search import smart_ratio_search
 
 __all__ = ["smart_ratio"]
 
@@ -40,7 +40,7 @@ def smart_ratio(
 ) -> Recipe:
     """A random mask whose layers are the sparser the deeper they lie.
 
-      p_l = c ((L - l + 1)^2 + (L - l + 1)) for layer l of L (see `smart_ratios.smart_ratio`)
+      p_l = c ((L - l + 1)^2 + (L - l + 1)) for layer l of L (see `smart_ratio_counts`)
 
     | version | ratios |
     |---|---|
@@ -54,14 +54,20 @@ def smart_ratio(
     Args:
       mask: the prunable structure, its leaf order the order of the layers. sparsity: the fraction removed.
       finetune: the last phase; None stops at the mask.
-      family, ends, linear: v1, v2, v3 and v5, as in `smart_ratios.smart_ratio`.
-      exact: v1, v2, v3: meet the sparsity exactly (v4 to v6 always do); False gives the published counts.
+      version: v1: Su et al.; v2, v3: other first and last layers; v4: a search near IMP's; v5, v6: SGD on v2, v4
+      family: which of Su et al.'s two rules (v1, v2, v3, v5)
+      linear: keep ratio of the linear layers; None: they follow the rule too (v1, v2, v3, v5)
+      ends: v2 and v5, as in `smart_ratio_counts`.
+      exact: hit the asked sparsity exactly (v4 to v6 always do); without it the counts are as in the papers (v2 and v3
+        keep more)
       ratios: v4 and v6: one a layer, such as those of an IMP ticket; v5: instead of v2's.
       num_epochs, steps_per_epoch, learning_rate, momentum: v5 and v6, the SGD on the ratios.
-      candidates, radius, candidate_steps, seed: v4 and v6, how many ratios are tried, how far around those given,
-        and on how many batches each (see `tuned_ratio.choose`).
+      candidates: v4, v6: how many ratios are tried
+      radius: v4, v6: standard deviation of the logarithm of a tried ratio around IMP's
+      candidate_steps: v4, v6: random masks drawn for each
+      seed: of the ratios tried (see `smart_ratio_search.choose`).
     Returns:
-      v1, v2, v3: (edit, finetune); for the others see `tuned_ratio.tuned_ratio`.
+      v1, v2, v3: (edit, finetune); for the others see `smart_ratio_search`.
     Raises:
       ValueError: for an unknown version or family, ratios that are missing, or a sparsity they cannot meet.
     Example:
@@ -71,23 +77,23 @@ def smart_ratio(
       ['edit']
 
     Deviations: the mask has exactly the target count; the published counts of v2 and v3 keep more (1.47 and 1.75 % at
-    1.44 %, Table 16). For those of v4 to v6, of which no code is known, see `tuned_ratio`.
+    1.44 %, Table 16). For those of v4 to v6, of which no code is known, see `smart_ratio_search`.
     """
     options = {"family": family, "ends": ends, "linear": linear}
     if version in ("v1", "v2", "v3"):
         if ratios is not None:
             raise ValueError(f"smart ratio {version}: takes no ratios; expected version v4, v5 or v6")
-        counts = smart_ratios.smart_ratio(mask, sparsity, version=version, exact=exact, **options)
+        counts = smart_ratio_counts(mask, sparsity, version=version, exact=exact, **options)
         return random_ticket(mask, counts, finetune)
     if version not in ("v4", "v5", "v6"):
         raise ValueError(f"smart ratio version: expected one of v1, v2, v3, v4, v5, v6, got {version!r}")
     if ratios is None:
         if version != "v5":
             raise ValueError(f"smart ratio {version}: starts from IMP's ratios; expected ratios=, one a layer")
-        counts = smart_ratios.smart_ratio(mask, sparsity, version="v2", **options)
+        counts = smart_ratio_counts(mask, sparsity, version="v2", **options)
         sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(mask)]
         ratios = [count / size for count, size in zip(jax.tree.leaves(counts), sizes, strict=True)]
-    return tuned_ratio(
+    return smart_ratio_search(
         mask, sparsity=sparsity, ratios=ratios, version=version, finetune=finetune,
         num_steps=num_epochs * steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
         num_candidates=candidates, radius=radius, candidate_steps=candidate_steps, seed=seed,

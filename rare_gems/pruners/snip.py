@@ -6,7 +6,7 @@ Source: Lee et al., SNIP: Single-shot Network Pruning based on Connection Sensit
 from typing import Literal
 
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
-from rare_gems.pruners import saliency
+from rare_gems.pruners.parts import saliency
 
 __all__ = ["snip"]
 
@@ -17,7 +17,7 @@ def snip(
     sparsity: float,
     loss_fn: LossFn,
     finetune: Phase | None = None,
-    num_batches: int = 1,
+    batches: int = 1,
     scope: Literal["global", "layer"] = "global",
     invert: bool = False,
 ) -> Recipe:
@@ -29,8 +29,8 @@ def snip(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       loss_fn: the loss, with BatchNorm as it trains (batch statistics); the model state it returns is dropped.
       finetune: the last phase; None stops at the mask.
-      num_batches: training batches that the gradient is summed over.
-      scope: rank all scores together, or ("layer") within each layer at equal ratios.
+      batches: training batches whose gradients are summed
+      scope: rank over the whole network, or within each layer at equal ratios
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
@@ -39,7 +39,7 @@ def snip(
     Example:
       >>> import jax
       >>> loss_fn = lambda params, state, batch, key: ((params[0] * batch).sum(), (state, 0.0))
-      >>> (phase,) = snip([jax.ShapeDtypeStruct((10,), bool)], sparsity=0.8, loss_fn=loss_fn, num_batches=3)
+      >>> (phase,) = snip([jax.ShapeDtypeStruct((10,), bool)], sparsity=0.8, loss_fn=loss_fn, batches=3)
       >>> phase.num_steps, phase.trains
       (3, 'params')
 
@@ -48,6 +48,6 @@ def snip(
     The kept count is exact, where thresholds remove or keep all ties.
     """
     search = saliency.one_shot(
-        saliency.still(loss_fn), mask=mask, sparsity=sparsity, num_batches=num_batches, scope=scope, invert=invert
+        saliency.still(loss_fn), mask=mask, sparsity=sparsity, num_batches=batches, scope=scope, invert=invert
     )
     return (search,) if finetune is None else (search, finetune)

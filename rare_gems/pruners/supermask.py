@@ -7,8 +7,8 @@ import jax
 
 from rare_gems import transforms, views
 from rare_gems.phase import Key, Mask, Params, Phase, Recipe, Step, Ticket
-from rare_gems.pruners.edge_popup import initial_scores, score_phase
-from rare_gems.pruners.saliency import target_counts
+from rare_gems.pruners.parts.counts import target_counts
+from rare_gems.pruners.parts.learned_scores import initial_scores, score_phase
 
 __all__ = ["supermask", "tossed"]
 
@@ -34,7 +34,7 @@ def supermask(
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
       num_epochs, steps_per_epoch: the length of the search.
       finetune: the last phase, on the initial weights; None stops at the mask.
-      initial_score: of every s; 0 keeps half of the weights at first.
+      initial_score: all scores at the start; 0 keeps half of the weights at first
       learning_rate: of the logits, which have to move by whole units; cosine over the epochs, SGD with `momentum`.
       weight_decay: of the logits.
       invert: keep the lowest scores in the end (the inverted-scores sanity check).

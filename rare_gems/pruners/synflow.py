@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems.phase import LossFn, Mask, ModelState, Params, Phase, Recipe
-from rare_gems.pruners import saliency
+from rare_gems.pruners.parts import saliency
 
 __all__ = ["log_flow", "synflow"]
 
@@ -95,7 +95,7 @@ def synflow(
     apply: Apply,
     image_shape: tuple[int, ...],
     finetune: Phase | None = None,
-    num_rounds: int = 100,
+    rounds: int = 100,
     invert: bool = False,
 ) -> Recipe:
     """Synaptic flow: at round r of R keeps the round(n (1 - s)^(r / R)) largest
@@ -104,11 +104,12 @@ def synflow(
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
-      apply: (params, model state, images, train) -> (logits, model state), as `models.Model.apply`; ReLU networks, and
+      apply: (params, model state, images, train) -> (logits, model state), as `model.Model.apply`; ReLU networks, and
         others that keep non-negative values so. It should compute in the dtype of its params (see `log_flow`).
       image_shape: of one image, without the batch axis, such as (32, 32, 3). No data is used but this shape.
       finetune: the last phase; None stops at the mask.
-      num_rounds: R; each costs one example (the trainer's batch is drawn and not looked at).
+      rounds: rounds of scoring and pruning, the kept number falling exponentially (R); each costs one example (the
+        trainer's batch is drawn and not looked at)
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
@@ -127,6 +128,6 @@ def synflow(
     if not image_shape or not all(isinstance(size, int) and size > 0 for size in image_shape):
         raise ValueError(f"image_shape: expected positive integers, got {image_shape}")
     search = saliency.iterative(
-        log_flow(apply, tuple(image_shape)), mask=mask, sparsity=sparsity, num_rounds=num_rounds, invert=invert
+        log_flow(apply, tuple(image_shape)), mask=mask, sparsity=sparsity, num_rounds=rounds, invert=invert
     )._replace(uses_data=False)
     return (search,) if finetune is None else (search, finetune)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rare_gems.data import decode, records, sources
+from rare_gems.data import decode, tfds_read
 from rare_gems.data.caltech101 import caltech101
 
 # TFDS's first six classes and its last; the fifth is dropped.
@@ -140,7 +140,7 @@ def test_split_never_changes(folder, tmp_path):
 
 def test_cached(folder, tmp_path, monkeypatch):
     data, _ = caltech101(folder, tmp_path)
-    monkeypatch.setattr(records, "decode", None)
+    monkeypatch.setattr(tfds_read, "decode", None)
     again, _ = caltech101(folder, tmp_path)
     assert again[4:] == data[4:]
     for split in (1, 2, 3):
@@ -150,8 +150,8 @@ def test_cached(folder, tmp_path, monkeypatch):
 
 def test_decoded_by_two_processes_it_is_the_same(folder, tmp_path, monkeypatch):
     data, _ = caltech101(folder, tmp_path / "one")
-    monkeypatch.setattr(records, "_FEW", 0)
-    monkeypatch.setattr(records, "_CHUNK", 5)
+    monkeypatch.setattr(tfds_read, "_FEW", 0)
+    monkeypatch.setattr(tfds_read, "_CHUNK", 5)
     monkeypatch.setattr(decode, "usable_cores", lambda: 2)
     again, _ = caltech101(folder, tmp_path / "two")
     for split in (1, 2, 3):
@@ -212,7 +212,7 @@ def test_damaged_record_file(tmp_path):
 
 
 def test_no_copy(tmp_path):
-    with pytest.raises(sources.DataUnavailable) as caught:
+    with pytest.raises(tfds_read.DataUnavailable) as caught:
         caltech101(tmp_path / "here", tmp_path / "cache")
     message = str(caught.value)
     assert f"no Caltech-101 in {tmp_path / 'here' / 'caltech101'}." in message

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rare_gems.data import corrupt
-from rare_gems.data.sources import Split
+from rare_gems.data.dataset import Split
 
 
 def make_split(count=400, shape=(6, 5, 3), classes=10):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rare_gems.data import sources, stream
+from rare_gems.data import stream_batches, tfds_read
 from rare_gems.data.imagenet import imagenet
 
 MODES = ("RGB", "L", "CMYK", "RGB")
@@ -79,7 +79,7 @@ def test_reads_what_tfds_prepared(prepared, monkeypatch):
     assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (data.train.num, data.test.num, data.train.labels) == (6, 3, None)
     for split, examples in (("train", data.train), ("validation", data.test)):
-        batches = list(stream.eval_batches(examples, batch_size=4, image_size=8, num_threads=3))
+        batches = list(stream_batches.eval_batches(examples, batch_size=4, image_size=8, num_threads=3))
         labels = np.concatenate([b.labels for b in batches])[: examples.num]
         assert labels.tolist() == [990 + i for i in range(examples.num)]
         images = np.concatenate([b.images for b in batches])
@@ -87,7 +87,7 @@ def test_reads_what_tfds_prepared(prepared, monkeypatch):
             grey = 40 * index + (0 if split == "train" else 20)
             np.testing.assert_allclose(images[index].astype(int), grey, atol=3)
             assert examples.read(index) == (picture(split, index).getvalue(), 990 + index)
-    (batch,) = stream.train_batches(data.train, batch_size=6, image_size=8, seed=0)
+    (batch,) = stream_batches.train_batches(data.train, batch_size=6, image_size=8, seed=0)
     assert sorted(batch.labels.tolist()) == [990 + i for i in range(6)]
     assert "tensorflow" not in sys.modules
 
@@ -108,7 +108,7 @@ def test_newest_version(copy):
 
 
 def test_absent(tmp_path):
-    with pytest.raises(sources.DataUnavailable) as caught:
+    with pytest.raises(tfds_read.DataUnavailable) as caught:
         imagenet(tmp_path)
     text = str(caught.value)
     assert text.startswith(f"no ImageNet in {tmp_path / 'imagenet2012'}, ")
@@ -122,11 +122,11 @@ def test_broken_records_are_named(copy):
     with pytest.raises(
         ValueError, match=r"^cannot read image train_4\.JPEG \(record 4 of split train in .*5\.1\.0\): "
     ):
-        list(stream.eval_batches(broken, batch_size=4, image_size=8))
+        list(stream_batches.eval_batches(broken, batch_size=4, image_size=8))
     file = next((copy / "imagenet2012" / "5.1.0").glob("*validation*"))
     file.write_bytes(b"\0" * file.stat().st_size)
     with pytest.raises(ValueError, match=r"^cannot read image record \d of split validation in"):
-        list(stream.eval_batches(imagenet(copy).test, batch_size=4, image_size=8))
+        list(stream_batches.eval_batches(imagenet(copy).test, batch_size=4, image_size=8))
 
 
 @pytest.mark.parametrize(("change", "message"), [

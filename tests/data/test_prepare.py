@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rare_gems.data import download, prepare, prepare_cifar, prepare_mnist, sources
+from rare_gems.data import cifar, download, mnist, prepare
 from tests.data import tiny
 
 
@@ -56,7 +56,7 @@ def test_tfds_reads_cifar10(archive, tmp_path):
     import tensorflow_datasets as tfds
 
     path, digest = archive
-    folder = prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+    folder = cifar.prepare_cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
     assert folder == tmp_path / "tfds" / "cifar10" / "3.0.2"
     data = tfds.data_source("cifar10", data_dir=tmp_path / "tfds")
     assert {name: len(split) for name, split in data.items()} == {"train": 10, "test": 2}
@@ -75,7 +75,7 @@ def test_tfds_reads_cifar100(tmp_path):
 
     path = tmp_path / "tiny.tar.gz"
     digest = tiny.make_archive(path, tiny.cifar100_files(), "cifar-100-binary")
-    folder = prepare.cifar100(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+    folder = cifar.prepare_cifar100(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
     builder = tfds.builder("cifar100", data_dir=tmp_path / "tfds")  # TFDS's own class looks for its own version
     assert Path(builder.data_dir) == folder
     assert list(builder.info.features) == ["id", "image", "label", "coarse_label"]
@@ -92,7 +92,7 @@ def test_tfds_reads_mnist(tmp_path):
     import tensorflow_datasets as tfds
 
     sha256 = tiny.write_mnist(tmp_path / "files", tiny.mnist_files())
-    folder = prepare.mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+    folder = mnist.prepare_mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
     builder = tfds.builder("mnist", data_dir=tmp_path / "tfds")
     assert Path(builder.data_dir) == folder
     assert list(builder.info.features) == ["image", "label"]
@@ -107,17 +107,17 @@ def test_tfds_reads_mnist(tmp_path):
 
 def test_prepared_once(archive, tmp_path):
     path, digest = archive
-    folder = prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+    folder = cifar.prepare_cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
     before = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
     path.unlink()
-    assert prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest) == folder
+    assert cifar.prepare_cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest) == folder
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == before
     assert [file.name for file in (tmp_path / "tfds" / "cifar10").iterdir()] == ["3.0.2"]
 
 
 def test_two_runs_write_equal_files(archive, tmp_path):
     path, digest = archive
-    one, two = (prepare.cifar10(tmp_path / name, url=path.as_uri(), sha256=digest) for name in "ab")
+    one, two = (cifar.prepare_cifar10(tmp_path / name, url=path.as_uri(), sha256=digest) for name in "ab")
     names = sorted(file.name for file in one.iterdir())
     assert names == sorted(file.name for file in two.iterdir())
     for name in names:
@@ -128,7 +128,7 @@ def test_wrong_checksum_is_refused(archive, tmp_path):
     path, digest = archive
     wrong = digest[::-1]
     with pytest.raises(ValueError, match=f"expected SHA-256 {wrong}, got {digest}"):
-        prepare.cifar10(tmp_path / "some" / "tfds", url=path.as_uri(), sha256=wrong)
+        cifar.prepare_cifar10(tmp_path / "some" / "tfds", url=path.as_uri(), sha256=wrong)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -140,7 +140,7 @@ def test_wrong_checksum_of_one_of_four_files_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=f"wrong checksum of .*/{name} .*: expected SHA-256 0{{64}}, got {sha256[name]}"
     ):
-        prepare.mnist(tmp_path / "tfds", url=url, sha256=wrong)
+        mnist.prepare_mnist(tmp_path / "tfds", url=url, sha256=wrong)
     assert not (tmp_path / "tfds").exists()
 
 
@@ -149,7 +149,7 @@ def test_a_failed_run_leaves_what_was_there(archive, tmp_path):
     (tmp_path / "tfds" / "cifar10").mkdir(parents=True)  # empty, but not ours
     (tmp_path / "tfds" / "cifar100").mkdir()
     (tmp_path / "tfds" / "cifar100" / "note").write_text("mine")
-    for make in (prepare.cifar10, prepare.cifar100):
+    for make in (cifar.prepare_cifar10, cifar.prepare_cifar100):
         with pytest.raises(ValueError, match="wrong checksum"):
             make(tmp_path / "tfds", url=path.as_uri(), sha256="")
     assert sorted(file.name for file in (tmp_path / "tfds").rglob("*")) == ["cifar10", "cifar100", "note"]
@@ -159,10 +159,10 @@ def test_cut_off_archive_is_refused(archive, tmp_path):
     path, digest = archive
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="wrong checksum"):
-        prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+        cifar.prepare_cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
     cut = tiny.checksums(tmp_path)[path.name]  # even if the checksum were that of the cut archive
     with pytest.raises(ValueError, match=r"damaged archive cifar10\.tar\.gz: "):
-        prepare.cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=cut)
+        cifar.prepare_cifar10(tmp_path / "tfds", url=path.as_uri(), sha256=cut)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -189,7 +189,7 @@ def test_unexpected_content_is_refused(tmp_path, make, name, data, message):
     path = tmp_path / "odd.tar.gz"
     digest = tiny.make_archive(path, {key: value for key, value in files.items() if value is not None}, "folder")
     with pytest.raises(ValueError, match=message):
-        getattr(prepare, make)(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
+        getattr(cifar, f"prepare_{make}")(tmp_path / "tfds", url=path.as_uri(), sha256=digest)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -215,7 +215,7 @@ def test_unexpected_idx_file_is_refused(tmp_path, name, change, message):
     files = tiny.mnist_files()
     sha256 = tiny.write_mnist(tmp_path / "files", files | {name: change(files[name])})
     with pytest.raises(ValueError, match=message):
-        prepare.mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+        mnist.prepare_mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
     assert [path.name for path in tmp_path.iterdir()] == ["files"]
 
 
@@ -226,14 +226,14 @@ def test_damaged_gzip_file_is_refused(tmp_path, damage):
     file.write_bytes(b"no gzip file" if damage is len else damage(file.read_bytes()))
     sha256 = tiny.checksums(tmp_path / "files")
     with pytest.raises(ValueError, match=f"damaged file {IMAGES}: "):
-        prepare.mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
+        mnist.prepare_mnist(tmp_path / "tfds", url=(tmp_path / "files").as_uri() + "/", sha256=sha256)
     assert not (tmp_path / "tfds").exists()
 
 
 def test_broken_download_starts_again(archive, tmp_path):
     path, digest = archive
     with serve(tmp_path, whole_from=3) as (url, requests):
-        folder = prepare.cifar10(tmp_path / "tfds", url=url + path.name, sha256=digest)
+        folder = cifar.prepare_cifar10(tmp_path / "tfds", url=url + path.name, sha256=digest)
     assert requests == [path.name] * 3
     assert (folder / "dataset_info.json").exists()
 
@@ -241,7 +241,7 @@ def test_broken_download_starts_again(archive, tmp_path):
 def test_each_of_four_broken_downloads_starts_again(tmp_path):
     sha256 = tiny.write_mnist(tmp_path / "files", tiny.mnist_files())
     with serve(tmp_path / "files", whole_from=2) as (url, requests):
-        folder = prepare.mnist(tmp_path / "tfds", url=url, sha256=sha256)
+        folder = mnist.prepare_mnist(tmp_path / "tfds", url=url, sha256=sha256)
     assert sorted(requests) == sorted(tiny.MNIST_FILES * 2)
     assert (folder / "dataset_info.json").exists()
 
@@ -253,12 +253,12 @@ def test_download_that_always_breaks_off(archive, tmp_path):
         serve(tmp_path, whole_from=99) as (url, requests),
         pytest.raises(OSError, match=f"broke off 3 times: expected {size} bytes, got {size // 2}"),
     ):
-        prepare.cifar10(tmp_path / "tfds", url=url + path.name, sha256=digest)
+        cifar.prepare_cifar10(tmp_path / "tfds", url=url + path.name, sha256=digest)
     assert len(requests) == 3
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("make", [prepare.cifar10, prepare.cifar100, prepare.mnist])
+@pytest.mark.parametrize("make", [cifar.prepare_cifar10, cifar.prepare_cifar100, mnist.prepare_mnist])
 def test_nobody_answers(tmp_path, make):
     with serve(tmp_path, whole_from=1) as (url, _):
         pass  # the port is closed again
@@ -269,7 +269,7 @@ def test_nobody_answers(tmp_path, make):
 
 def test_another_process_was_faster(archive, tmp_path):
     path, digest = archive
-    first = prepare.cifar10(tmp_path / "first", url=path.as_uri(), sha256=digest)
+    first = cifar.prepare_cifar10(tmp_path / "first", url=path.as_uri(), sha256=digest)
     target = tmp_path / "tfds" / "3.0.2"
 
     def fill(scratch, folder):
@@ -285,9 +285,9 @@ def test_real_checksums_are_those_tfds_knows():
     import tensorflow_datasets as tfds
 
     ours = {
-        prepare_cifar.CIFAR10_URL: prepare_cifar.CIFAR10_SHA256,
-        prepare_cifar.CIFAR100_URL: prepare_cifar.CIFAR100_SHA256,
-    } | {prepare_mnist.MNIST_URL + name: digest for name, digest in prepare_mnist.MNIST_SHA256.items()}
+        cifar.CIFAR10_URL: cifar.CIFAR10_SHA256,
+        cifar.CIFAR100_URL: cifar.CIFAR100_SHA256,
+    } | {mnist.MNIST_URL + name: digest for name, digest in mnist.MNIST_SHA256.items()}
     folder, listed = Path(tfds.__file__).parent / "url_checksums", {}
     for name in ("cifar10", "cifar100", "mnist"):
         for line in (folder / f"{name}.txt").read_text().splitlines():
@@ -299,7 +299,8 @@ def test_real_checksums_are_those_tfds_knows():
 
 def test_command_line(archive, tmp_path, monkeypatch, capsys):
     path, digest = archive
-    monkeypatch.setattr(prepare, "cifar10", functools.partial(prepare.cifar10, url=path.as_uri(), sha256=digest))
+    here = functools.partial(cifar.prepare_cifar10, url=path.as_uri(), sha256=digest)
+    monkeypatch.setattr(prepare, "prepare_cifar10", here)
     assert prepare.main(["cifar10", "--data-dir", str(tmp_path / "tfds")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "tfds" / "cifar10" / "3.0.2")
     path.write_bytes(b"something else")
@@ -313,7 +314,7 @@ def test_command_line(archive, tmp_path, monkeypatch, capsys):
 def test_command_line_knows(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda url, timeout: (_ for _ in ()).throw(OSError(url)))
     assert prepare.main([name, "--data-dir", str(tmp_path)]) == 2
-    url = prepare_cifar.CIFAR100_URL if name == "cifar100" else prepare_mnist.MNIST_URL
+    url = cifar.CIFAR100_URL if name == "cifar100" else mnist.MNIST_URL
     assert f"cannot prepare {name}: {url}" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -324,5 +325,5 @@ def test_module_runs_as_a_command():
     assert "--data-dir" in done.stdout
     for name in ("cifar10", "cifar100", "mnist"):
         assert name in done.stdout
-        assert callable(getattr(sources, name))
+        assert callable(getattr({"mnist": mnist}.get(name, cifar), name))
     assert done.stderr == ""

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rare_gems.data import tiny_imagenet as module
-from rare_gems.data.sources import DataUnavailable
+from rare_gems.data.tfds_read import DataUnavailable
 
 GENERATOR = np.random.default_rng(0)
 WNIDS = ["n03", "n01", "n02"]  # as in the archive, not sorted

@@ -12,7 +12,7 @@ import pytest
 
 from rare_gems import masks
 from rare_gems.models.conv_net import conv2, conv4, conv6
-from rare_gems.smart_ratios import smart_ratio
+from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 
 
 def names(tree):
@@ -122,10 +122,10 @@ def check_smart_ratio(model, sparsity, *, linear, family="resnet"):
     """The exact counts meet the target, the published ones are those of `plain_ratio`; `linear` of them are dense."""
     mask = dense_mask(model)
     option = 0.3 if linear else None
-    exact = jax.tree.leaves(smart_ratio(mask, sparsity, family=family, linear=option))
+    exact = jax.tree.leaves(smart_ratio_counts(mask, sparsity, family=family, linear=option))
     assert sum(exact) == masks.count_for(sum(sizes(model)), sparsity)
     assert all(1 <= kept <= size for kept, size in zip(exact, sizes(model), strict=True))
-    published = smart_ratio(mask, sparsity, family=family, linear=option, exact=False)
+    published = smart_ratio_counts(mask, sparsity, family=family, linear=option, exact=False)
     expected, ratios = plain_ratio(sizes(model), linear, sparsity, vgg=family == "vgg")
     assert jax.tree.leaves(published) == expected
     # Exact targets differ by a rounding of the sum and of each layer, spread in proportion.

@@ -8,7 +8,7 @@ import pytest
 
 from rare_gems import masks
 from rare_gems.models.resnet import resnet20, resnet32
-from rare_gems.smart_ratios import smart_ratio
+from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 
 
 def layers(model):
@@ -84,8 +84,8 @@ def check_smart_ratios(model, sparsity):
     mask = jax.eval_shape(masks.ones, params)
     sizes = [leaf.size for leaf in jax.tree.leaves(mask)]
     published = published_counts(sizes, sparsity)
-    assert jax.tree.leaves(smart_ratio(mask, sparsity, exact=False)) == published
-    exact = jax.tree.leaves(smart_ratio(mask, sparsity))
+    assert jax.tree.leaves(smart_ratio_counts(mask, sparsity, exact=False)) == published
+    exact = jax.tree.leaves(smart_ratio_counts(mask, sparsity))
     assert sum(exact) == masks.count_for(sum(sizes), sparsity)
     full = sum(count == size for count, size in zip(published, sizes, strict=True))
     assert max(abs(a - b) for a, b in zip(exact, published, strict=True)) <= 2 + full

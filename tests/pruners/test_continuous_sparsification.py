@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification, temperature
+from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
 OPTIONS = {"sparsity": 0.9, "num_epochs": 5, "steps_per_epoch": 2}
@@ -71,7 +72,7 @@ def test_keeps_exactly_the_top(invert):
     ("changes", "match"),
     [
         ({"sparsity": 0.999}, r"0.999 keeps none of 100 weights; expected a lower one"),
-        ({"penalty": -1.0}, r"penalty: expected 0 or more, got -1.0"),
+        ({"penalty": -1.0}, r"penalty: expected a finite number of 0 or more, got -1.0"),
         ({"final_temperature": 0.5}, r"final_temperature: expected a number of 1 or more, got 0.5"),
         ({"num_epochs": 0}, r"num_epochs: expected 1 or more, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate: expected a positive number"),

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer, views
+from rare_gems import masks, views
 from rare_gems.phase import Context, Ticket
-from rare_gems.pruners.edge_popup import edge_popup, initial_scores
-from rare_gems.pruners.finetune import finetune
+from rare_gems.pruners.edge_popup import edge_popup
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.pruners.parts.learned_scores import initial_scores
+from rare_gems.training import trainer
 from tests.toy import make_toy
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
@@ -197,8 +199,8 @@ def test_initial_scores():
         ({"learning_rate": 0.0}, r"learning_rate: expected a positive number, got 0"),
         ({"learning_rate": float("inf")}, r"learning_rate: expected a positive number"),
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
-        ({"weight_decay": -1.0}, r"weight_decay: expected 0 or more, got -1.0"),
-        ({"l2": float("nan")}, r"l2: expected 0 or more, got nan"),
+        ({"weight_decay": -1.0}, r"weight_decay: expected a finite number of 0 or more, got -1.0"),
+        ({"l2": float("nan")}, r"l2: expected a finite number of 0 or more, got nan"),
     ],
 )
 def test_errors(changes, match):

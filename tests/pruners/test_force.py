@@ -14,7 +14,7 @@ from tests.pruners.test_snip import GOLDEN, close, cross_entropy, kernels, make_
 def test_golden(name, revive):
     ticket = make_ticket()
     shapes = jax.eval_shape(lambda: ticket.mask)
-    (phase,) = force(shapes, sparsity=0.9, loss_fn=cross_entropy, num_rounds=4, revive=revive)
+    (phase,) = force(shapes, sparsity=0.9, loss_fn=cross_entropy, rounds=4, revive=revive)
     *rounds, end = searched(phase, ticket, [make_batch(r) for r in range(4)])
     for got, want in zip(rounds, GOLDEN[name], strict=True):
         close(got.scores, want["scores"])
@@ -29,7 +29,7 @@ def test_one_round_is_snip(invert):
     ticket = make_ticket()
     options = {"sparsity": 0.9, "loss_fn": cross_entropy, "invert": invert}
     ends = [searched(p, ticket, [make_batch(0)])[-1]
-            for (p,) in (force(ticket.mask, num_rounds=1, **options), snip(ticket.mask, **options))]  # fmt: skip
+            for (p,) in (force(ticket.mask, rounds=1, **options), snip(ticket.mask, **options))]  # fmt: skip
     same(ends[0], ends[1])
 
 
@@ -43,7 +43,7 @@ def test_many_rounds_keep_the_count():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"num_rounds: expected 1 or more, got 0"):
-        force(make_ticket().mask, sparsity=0.9, loss_fn=cross_entropy, num_rounds=0)
+    with pytest.raises(ValueError, match=r"rounds: expected 1 or more, got 0"):
+        force(make_ticket().mask, sparsity=0.9, loss_fn=cross_entropy, rounds=0)
     with pytest.raises(ValueError, match=r"0.999 keeps none of 172 weights"):
         force(make_ticket().mask, sparsity=0.999, loss_fn=cross_entropy)

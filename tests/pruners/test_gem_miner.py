@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners import gem_miner
-from rare_gems.pruners.finetune import finetune
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
 OPTIONS = {"sparsity": 0.9, "num_epochs": 11, "steps_per_epoch": 3, "period": 2}
@@ -293,7 +294,7 @@ def test_scores_move_at_the_cosine_rate():
         ({"learning_rate": -0.1}, r"learning_rate: expected a positive number"),
         ({"learning_rate": float("nan")}, r"learning_rate: expected a positive number"),
         ({"learning_rate": float("inf")}, r"learning_rate: expected a positive number"),
-        ({"l2": -1e-4}, r"l2: expected 0 or more, got -0.0001"),
+        ({"l2": -1e-4}, r"l2: expected a finite number of 0 or more, got -0.0001"),
         ({"l2": float("nan")}, r"l2: expected 0 or more"),
         ({"freeze": False}, r"finetune_mask: without freezing expected 'rounded', got 'frozen'"),
         ({"sparsity": 1.0}, r"sparsity: expected a fraction removed in \[0, 1\), got 1.0"),

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.phase import Context, Ticket
-from rare_gems.pruners.finetune import finetune
 from rare_gems.pruners.gmp import cubic_counts, gmp
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
 OPTIONS = {"sparsity": 0.9, "num_epochs": 5, "steps_per_epoch": 8}  # 40 steps

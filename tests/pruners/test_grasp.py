@@ -57,7 +57,7 @@ def test_the_score_is_w_times_hessian_times_gradient():
 
 
 def test_batches_add_up():
-    (phase,) = grasp(make_ticket().mask, sparsity=0.9, loss_fn=tempered, num_batches=2)
+    (phase,) = grasp(make_ticket().mask, sparsity=0.9, loss_fn=tempered, batches=2)
     params = [np.array(p) for p in GOLDEN["params"]]
     second = made.grasp(params, (np.array(GOLDEN["images"][1]), np.array(GOLDEN["labels"][1])))
     end = searched(phase, make_ticket(), [make_batch(0), make_batch(1)])[-1]
@@ -86,5 +86,5 @@ def test_errors():
     mask = make_ticket().mask
     with pytest.raises(ValueError, match=r"0.999 keeps none of 172 weights"):
         grasp(mask, sparsity=0.999, loss_fn=tempered)
-    with pytest.raises(ValueError, match=r"num_batches: expected 1 or more, got 0"):
-        grasp(mask, sparsity=0.5, loss_fn=tempered, num_batches=0)
+    with pytest.raises(ValueError, match=r"batches: expected 1 or more, got 0"):
+        grasp(mask, sparsity=0.5, loss_fn=tempered, batches=0)

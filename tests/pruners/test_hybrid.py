@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer, transforms
-from rare_gems.pruners.finetune import finetune
+from rare_gems import masks, transforms
 from rare_gems.pruners.hybrid import hybrid
-from rare_gems.smart_ratios import smart_ratio
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
+from rare_gems.training import trainer
 from tests.toy import NUM_BATCHES, make_toy
 
 TRAINING = finetune(num_epochs=2, steps_per_epoch=NUM_BATCHES, learning_rate=1.0, name="dense")
@@ -50,7 +51,7 @@ def test_counts_of_the_callers_choice():
     counts = {"first": {"bias": None, "kernel": 5}, "last": {"bias": None, "kernel": 7}}
     (pruned,) = run(toy, hybrid(toy.ticket.mask, sparsity=0.8, training=TRAINING, counts=counts))
     assert [kept for kept, _ in masks.layer_counts(pruned.ticket.mask).values()] == [5, 7]
-    assert smart_ratio(toy.ticket.mask, 0.8, linear=None) == COUNTS
+    assert smart_ratio_counts(toy.ticket.mask, 0.8, linear=None) == COUNTS
 
 
 def test_what_the_training_does_at_its_end_comes_first():

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.phase import Context, Ticket
-from rare_gems.pruners.finetune import finetune
 from rare_gems.pruners.imp import imp, lottery_ticket, lrr, rounds_for
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.training import trainer
 from tests.toy import NUM_BATCHES, make_toy
 
-TRAIN = {"num_epochs": 4, "steps_per_epoch": NUM_BATCHES, "learning_rate": 0.5, "momentum": 0.9, "weight_decay": 0.01}
+TRAIN = {"round_epochs": 4, "steps_per_epoch": NUM_BATCHES, "learning_rate": 0.5, "momentum": 0.9, "weight_decay": 0.01}
+SHORT = {name: value for name, value in TRAIN.items() if name != "round_epochs"}
 
 
 def _replayed(toy, recipe):
@@ -73,9 +75,9 @@ def _targets(toy):
 def test_rounds_follow_the_papers(rewind_step, rewinds):
     toy = _constant(make_toy())
     if rewinds:
-        recipe = imp(toy.ticket.mask, sparsity=0.8, num_rounds=3, rewind_step=rewind_step, **TRAIN)
+        recipe = imp(toy.ticket.mask, sparsity=0.8, rounds=3, rewind_step=rewind_step, **TRAIN)
     else:
-        recipe = lrr(toy.ticket.mask, sparsity=0.8, num_rounds=3, **TRAIN)
+        recipe = lrr(toy.ticket.mask, sparsity=0.8, rounds=3, **TRAIN)
     counts = [103, 60, 35]  # 176 * 0.2^(1/3), 176 * 0.2^(2/3), 176 - round(140.8)
     moments = _replayed(toy, recipe)[1 if rewind_step else 0 :]
     assert [masks.num_kept(m.ticket.mask) for m in moments] == counts
@@ -90,7 +92,7 @@ def test_rounds_follow_the_papers(rewind_step, rewinds):
 def test_rewinding_is_bit_for_bit_also_of_the_state(rewind_step):
     toy = make_toy()
     recipe = imp(
-        toy.ticket.mask, sparsity=0.9, num_rounds=2, rewind_step=rewind_step, rewind_state=True, **TRAIN,
+        toy.ticket.mask, sparsity=0.9, rounds=2, rewind_step=rewind_step, rewind_batch_norm=True, **TRAIN,
         finetune=finetune(num_epochs=1, steps_per_epoch=NUM_BATCHES, learning_rate=0.1),
     )  # fmt: skip
     moments = _replayed(toy, recipe)
@@ -105,14 +107,14 @@ def test_rewinding_is_bit_for_bit_also_of_the_state(rewind_step):
 
 def test_the_state_goes_on_unless_it_is_rewound():
     toy = make_toy()
-    moments = _replayed(toy, imp(toy.ticket.mask, sparsity=0.9, num_rounds=2, **TRAIN))
+    moments = _replayed(toy, imp(toy.ticket.mask, sparsity=0.9, rounds=2, **TRAIN))
     assert [int(m.model_state["seen"]) for m in moments] == [12, 24]
 
 
 def test_twenty_percent_a_round_of_resnet20():
     # Survivors after rounds 1, 5, 9, 14, 19 at exactly 20 % a round: 268,336 * 0.8^r; the schedule ends at 1.44 %.
     mask = [jax.ShapeDtypeStruct((268_336,), bool)]
-    recipe = imp(mask, sparsity=0.9856, num_epochs=2, steps_per_epoch=10, learning_rate=0.1)
+    recipe = imp(mask, sparsity=0.9856, round_epochs=2, steps_per_epoch=10, learning_rate=0.1)
     assert len(recipe) == rounds_for(0.9856) == 19
     assert len({id(phase) for phase in recipe}) == 1
     ticket = Ticket(mask, mask, [jnp.ones(268_336, bool)])
@@ -130,8 +132,8 @@ def test_twenty_percent_a_round_of_resnet20():
 
 def test_one_shot_is_one_round():
     mask = make_toy().ticket.mask
-    assert len(lottery_ticket(mask, sparsity=0.5, **TRAIN)) == 1
-    assert len(lrr(mask, sparsity=0.5, num_rounds=1, **TRAIN)) == 1
+    assert len(lottery_ticket(mask, num_epochs=4, sparsity=0.5, **SHORT)) == 1
+    assert len(lrr(mask, sparsity=0.5, rounds=1, **TRAIN)) == 1
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_one_shot_is_one_round():
         ({"sparsity": 0.0}, "in \\(0, 1\\)"),
         ({"rate": 1.0}, "in \\(0, 1\\)"),
         ({"sparsity": 0.999}, "keeps none"),
-        ({"num_rounds": 200}, "expected fewer"),
+        ({"rounds": 200}, "expected fewer"),
         ({"learning_rate": 0.0}, "positive"),
     ],
 )

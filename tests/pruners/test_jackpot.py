@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer, views
+from rare_gems import masks, views
 from rare_gems.phase import Context, Ticket
-from rare_gems.pruners.finetune import finetune
 from rare_gems.pruners.jackpot import jackpot, magnitude_budgets, warm_start
-from rare_gems.pruners.random import random_scores
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.pruners.parts.random_scores import random_scores
 from rare_gems.pruners.snip import snip
+from rare_gems.training import trainer
 from tests.toy import NUM_BATCHES, make_toy
 
 OPTIONS = {"sparsity": 0.8, "num_epochs": 3, "steps_per_epoch": NUM_BATCHES}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems.pruners.finetune import finetune
 from rare_gems.pruners.magnitude import magnitude
+from rare_gems.pruners.parts.finetune import finetune
 from tests.pruners.test_snip import COUNT, GOLDEN, close, kernels, make_ticket, same, searched, top
 
 

@@ -64,7 +64,7 @@ def test_batches_add_up_and_inverted_keeps_the_lowest():
     ticket, options = make_ticket(), {"sparsity": 0.9, "loss_fn": cross_entropy, "inner_steps": 1}
     (one,) = prospr(ticket.mask, **options)
     signed = [searched(one, ticket, [make_batch(i)])[0].scores for i in range(2)]
-    (two,) = prospr(ticket.mask, num_batches=2, invert=True, **options)
+    (two,) = prospr(ticket.mask, batches=2, invert=True, **options)
     end = searched(two, ticket, [make_batch(0), make_batch(1)])[-1]
     wanted = [np.abs(a + b) for a, b in zip(*map(kernels, signed), strict=True)]
     close(end.scores, wanted, rtol=1e-6)
@@ -102,7 +102,7 @@ def test_errors():
     for changes, match in [
         ({"sparsity": 0.999}, r"0.999 keeps none of 172 weights"),
         ({"inner_steps": 0}, r"inner_steps: expected 1 or more, got 0"),
-        ({"num_batches": 0}, r"num_batches: expected 1 or more, got 0"),
+        ({"batches": 0}, r"batches: expected 1 or more, got 0"),
         ({"inner_learning_rate": 0.0}, r"inner_learning_rate: expected a positive number, got 0.0"),
         ({"momentum": 1.0}, r"momentum: expected a number in \[0, 1\), got 1.0"),
     ]:

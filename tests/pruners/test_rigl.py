@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.phase import Context, Ticket
-from rare_gems.pruners.finetune import finetune
+from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.pruners.rigl import cosine_fraction, rigl
-from rare_gems.pruners.set import sparse_evolutionary_training
+from rare_gems.pruners.sparse_evolutionary_training import sparse_evolutionary_training
+from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
-OPTIONS = {"sparsity": 0.5, "num_epochs": 4, "steps_per_epoch": 5}  # 20 steps
+OPTIONS = {"sparsity": 0.5, "num_epochs": 4, "steps_per_epoch": 5, "ratios": "uniform"}  # 20 steps
 KEY = jax.random.key(0)
 LAW = {"a": 30, "b": 20}
 

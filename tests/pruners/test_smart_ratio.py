@@ -11,8 +11,8 @@ from rare_gems import masks
 from rare_gems.models.resnet import resnet20
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners import smart_ratio as pruner
-from rare_gems.pruners.finetune import finetune
-from rare_gems.smart_ratios import smart_ratio
+from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 
 V1 = {
     0.9856: [43, 210, 189, 169, 150, 132, 116, 201, 345, 291, 243, 199, 159, 247, 371, 265, 176, 106, 53, 192],
@@ -36,7 +36,7 @@ def resnet():
 
 
 def published(mask, sparsity, **options):
-    return jax.tree.leaves(smart_ratio(mask, sparsity, exact=False, **options))
+    return jax.tree.leaves(smart_ratio_counts(mask, sparsity, exact=False, **options))
 
 
 @pytest.mark.parametrize("sparsity", list(V1))
@@ -44,7 +44,7 @@ def test_v1_of_resnet20(resnet, sparsity):
     counts = published(resnet, sparsity)
     assert counts == V1[sparsity]
     assert sum(counts) == TOTALS[sparsity]
-    exact = jax.tree.leaves(smart_ratio(resnet, sparsity))
+    exact = jax.tree.leaves(smart_ratio_counts(resnet, sparsity))
     assert sum(exact) == masks.count_for(268_336, sparsity)
     assert set(np.subtract(exact, counts)) <= {0, 1}  # what int() cuts off is handed back
 
@@ -57,7 +57,7 @@ def test_v1_where_layers_overflow(resnet):
     ratios = [c / s for c, s in zip(counts, sizes, strict=True)]
     assert np.round(ratios[14:], 4).tolist() == pytest.approx([0.7771, 0.2627, 0.1751, 0.1051, 0.0525, 0.3], abs=1.1e-4)
     assert sum(counts) == 134160
-    exact = jax.tree.leaves(smart_ratio(resnet, 0.5))
+    exact = jax.tree.leaves(smart_ratio_counts(resnet, 0.5))
     assert exact[:14] == sizes[:14]
     assert sum(exact) == 134168
     assert np.abs(np.subtract(exact, counts)).max() <= 5  # the published code cuts the surplus of every layer
@@ -68,12 +68,12 @@ def test_v2_of_resnet20(resnet, sparsity, first, last, total):
     counts = published(resnet, sparsity, version="v2")
     assert counts == [first, *V1[sparsity][1:-1], last]
     assert sum(counts) == total
-    exact = jax.tree.leaves(smart_ratio(resnet, sparsity, version="v2"))
+    exact = jax.tree.leaves(smart_ratio_counts(resnet, sparsity, version="v2"))
     assert (exact[0], exact[-1]) == (round(first, -1) - 1, last)  # 149; int() cuts 179 to 178
     assert sum(exact) == masks.count_for(268_336, sparsity)
     middle = np.array(exact[1:-1]) / V1[sparsity][1:-1]
     assert np.ptp(middle) < 0.02  # one factor for all, up to rounding
-    same = smart_ratio(resnet, sparsity, version="v2", ends=(exact[0] / 432, last / 640))
+    same = smart_ratio_counts(resnet, sparsity, version="v2", ends=(exact[0] / 432, last / 640))
     assert jax.tree.leaves(same) == exact
 
 
@@ -81,12 +81,12 @@ def test_v3_of_resnet20(resnet):
     counts = published(resnet, 0.9856, version="v3")
     assert counts == [432, *V1[0.9856][1:-1], 640]
     assert sum(counts) == 4694
-    exact = jax.tree.leaves(smart_ratio(resnet, 0.9856, version="v3"))
+    exact = jax.tree.leaves(smart_ratio_counts(resnet, 0.9856, version="v3"))
     assert (exact[0], exact[-1], sum(exact)) == (432, 640, 3864)
 
 
 def ratios_of(mask, sparsity, **options):
-    counts = smart_ratio(mask, sparsity, exact=False, **options)
+    counts = smart_ratio_counts(mask, sparsity, exact=False, **options)
     return [count / leaf.size for count, leaf in zip(counts, mask, strict=True)]
 
 
@@ -121,18 +121,18 @@ def test_vgg19(sparsity):
     mask = mask_of(*[(3, 3, i, o) for i, o in itertools.pairwise(widths)], (512, 10))
     assert (len(mask), sum(leaf.size for leaf in mask)) == (17, 20_024_000)
     np.testing.assert_allclose(ratios_of(mask, sparsity, family="vgg"), VGG19[sparsity], atol=6e-4)
-    exact = smart_ratio(mask, sparsity, family="vgg")
+    exact = smart_ratio_counts(mask, sparsity, family="vgg")
     assert sum(exact) == masks.count_for(20_024_000, sparsity)
 
 
 def test_by_hand():
     """L = 3: 12 : 6 : 2; the second is linear."""
     mask = mask_of((1, 1, 1, 100), (10, 10), (1, 1, 1, 300))
-    assert smart_ratio(mask, 0.8) == [47, 30, 23]  # 70 left at 1200 : 600: 46.67 and 23.33
-    assert smart_ratio(mask, 0.8, exact=False) == [46, 30, 23]
-    assert smart_ratio(mask, 0.8, linear=None) == [50, 25, 25]  # 1200 : 600 : 600
-    assert smart_ratio(mask, 0.6) == [100, 30, 70]  # 113.3 and 56.7: 13.3 flow over
-    assert smart_ratio(mask, 0.6, exact=False) == [100, 30, 69]
+    assert smart_ratio_counts(mask, 0.8) == [47, 30, 23]  # 70 left at 1200 : 600: 46.67 and 23.33
+    assert smart_ratio_counts(mask, 0.8, exact=False) == [46, 30, 23]
+    assert smart_ratio_counts(mask, 0.8, linear=None) == [50, 25, 25]  # 1200 : 600 : 600
+    assert smart_ratio_counts(mask, 0.6) == [100, 30, 70]  # 113.3 and 56.7: 13.3 flow over
+    assert smart_ratio_counts(mask, 0.6, exact=False) == [100, 30, 69]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_by_hand():
         (0.9856, {"family": "lenet"}, r"smart ratio family: expected one of resnet, vgg, got 'lenet'"),
         (0.97, {"version": "v2"}, r"known for ResNet-20 at 0.9856 and 0.9628, not for 20 layers at 0.97; .* ends="),
         (0.9856, {"version": "v2", "ends": (0.0, 0.5)}, r"expected two ends in \(0, 1\], got"),
-        (0.9856, {"linear": 0.0}, r"linear layers: expected a number in \(0, 1\] or None, got 0.0"),
+        (0.9856, {"linear": 0.0}, r"linear: expected a number in \(0, 1\] or None, got 0.0"),
         (0.9994, {}, r"keeps 161 of 268336 weights, but .* \(192 weights\) expected between 211 and .* 0.9992; linear"),
         (0.9992, {}, r"smart ratio v1: .* leave none of the \d+ in [a-z0-9]+/.*kernel; expected a lower sparsity"),
         (0.0, {}, r"expected between 211 and 267888, a sparsity from 0.00167"),
@@ -155,7 +155,7 @@ def test_errors(resnet, sparsity, options, match, exact):
     if not exact and options == {"version": "v3"}:
         pytest.skip("the published v3 sets no target")
     with pytest.raises(ValueError, match=match) as error:
-        smart_ratio(resnet, sparsity, exact=exact, **options)
+        smart_ratio_counts(resnet, sparsity, exact=exact, **options)
     assert "\n" not in str(error.value)
 
 
@@ -203,6 +203,6 @@ def test_v5_starts_from_v2(resnet):
     scores = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), resnet)
     ticket, after = Ticket(scores, scores, mask), recipe[0].after
     out, _ = after.update(ticket, after.init(ticket), Context(jnp.int32(0), jax.random.key(0), None, None))
-    want = jax.tree.leaves(smart_ratio(resnet, 0.9856, version="v2"))
+    want = jax.tree.leaves(smart_ratio_counts(resnet, 0.9856, version="v2"))
     for leaf, count in zip(jax.tree.leaves(out.scores), want, strict=True):
         np.testing.assert_allclose(leaf, np.full(leaf.shape, count / leaf.size), rtol=1e-5)

@@ -10,13 +10,14 @@ import optax
 import pytest
 from flax import nnx
 
-from rare_gems import masks, trainer
+from rare_gems import masks
 from rare_gems.models.layers import BatchNorm, Conv, Linear
 from rare_gems.models.model import from_module
 from rare_gems.models.resnet import BasicBlock
 from rare_gems.phase import Ticket
-from rare_gems.pruners.finetune import finetune
+from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.pruners.snip import snip
+from rare_gems.training import trainer
 from tests.golden import make_saliency as made
 
 GOLDEN = json.loads((Path(made.__file__).parent / "saliency.json").read_text())
@@ -119,7 +120,7 @@ def trace(phase, case):
 def test_golden(scope, invert):
     ticket = make_ticket()
     shapes = jax.eval_shape(lambda: ticket.mask)
-    (phase,) = snip(shapes, sparsity=0.9, loss_fn=cross_entropy, num_batches=2, scope=scope, invert=invert)
+    (phase,) = snip(shapes, sparsity=0.9, loss_fn=cross_entropy, batches=2, scope=scope, invert=invert)
     end = searched(phase, ticket, [make_batch(0), make_batch(1)])[-1]
     close(end.scores, GOLDEN["snip"])
     wanted = [np.array(s) * (-1 if invert else 1) for s in GOLDEN["snip"]]
@@ -156,7 +157,7 @@ def test_recipe_and_errors():
         ({"sparsity": 50}, r"expected a fraction removed in \[0, 1\), got 50"),
         ({"sparsity": 0.99, "scope": "layer"}, r"leave none of the 32 in 4"),
         ({"scope": "rows"}, r"scope: expected 'global' or 'layer', got 'rows'"),
-        ({"num_batches": 0}, r"num_batches: expected 1 or more, got 0"),
+        ({"batches": 0}, r"batches: expected 1 or more, got 0"),
     ]:
         with pytest.raises(ValueError, match=match):
             snip(mask, **{"sparsity": 0.5, "loss_fn": cross_entropy, **changes})

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems import trainer
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners.supermask import supermask, tossed
+from rare_gems.training import trainer
 
 OPTIONS = {"sparsity": 0.9, "num_epochs": 5, "steps_per_epoch": 2}
 KEY = jax.random.key(0)
@@ -58,7 +58,7 @@ def test_keeps_exactly_the_top(invert):
         ({"sparsity": 0.99999}, r"0.99999 keeps none of 10000 weights; expected a lower one"),
         ({"num_epochs": 0}, r"num_epochs: expected 1 or more, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate: expected a positive number"),
-        ({"weight_decay": -0.1}, r"weight_decay: expected 0 or more, got -0.1"),
+        ({"weight_decay": -0.1}, r"weight_decay: expected a finite number of 0 or more, got -0.1"),
     ],
 )
 def test_errors(changes, match):

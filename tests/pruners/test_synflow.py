@@ -44,7 +44,7 @@ def no_batch(_):
 def test_golden():
     ticket = make_ticket()
     shapes = jax.eval_shape(lambda: ticket.mask)
-    (phase,) = synflow(shapes, sparsity=0.9, apply=with_biases, image_shape=(6,), num_rounds=3)
+    (phase,) = synflow(shapes, sparsity=0.9, apply=with_biases, image_shape=(6,), rounds=3)
     *rounds, end = searched(phase, ticket, [no_batch(0)])
     before = ticket.mask
     for got, want in zip(rounds, GOLDEN["synflow"], strict=True):
@@ -59,7 +59,7 @@ def test_golden():
 
 def test_every_layer_of_a_chain_carries_the_whole_flow():
     ticket = make_ticket(draw((8, 24, 24, 24, 4)))
-    (phase,) = synflow(ticket.mask, sparsity=0.9, apply=chain, image_shape=(8,), num_rounds=5)
+    (phase,) = synflow(ticket.mask, sparsity=0.9, apply=chain, image_shape=(8,), rounds=5)
     before = ticket.mask
     for now in searched(phase, ticket, [no_batch(0)])[:-1]:
         for q, s in zip(kernels(before), kernels(now.scores), strict=True):
@@ -104,7 +104,7 @@ def test_a_dead_network_scores_zero():
     assert np.isfinite(value)
     assert all(np.isfinite(np.asarray(g)).all() for g in grads)
     ticket = make_ticket(params)
-    (phase,) = synflow(ticket.mask, sparsity=0.8, apply=chain, image_shape=(4,), num_rounds=4)
+    (phase,) = synflow(ticket.mask, sparsity=0.8, apply=chain, image_shape=(4,), rounds=4)
     *rounds, end = searched(phase, ticket, [no_batch(0)])
     assert not any(np.asarray(s).any() for s in rounds[0].scores)
     masks.check(end.mask, 16)  # 78 - 62.4
@@ -137,7 +137,7 @@ def test_no_layer_collapses_where_one_shot_and_snip_lose_one():
 
     phases = {
         "snip": snip(ticket.mask, sparsity=0.997, loss_fn=loss_fn),
-        "once": synflow(ticket.mask, num_rounds=1, **options),
+        "once": synflow(ticket.mask, rounds=1, **options),
         "often": synflow(ticket.mask, **options),
     }
     ends = {name: searched(phase, ticket, [batch], loss_fn=loss_fn)[-1] for name, (phase,) in phases.items()}
@@ -156,7 +156,7 @@ def test_batch_norm_and_integers_in_the_state():
         assert state["steps"].dtype == jnp.int32  # as it is, whatever the floats
         return model.apply(params, state["network"], images, train)[0], state
 
-    (phase,) = synflow(ticket.mask, sparsity=0.98, apply=apply, image_shape=(8, 8, 3), num_rounds=20)
+    (phase,) = synflow(ticket.mask, sparsity=0.98, apply=apply, image_shape=(8, 8, 3), rounds=20)
     one, *_, end = searched(phase, ticket, [batch], state, loss_fn)
     counts = masks.layer_counts(end.mask)
     assert sum(kept for kept, _ in counts.values()) == masks.count_for(masks.num_prunable(end.mask), 0.98)
@@ -166,7 +166,7 @@ def test_batch_norm_and_integers_in_the_state():
 
 def test_inverted_keeps_the_lowest():
     ticket = make_ticket()
-    options = {"sparsity": 0.5, "apply": with_biases, "image_shape": (6,), "num_rounds": 1}
+    options = {"sparsity": 0.5, "apply": with_biases, "image_shape": (6,), "rounds": 1}
     high, low = (
         searched(synflow(ticket.mask, invert=invert, **options)[0], ticket, [no_batch(0)])[-1]
         for invert in (False, True)
@@ -177,7 +177,7 @@ def test_inverted_keeps_the_lowest():
 def test_errors():
     for changes, match in [
         ({"sparsity": 0.999}, r"0.999 keeps none of 172 weights"),
-        ({"num_rounds": 0}, r"num_rounds: expected 1 or more, got 0"),
+        ({"rounds": 0}, r"rounds: expected 1 or more, got 0"),
         ({"image_shape": ()}, r"image_shape: expected positive integers, got \(\)"),
         ({"image_shape": (32, -1)}, r"image_shape: expected positive integers, got \(32, -1\)"),
     ]:

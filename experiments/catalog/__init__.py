@@ -1,0 +1,1 @@
+"""What one can choose: methods, data sets, networks, sanity checks; a row each."""

@@ -1,0 +1,111 @@
+"""What is known of a method beside its file in `rare_gems.pruners`: the fields of its row in the catalogue."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from experiments.terminal.errors import UsageError
+from rare_gems.models.model import Apply
+from rare_gems.phase import LossFn, Mask, Phase, Recipe
+
+__all__ = ["Pruner", "Rounds", "Setting", "make_recipe"]
+
+
+class Setting(NamedTuple):
+    """What a recipe is made for.
+
+    mask: the prunable structure. sparsity: the fraction removed. num_epochs, steps_per_epoch: the length of the search.
+    learning_rate: of the search. momentum, weight_decay: of weights, wherever they train. finetune: the last phase,
+    None for none. loss: temperature -> the training loss with the logits divided by it. apply: of the network.
+    image_shape: as the network gets images. invert: turn the scores of the search upside down.
+    """
+
+    mask: Mask
+    sparsity: float
+    num_epochs: int
+    steps_per_epoch: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    finetune: Phase | None
+    loss: Callable[[float], LossFn]
+    apply: Apply
+    image_shape: tuple[int, ...]
+    invert: bool = False
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every method takes."""
+        return {"sparsity": self.sparsity, "finetune": self.finetune}
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """What methods that train scores for --epochs take."""
+        return self.common | {
+            "num_epochs": self.num_epochs, "steps_per_epoch": self.steps_per_epoch,
+            "learning_rate": self.learning_rate, "momentum": self.momentum,
+        }  # fmt: skip
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What methods that train weights for --epochs take."""
+        return self.search | {"weight_decay": self.weight_decay}
+
+    @property
+    def inverted(self) -> dict[str, Any]:
+        """What methods that can be inverted take."""
+        return {"invert": True} if self.invert else {}
+
+
+class Rounds(NamedTuple):
+    """A schedule by which weights are removed. what: "rounds keep", or more exactly. counts: the weights kept after
+    each round. epochs: after which epoch that is, None where rounds are no epochs apart."""
+
+    what: str
+    counts: tuple[int, ...]
+    epochs: tuple[int, ...] | None = None
+
+
+class Pruner(NamedTuple):
+    """A row of the catalogue.
+
+    what: a line for those who choose. make: (setting, **options) -> recipe. options: a frozen dataclass, made of
+    keyword arguments. trains: what its search trains. length: what its search takes: none, --epochs (or only under
+    some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down.
+    needs_weights: whether it searches a trained network. removes: False for the dense network alone. follows_bound:
+    whether its sparsity follows the bound 1 - exp(-c j). rounds: (mask, sparsity, num_epochs, options) -> its schedule.
+    why_idle: (options, name) -> why that option is ignored under the others, without the flag; None if it is not.
+    """
+
+    what: str
+    make: Callable[..., Recipe]
+    options: type
+    trains: Literal["scores", "weights"] | None = None
+    length: Literal["epochs", "rounds"] | Callable[[Any], bool] | None = None
+    invertible: bool = False
+    needs_weights: bool = False
+    removes: bool = True
+    follows_bound: bool = False
+    rounds: Callable[[Mask, float, int, Any], Rounds | None] | None = None
+    why_idle: Callable[[Any, str], str | None] | None = None
+
+    def takes_epochs(self, options: Any) -> bool:
+        """Whether the search trains for --epochs."""
+        return self.length(options) if callable(self.length) else self.length == "epochs"
+
+
+def make_recipe(name: str, pruner: Pruner, setting: Setting, options: dict[str, Any]) -> Recipe:
+    """The recipe of the method called `name`.
+
+    Raises:
+      UsageError: for what it refuses, naming the flag where an option is to blame.
+    """
+    try:
+        return pruner.make(setting, **options)
+    except UsageError:
+        raise
+    except ValueError as error:
+        argument, colon, rest = str(error).partition(":")
+        if colon and argument in options:
+            raise UsageError(f"--{name}.{argument}".replace("_", "-") + colon + rest) from None
+        hint = f"--{name}.linear=None".replace("_", "-")
+        raise UsageError(f"{name}: {error}".replace("linear=None", hint)) from None

@@ -1,0 +1,56 @@
+"""Methods that train, remove the smallest weights, and train again."""
+
+from collections.abc import Callable
+from typing import Any
+
+from experiments.catalog.pruners.options import options_of
+from experiments.catalog.pruners.pruner import Pruner, Rounds, Setting
+from rare_gems import masks, schedules
+from rare_gems.phase import Mask, Recipe
+from rare_gems.pruners.imp import imp, lottery_ticket, lrr, rounds_for
+
+__all__ = ["ROWS"]
+
+_GIVEN = ("sparsity", "num_epochs", "steps_per_epoch", "invert")
+
+
+def _in_rounds(method: Callable[..., Recipe]) -> Callable[..., Recipe]:
+    def make(s: Setting, **options: Any) -> Recipe:
+        training = {name: value for name, value in s.training.items() if name != "num_epochs"}
+        return method(s.mask, **training | options | s.inverted)
+
+    return make
+
+
+def _rounds(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Rounds:
+    del num_epochs
+    number = options.rounds or rounds_for(sparsity, options.rate)
+    counts = schedules.exponential_counts(masks.num_prunable(mask), sparsity, number)
+    return Rounds(f"rounds of {options.round_epochs} epochs keep", counts)
+
+
+def _rounds_decide(name: str) -> Callable[[Any, str], str | None]:
+    flag = f"--{name}.rounds decides; expected one of the two"
+    return lambda options, option: flag if option == "rate" and options.rounds is not None else None
+
+
+ROWS = {
+    "imp": Pruner(
+        what="trains, removes the smallest weights, rewinds the others, in rounds (Stabilizing)",
+        make=_in_rounds(imp),
+        options=options_of("imp", imp, without=_GIVEN),
+        trains="weights", length="rounds", invertible=True, rounds=_rounds, why_idle=_rounds_decide("imp"),
+    ),
+    "lottery_ticket": Pruner(
+        what="trains, removes the smallest weights and rewinds the others, once (Frankle and Carbin)",
+        make=lambda s, **options: lottery_ticket(s.mask, **s.training | options | s.inverted),
+        options=options_of("lottery_ticket", lottery_ticket, without=_GIVEN),
+        trains="weights", length="epochs", invertible=True,
+    ),
+    "lrr": Pruner(
+        what="trains, removes the smallest weights, trains on at the first rate, in rounds (Renda et al.)",
+        make=_in_rounds(lrr),
+        options=options_of("lrr", lrr, without=_GIVEN),
+        trains="weights", length="rounds", invertible=True, rounds=_rounds, why_idle=_rounds_decide("lrr"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Many runs on many jobs: flags, shares, workers, the collector."""

@@ -1,0 +1,60 @@
+"""What runs in a job: the worker, told to stop in time, on the devices that are its own.
+
+Nothing here imports JAX, since jobs import this module.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from typing import Any
+
+__all__ = ["SHARE", "devices", "in_job", "work"]
+
+SHARE = "RARE_GEMS_JOB"  # "2/4" in the environment of a worker: the third of four
+
+
+def in_job() -> bool:
+    """Whether this process is a worker that a collector waits for."""
+    return SHARE in os.environ
+
+
+def work(command: list[str], own: dict[str, str | None]) -> int:
+    """Runs the worker in its job, and hands it the first of the signals that ask to stop.
+
+    Args:
+      own: changes of its environment; None removes.
+    Returns:
+      its exit status; 75 if it was told to stop and had not finished.
+    """
+    env = {name: value for name, value in (os.environ | own).items() if value is not None}
+    child = subprocess.Popen(command, env=env, start_new_session=True)
+    told: list[int] = []
+
+    def hand_on(signum: int, frame: Any) -> None:
+        if not told:  # a second one would end it before it has saved
+            child.send_signal(signal.SIGTERM)
+        told.append(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # the last: SLURM's time is nearly up
+        signal.signal(signum, hand_on)
+    status = child.wait()
+    return 75 if told and status else status
+
+
+def devices(share: str) -> dict[str, str | None]:
+    """Changes of the environment by which each local job sees one GPU; jobs that share one share its memory."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [name for name in (given or "").split(",") if name]
+    if given is None:
+        with contextlib.suppress(OSError):
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+            gpus = [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+    job, jobs = (int(part) for part in share.split("/"))
+    own = {"CUDA_VISIBLE_DEVICES": gpus[job % len(gpus)] if len(gpus) > 1 else given}  # submitit would hide them all
+    if 0 < len(gpus) < jobs:
+        together = -(-jobs // len(gpus))
+        own["XLA_PYTHON_CLIENT_MEM_FRACTION"] = os.environ.get(
+            "XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 / together:.3f}"
+        )
+    return own

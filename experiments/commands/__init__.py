@@ -1,0 +1,1 @@
+"""What the commands do: train, compare, check, and how they start and end."""

@@ -1,0 +1,82 @@
+"""--dry-run: what would be run, where each number comes from, and what it would cost."""
+
+import itertools
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from experiments.catalog.networks import input_shape
+from experiments.catalog.pruners.pruner import Rounds
+from experiments.config.config import Config
+from experiments.config.saved import fields_of, flat
+from experiments.problem.data import facts_of
+from experiments.problem.network import forward_flop, network_for
+from experiments.problem.recipe import plan_of
+from rare_gems import masks
+from rare_gems.phase import Phase, Recipe
+
+__all__ = ["print_plan"]
+
+
+def print_plan(console: Console, config: Config, sources: dict[str, str]) -> None:
+    """Prints the resolved configuration with its sources, the prunable count, the rounds and the cost.
+
+    Raises:
+      ValueError: for what the pruner refuses.
+    """
+    facts = facts_of(config)
+    num_held_out = facts.num_validation or facts.num_test
+    recipe, mask, steps = plan_of(config)
+    table = Table("field", "value", "source", title=f"experiments.{config.dataset}")
+    for name, value in flat(fields_of(config)).items():
+        if name != "dataset":
+            table.add_row(name, str(value), sources[name])
+    console.print(table)
+    n = masks.num_prunable(mask)
+    console.print(f"prunable: {n:,} weights in {len(jax.tree.leaves(mask))} layers")
+    if config.method.removes:
+        console.print(f"kept at the end: {masks.count_for(n, config.sparsity):,}")
+    schedule = config.method.rounds
+    rounds = schedule(mask, config.sparsity, config.epochs, config.options) if schedule else None
+    if rounds:
+        what = (
+            rounds.what if len(rounds.counts) > 1 else rounds.what.replace("rounds", "round").replace("keep", "keeps")
+        )
+        console.print(f"{len(rounds.counts)} {what} {_spelled(rounds)}", soft_wrap=True)
+    shape = input_shape(config.model, facts.image_shape)
+    forward, total = forward_flop(network_for(config, shape, facts.num_classes), shape), 0.0
+    for phase, again in _grouped(recipe):
+        times = f"{again} times " if again > 1 else ""
+        epochs, rest = divmod(phase.num_steps, steps)
+        length = f"{epochs} epochs of {steps} steps" + (f" and {rest} steps" if rest else "")
+        if not phase.uses_data:
+            console.print(f"{phase.name}: {phase.num_steps} forward and backward passes of one image")
+            total += phase.num_steps * 3 * forward
+            continue
+        passes, seen = again * phase.num_steps * phase.passes, again * epochs * num_held_out
+        total += forward * (3 * passes * config.batch_size + seen)
+        console.print(
+            f"{phase.name}: {times}{length if epochs else f'{rest} steps'} = {passes:,} forward and backward passes of "
+            f"{config.batch_size} images, and {seen:,} images evaluated", soft_wrap=True,
+        )  # fmt: skip
+
+    console.print(
+        f"about {total:.2g} floating-point operations in all: {forward / 1e6:,.0f} million for the forward pass of an "
+        "image, the backward pass twice that", soft_wrap=True,
+    )  # fmt: skip
+
+
+def _spelled(rounds: Rounds, most: int = 30) -> str:
+    epochs = rounds.epochs or (None,) * len(rounds.counts)
+    told = [f"{count:,}" + ("" if epoch is None else f" after epoch {epoch}")
+            for count, epoch in zip(rounds.counts, epochs, strict=True)]  # fmt: skip
+    told = told if len(told) <= most else [*told[:5], "...", *told[-5:]]
+    return ", ".join(told)
+
+
+def _grouped(recipe: Recipe) -> list[tuple[Phase, int]]:
+    """The phases that train or score, a phase that comes several times in a row once with its number."""
+    trained = [phase for phase in recipe if phase.num_steps]
+    groups = [list(group) for _, group in itertools.groupby(trained, id)]
+    return [(group[0], len(group)) for group in groups]

@@ -1,0 +1,85 @@
+"""`python -m experiments.sanity RUN_DIR`: the checks of finished runs, and the report over their seeds."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments.catalog.sanity_checks import CHECKS
+from experiments.commands.sanity_report import report_checks
+from experiments.commands.train import check_recipes
+from experiments.config.config import Config
+from experiments.config.parse import read_flags
+from experiments.config.saved import fields_of, from_fields
+from experiments.config.validate import chosen_checks
+from experiments.run_folder import folder as run_folders
+from experiments.run_folder import paths
+from experiments.terminal.errors import UsageError
+from experiments.training.runner import finish_checks
+
+__all__ = ["sanity"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sanity:
+    """Sanity checks of a finished run: of one seed, or of all the seeds in a folder of --num-seeds.
+
+    Each check changes one thing in the ticket found, or in the search for it, and finetunes again with the same
+    recipe. A search that learns something about weights and data should lose by it. The checks:
+
+    {checks}
+    """
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """a run folder, or a folder of seed-* run folders"""
+    checks: str = "all"
+    """which, separated by commas"""
+    data_dir: Path | None = None
+    """where TFDS keeps its data sets, if not where the run found it"""
+
+
+_LISTED = "\n    ".join(f"- {name}: {check.what}" for name, check in CHECKS.items())
+Sanity.__doc__ = (Sanity.__doc__ or "").format(checks=_LISTED)
+
+
+def sanity(args: list[str]) -> None:
+    """Does what the command line asks for.
+
+    Raises:
+      UsageError: for a mistake. RunFailed, Interrupted: as `training.loop.train_together`.
+    """
+    asked = read_flags(Sanity, args, "python -m experiments.sanity")
+    if asked.checks.strip(" ,") == "":
+        raise UsageError(f"--checks: expected all, or some of {', '.join(CHECKS)}, got none")
+    summaries = []
+    for folder in _run_folders(asked.run_dir):
+        config = _configuration(folder)
+        data_dir = asked.data_dir or config.data_dir
+        config = dataclasses.replace(config, data_dir=data_dir, sanity=asked.checks, compare=False)
+        if not config.method.removes:
+            raise UsageError(f"{folder}: the dense network has no mask to check; expected the run of another pruner")
+        names = chosen_checks(config)
+        check_recipes(config, names)
+        ticket = run_folders.finished(folder, fields_of(config))
+        if ticket is None:
+            raise UsageError(f"{folder}: expected a finished run, got one without {paths.SUMMARY}; finish it first")
+        summaries.append([ticket, *finish_checks(config, folder, names)])
+    report_checks(Console(), asked.run_dir, summaries)
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if (folder / paths.CONFIG).is_file():
+        return [folder]
+    folders = sorted(path.parent for path in folder.glob(f"{paths.SEEDS}/{paths.CONFIG}"))
+    if not folders:
+        raise UsageError(f"{folder}: expected a run folder, with a config.json, or one of seed-* run folders")
+    return folders
+
+
+def _configuration(folder: Path) -> Config:
+    try:
+        return from_fields(run_folders.read_fields(folder))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run ({error})") from None

@@ -1,0 +1,127 @@
+"""`python -m experiments.<dataset>`: finds tickets (or resumes, or reports), checks them, prints."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.catalog.sanity_checks import CHECKS
+from experiments.commands import sweep_table
+from experiments.commands.dry_run import print_plan
+from experiments.commands.help import print_help
+from experiments.commands.sanity_report import report_checks
+from experiments.config import sweep
+from experiments.config.config import Config
+from experiments.config.saved import fields_of
+from experiments.config.sweep import Combination
+from experiments.config.validate import chosen_checks
+from experiments.distributed import processes
+from experiments.problem.recipe import plan_of
+from experiments.run_folder import paths
+from experiments.terminal.errors import UsageError
+from experiments.training import devices, grouping, runner
+from rare_gems.reports import run_tables
+
+__all__ = ["check_recipes", "train"]
+
+
+def train(dataset: str, args: list[str]) -> None:
+    """Does what the command line asks for.
+
+    Raises:
+      UsageError: for a mistake. RunFailed, Interrupted, HostLost: as `training.loop.train_together`.
+    """
+    if print_help(dataset, args):
+        return
+    try:
+        combinations = sweep.expand(dataset, args)
+        config, names = combinations[0].config, chosen_checks(combinations[0].config)
+    except ValueError as error:
+        processes.check_agreement({"error": str(error)})  # the others may have none
+        raise
+    swept = [combination.swept for combination in combinations]
+    processes.check_agreement(_agreed(config) | {"sweep": swept, "error": None})
+    console = Console(quiet=not processes.is_main())
+    if config.dry_run:
+        _print_plans(console, combinations)
+        return
+    for combination in combinations:  # nothing is trained before all can be
+        _check_folder(combination.config)
+        devices.check(combination.config)
+        plan_of(combination.config)
+        check_recipes(combination.config, names)
+    _finish(console, combinations, names)
+
+
+def check_recipes(config: Config, names: Sequence[str]) -> None:
+    """Raises UsageError for a check that would be refused once its turn comes, naming it."""
+    for name in names:
+        try:
+            plan_of(config, CHECKS[name].share)
+        except ValueError as error:
+            raise UsageError(f"--sanity={name}: {error}") from None
+
+
+def _finish(console: Console, combinations: Sequence[Combination], names: Sequence[str]) -> None:
+    """Trains what is not finished, and prints a table for each run, for its seeds, and for all combinations."""
+    runs = [_seeds(combination.config) for combination in combinations]
+    everything = [run for seeds in runs for run in seeds]
+    tickets: dict[Path, dict[str, Any]] = {}
+    if grouping.at_once(combinations[0].config, len(everything)) > 1:
+        folders = [folder for _, folder in everything]
+        made = runner.finish_tickets([config for config, _ in everything], folders)
+        tickets = dict(zip(folders, made, strict=True))
+    means = []
+    for combination, seeds in zip(combinations, runs, strict=True):
+        summaries = []
+        for config, folder in seeds:
+            ticket = tickets.get(folder) or runner.finish_tickets([config], [folder])[0]
+            rows = [ticket, *runner.finish_checks(config, folder, names)]
+            title = f"{rows[0]['dataset_name']}, {config.model}, seed {config.seed}"
+            run_tables.print_table(console, rows, title=title + _swept(combination))
+            console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
+            summaries.append(rows)
+        means.append([run_tables.aggregate(list(rows)) for rows in zip(*summaries, strict=True)])
+        if len(seeds) > 1:
+            title = f"{means[-1][0]['dataset_name']}, {combination.config.model}, {len(seeds)} seeds"
+            run_tables.print_table(console, means[-1], title=title + _swept(combination))
+        if names and processes.is_main():
+            place = seeds[0][1] if len(seeds) == 1 else paths.seeds_folder(combination.config)
+            report_checks(console, place, summaries)
+    if len(combinations) > 1 and processes.is_main():
+        sweep_table.report(console, combinations, [rows[0] for rows in means])
+
+
+def _agreed(config: Config) -> dict[str, Any]:
+    """What all processes of a run have to be told alike; where the data are may differ from host to host."""
+    others = {"num_seeds": config.num_seeds, "run_dir": str(config.run_dir), "dry_run": config.dry_run}
+    return fields_of(config) | others | {"data_dir": None}
+
+
+def _check_folder(config: Config) -> None:
+    if config.num_seeds > 1 and config.run_dir is not None and (config.run_dir / paths.CONFIG).exists():
+        raise UsageError(f"--num-seeds: {config.run_dir} is the folder of a single run; expected another --run-dir")
+
+
+def _seeds(config: Config) -> list[tuple[Config, Path]]:
+    """Each seed's own configuration and folder."""
+    runs = [dataclasses.replace(config, seed=config.seed + i, num_seeds=1) for i in range(config.num_seeds)]
+    return [(run, paths.run_folder(run, one_of_many=len(runs) > 1)) for run in runs]
+
+
+def _swept(combination: Combination) -> str:
+    return f", {sweep.spelled(combination.swept)}" if combination.swept else ""
+
+
+def _print_plans(console: Console, combinations: Sequence[Combination]) -> None:
+    first = combinations[0]
+    print_plan(console, first.config, first.sources)
+    for combination in combinations[1:]:
+        plan_of(combination.config)  # raises for what the pruner refuses
+    if len(combinations) > 1:
+        number = len(combinations)
+        console.print(f"the plan above is that of {sweep.spelled(first.swept)}; {number} combinations in all:")
+        for combination in combinations:
+            console.print(f"  {sweep.spelled(combination.swept)}", highlight=False)

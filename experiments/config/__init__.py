@@ -1,0 +1,1 @@
+"""What was asked: the configuration, how it is typed, checked and saved."""

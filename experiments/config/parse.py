@@ -1,0 +1,164 @@
+"""The command line: typed flags, defaults from presets, one-line errors."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from experiments.catalog.networks import NETWORKS, NetworkOptions, defaults_of
+from experiments.catalog.pruners.table import PRUNERS
+from experiments.config.config import Config
+from experiments.config.saved import fields_of, flat
+from experiments.config.validate import check_used, check_values, no_such_flag, why_unused
+from experiments.presets.lookup import lookup
+from experiments.terminal.errors import UsageError
+
+__all__ = ["config_type", "default_config", "field_of", "known_fields", "parse", "read_flags"]
+
+PrunerName: Any = Literal[tuple(PRUNERS)]  # type: ignore
+ModelName: Any = Literal[tuple(NETWORKS)]  # type: ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """The fields that choose a preset."""
+
+    pruner: PrunerName = "gem_miner"
+    model: ModelName | str = "resnet20"
+    sparsity: float | None = None
+
+
+def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Config, dict[str, str]]:
+    """The configuration of a command line, and the source of each value in it.
+
+    Args:
+      all_used: refuse flags that would be ignored.
+
+    Raises:
+      UsageError: for anything that cannot be read or run.
+      SystemExit: with status 0, after --help.
+    """
+    program = f"python -m experiments.{dataset}"
+    typed = {field_of(arg) for arg in args if arg.startswith("--")}
+    default, told = _default(dataset, args, program)
+    _check_known(default, typed)
+    kind = config_type(default.pruner)
+    asked = read_flags(kind, args, program, default=kind(**vars(default)))
+    config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
+    check_values(config)
+    check_used(config, typed if all_used else set())
+    sources = {name: "command line" if name in typed else told.get(name, "default") for name in flat(fields_of(config))}
+    return config, sources
+
+
+def default_config(dataset: str, args: list[str]) -> Config:
+    """What the preset for the pruner, model and sparsity of a command line says, whatever else is typed.
+
+    Raises:
+      UsageError: for an unknown pruner, or a sparsity outside [0, 1).
+    """
+    return _default(dataset, args, f"python -m experiments.{dataset}")[0]
+
+
+def known_fields(*pruners: str) -> set[str]:
+    """The names of all fields that flags set: common ones, of the network, and of those methods (none: of all)."""
+    names = {field.name for field in dataclasses.fields(Config)} - {"dataset", "network", "options"}
+    groups = {name: PRUNERS[name].options for name in pruners or PRUNERS} | {"network": NetworkOptions}
+    own = {f"{group}.{field.name}" for group, options in groups.items() for field in dataclasses.fields(options)}
+    return names | own | {"help", "help_all"}
+
+
+def _check_known(config: Config, typed: set[str]) -> None:
+    """Refuses flags that there are not, naming the nearest that there is, and options of other methods."""
+    known = known_fields(config.pruner)
+    for name in sorted(typed - known):
+        group = name.split(".")[0]
+        if group in PRUNERS and group != config.pruner:
+            raise UsageError(why_unused(config, name) or name)
+        raise UsageError(no_such_flag(name, known))
+
+
+def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[str, str]]:
+    """The preset for the pruner, model and sparsity of a command line, and the source of each value in it."""
+    first = [arg for arg in args if arg not in ("-h", "--help", "--help-all")]
+    choice, _ = read_flags(_Choice, first, program, return_unknown_args=True)
+    removes = PRUNERS[choice.pruner].removes
+    sparsity = choice.sparsity if choice.sparsity is not None else 0.9856 if removes else 0.0
+    if not 0 <= sparsity < 1:
+        raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {sparsity}")
+    if not removes and sparsity != 0:
+        raise UsageError(f"--sparsity: the dense network removes nothing; expected 0 or no flag, got {sparsity}")
+    preset = lookup(choice.pruner, choice.model, dataset, sparsity)
+    named = Config(
+        dataset=dataset, pruner=choice.pruner, model=choice.model, sparsity=sparsity, network=defaults_of(choice.model)
+    )
+    return _replace(named, preset.values), preset.sources
+
+
+@functools.cache
+def config_type(pruner: str) -> type:
+    """`Config` as it is typed for one method: its own options under its name, names of methods and networks listed."""
+    options = PRUNERS[pruner].options
+    return dataclasses.make_dataclass(
+        "Typed",
+        [
+            ("dataset", Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress], dataclasses.field()),
+            ("pruner", Annotated[PrunerName, tyro.conf.arg(help="how the ticket is found")], "gem_miner"),
+            ("model", Annotated[ModelName | str, tyro.conf.arg(help=_MODEL)], "resnet20"),
+            ("options", Annotated[options, tyro.conf.arg(name=pruner)], dataclasses.field(default=options())),
+        ],
+        bases=(Config,),
+        frozen=True,
+        namespace={"__doc__": Config.__doc__},
+    )
+
+
+_MODEL = """the network, or module:function of your own: function(image_shape, num_classes) returns something with
+init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state)"""
+
+
+def field_of(flag: str) -> str:
+    """The field that a flag sets: --gem-miner.no-freeze -> gem_miner.freeze."""
+    name = flag.removeprefix("--").split("=")[0].replace("-", "_")
+    return re.sub(r"(^|\.)no_", r"\1", name)
+
+
+def read_flags(kind: Any, args: list[str], program: str, **options: Any) -> Any:
+    """What tyro reads, its boxed errors folded into one line.
+
+    Raises:
+      UsageError: for what it cannot read. SystemExit: with status 0, after --help.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, args=args, prog=program, **options)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_unboxed(errors.getvalue())) from None
+
+
+def _unboxed(text: str) -> str:
+    text = re.split(r"For full helptext|Argument helptext", text)[0]
+    lines = [re.sub(r"[─│╭╮╰╯|]|-{4,}", "", line).strip() for line in text.splitlines()]
+    return " ".join(line for line in lines[1:] if line).strip() or "the command line could not be read"
+
+
+def _replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with some fields replaced, which are named as in presets: "seed", "gem_miner.period"."""
+
+    def within(group: str) -> dict[str, Any]:
+        return {name.removeprefix(f"{group}."): value for name, value in values.items() if name.startswith(f"{group}.")}
+
+    return dataclasses.replace(
+        config,
+        network=dataclasses.replace(config.network, **within("network")),
+        options=dataclasses.replace(config.options, **within(config.pruner)),
+        **{name: value for name, value in values.items() if "." not in name},
+    )

@@ -1,0 +1,96 @@
+"""The forms of a configuration on disk: its fields, their digest, and what of them decides what."""
+
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.catalog.networks import NetworkOptions
+from experiments.catalog.pruners.table import PRUNERS
+from experiments.config.config import Config
+from experiments.terminal.errors import UsageError
+
+__all__ = ["FREE", "digest", "fields_of", "flat", "from_fields", "of_problem", "without_free"]
+
+# Fields that do not change what a run computes, so that they may differ when it is resumed.
+FREE = (
+    "num_seeds", "at_once", "devices", "shard_params", "data_dir", "run_dir", "checkpoint_every", "on_collapse",
+    "sanity", "compare", "profile", "dry_run",
+)  # fmt: skip
+# Those of them that say how it is computed.
+_HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
+# What data and network depend on; the seed too, where it chooses the images.
+_PROBLEM = (
+    "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
+    "train_examples", "validation_examples", "skip_broken_images", "stream", "pretrained", "devices", "shard_params",
+)  # fmt: skip
+
+
+def fields_of(config: Config) -> dict[str, Any]:
+    """All resolved fields, JSON-able; the options of the pruner stand under its name."""
+    fields = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    own = fields.pop("options")
+    if config.dataset == "folder" and config.data_dir is not None:
+        fields["data_dir"] = str(config.data_dir.expanduser().resolve())
+    return fields | ({config.pruner: own} if own else {})
+
+
+def from_fields(fields: Mapping[str, Any]) -> Config:
+    """The configuration that `fields_of` made these fields of, as read from a config.json.
+
+    Raises:
+      UsageError: if it is the configuration of another version.
+    """
+    try:
+        pruner = fields["pruner"]
+        values = {name: value for name, value in fields.items() if name not in PRUNERS}
+        for name in ("data_dir", "run_dir", "pretrained"):
+            values[name] = None if values[name] is None else Path(values[name])
+        values["network"] = NetworkOptions(**fields["network"])
+        kind, own = PRUNERS[pruner].options, dict(fields.get(pruner, {}))
+        for name, hint in typing.get_type_hints(kind).items():
+            if Path in typing.get_args(hint) and own.get(name) is not None:
+                own[name] = Path(own[name])
+        return Config(**values, options=kind(**own))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"config.json: expected the fields of this version, got others ({error})") from None
+
+
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names.
+
+    Example:
+      >>> flat({"seed": 1, "imp": {"rate": 0.2}})
+      {'seed': 1, 'imp.rate': 0.2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
+
+
+def digest(fields: Mapping[str, Any]) -> str:
+    """Twelve hex digits of all fields that change what a run computes; for `folder`, where the images are, and for
+    statistics per device, how many there are."""
+    also = ("data_dir",) if fields.get("dataset") == "folder" else ()
+    also += ("devices",) if fields.get("batch_norm") == "per-device" else ()
+    decisive = {name: value for name, value in fields.items() if name not in FREE or name in also}
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def without_free(config: Config) -> Config:
+    """The configuration with everything at its default that neither changes what a run computes nor says how."""
+    free = [name for name in FREE if name not in _HOW]
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config) if field.name in free}
+    return dataclasses.replace(config, **defaults)
+
+
+def of_problem(config: Config) -> Config:
+    """The configuration with everything at its default but what data and network depend on: equal for runs that may
+    train on one copy of them."""
+    kept = {name: getattr(config, name) for name in _PROBLEM}
+    own = config.train_examples or config.validation_examples or config.stream
+    return Config(**kept, seed=config.seed if own else Config.seed)

@@ -1,0 +1,168 @@
+"""Refuses values that cannot be run, flags that would be ignored, and checks that a method cannot undergo."""
+
+import difflib
+import math
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from experiments.catalog.datasets import DATASETS
+from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.sanity_checks import CHECKS
+from experiments.config.config import Config
+from experiments.terminal.errors import UsageError
+
+__all__ = ["check_used", "check_values", "chosen_checks", "flag_of", "no_such_flag", "why_unused"]
+
+
+def flag_of(name: str) -> str:
+    """A field as it is typed: gem_miner.finetune_mask -> --gem-miner.finetune-mask."""
+    return f"--{name.replace('_', '-')}"
+
+
+def no_such_flag(name: str, known: Iterable[str]) -> str:
+    """What is said of a flag that there is not, with the nearest that there is."""
+    near = difflib.get_close_matches(name, list(known), 1, 0.5)
+    told = f"the nearest is {flag_of(near[0])}" if near else f"{flag_of('help_all')} lists all"
+    return f"{flag_of(name)}: there is no such flag; {told}"
+
+
+def check_values(config: Config) -> None:
+    """Refuses values out of range and values that do not go together.
+
+    Raises:
+      UsageError: naming the flag, what was expected and what was given.
+    """
+    _check_ranges(config)
+    for name in ("learning_rate", "finetune_learning_rate"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise UsageError(f"{flag_of(name)}: expected a positive number, got {getattr(config, name)}")
+    if not 0 < config.network.width <= 100:
+        raise UsageError(f"--network.width: expected a number in (0, 100], got {config.network.width}")
+    if not 0 <= config.momentum < 1:
+        raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
+    if config.batch_norm == "per-device" and (config.devices is None or config.devices < 2):
+        raise UsageError(
+            "--batch-norm: per-device statistics depend on how many there are; expected --devices=2 or more with it"
+        )
+    if config.at_once is not None and config.at_once > 1:
+        _check_at_once(config)
+    if not config.method.removes and (config.compare or config.sanity):
+        flag = "--compare" if config.compare else "--sanity"
+        raise UsageError(f"{flag}: the dense network has no mask to check; expected another pruner")
+    if config.method.needs_weights and config.pretrained is None:
+        raise UsageError(
+            f"--pretrained: {config.pruner} searches a trained network; expected PyTorch weights, or the run folder or "
+            "ticket.safetensors of a dense run (--pruner=dense)"
+        )
+
+
+def _check_ranges(config: Config) -> None:
+    facts = config.data.facts_of(config.source)
+    if config.validation_examples and facts.num_validation:
+        raise UsageError(
+            f"--validation-examples: {config.dataset} has {facts.num_validation} validation images of its own; "
+            "expected none"
+        )
+    left = facts.num_train - config.validation_examples
+    ranges: dict[str, tuple[Any, float, float]] = {
+        "epochs": (config.epochs, 1 if config.takes_epochs else 0, math.inf),
+        "finetune_epochs": (config.finetune_epochs, 0 if config.method.removes else 1, math.inf),
+        "num_seeds": (config.num_seeds, 1, math.inf),
+        "at_once": (1 if config.at_once is None else config.at_once, 1, math.inf),
+        "devices": (1 if config.devices is None else config.devices, 1, math.inf),
+        "seed": (config.seed, 0, 2**32 - config.num_seeds),
+        "validation_examples": (config.validation_examples, 0, facts.num_train - 1),
+        "train_examples": (left if config.train_examples is None else config.train_examples, 1, left),
+        "batch_size": (config.batch_size, 1, config.train_examples or left),
+        "image_size": (1 if config.image_size is None else config.image_size, 1, math.inf),
+        "checkpoint_every": (config.checkpoint_every, 1, math.inf),
+        "weight_decay": (config.weight_decay, 0, sys.float_info.max),
+    }
+    for name, (value, low, high) in ranges.items():
+        if not value >= low:
+            raise UsageError(f"{flag_of(name)}: expected {low} or more, got {value}")
+        if not value <= high:
+            raise UsageError(f"{flag_of(name)}: expected at most {high}, got {value}")
+
+
+def _check_at_once(config: Config) -> None:
+    if config.shard_params:
+        raise UsageError("--at-once: --shard-params spreads one run over all devices; expected 1 with it")
+    if config.dataset == "imagenet" or config.stream:
+        raise UsageError("--at-once: streamed images are read for one run; expected 1")
+    for name in ("train_examples", "validation_examples"):
+        if getattr(config, name):
+            raise UsageError(
+                f"--at-once: {flag_of(name)} gives each seed training images of its own; expected 1 with it"
+            )
+
+
+def check_used(config: Config, typed: set[str]) -> None:
+    """Raises UsageError for a flag of `typed` (names of fields) that would be ignored."""
+    for name in sorted(typed):
+        why = why_unused(config, name)
+        if why:
+            raise UsageError(why)
+    for name, value in config.source._asdict().items():
+        if value not in (None, False) and name not in config.data.flags:
+            taking = ", ".join(data for data, row in DATASETS.items() if name in row.flags)
+            raise UsageError(f"{flag_of(name)}: {config.dataset} has no use for it; it is for {taking}")
+
+
+def why_unused(config: Config, name: str) -> str | None:
+    """Why a field would be ignored, or None if it is used."""
+    method, flag, (group, _, option) = config.method, flag_of(name), name.rpartition(".")
+    if group in PRUNERS and group != config.pruner:
+        return f"{flag}: an option of {group}; expected none with {config.pruner}"
+    if group in PRUNERS:
+        why = method.why_idle and method.why_idle(config.options, option)
+        return f"{flag}: {why}" if why else None
+    if name == "epochs" and method.length == "rounds":
+        return f"--epochs: {config.pruner} trains for its rounds; see --{config.pruner}.round-epochs"
+    searches = config.takes_epochs or method.length == "rounds"
+    if name in ("epochs", "learning_rate") and not searches:
+        return f"{flag}: of the search, which {config.pruner} has not; see --finetune-{flag.removeprefix('--')}"
+    trains_weights = config.finetune_epochs > 0 or method.trains == "weights"
+    whys = {
+        "finetune_learning_rate": (config.finetune_epochs == 0, "there is no finetuning with --finetune-epochs=0"),
+        "init": (config.pretrained is not None, "the weights are those of --pretrained"),
+        "replace_classifier": (
+            config.pretrained is None, "there are no weights to leave one out of; expected --pretrained with it"
+        ),
+        "weight_decay": (not trains_weights, f"{config.pruner} trains no weights with --finetune-epochs=0"),
+        "momentum": (
+            not trains_weights and not searches, f"{config.pruner} trains nothing with --finetune-epochs=0"
+        ),
+        "scale_fan": (
+            config.pretrained is not None or config.init == "model",
+            "the weights are those of --pretrained" if config.pretrained is not None
+            else "the network draws its weights itself with --init=model",
+        ),
+    }  # fmt: skip
+    idle, why = whys.get(name, (False, ""))
+    return f"{flag}: {why}" if idle else None
+
+
+def chosen_checks(config: Config) -> tuple[str, ...]:
+    """The sanity checks that a configuration asks for, each once, in the order of the catalogue.
+
+    Raises:
+      UsageError: for an unknown check, or one that the pruner cannot undergo.
+    """
+    asked = {name.strip() for name in config.sanity.split(",") if name.strip()}
+    if config.compare:
+        asked |= {"shuffle", "shuffle_global"}
+    possible = [name for name in CHECKS if not CHECKS[name].invert or config.method.invertible]
+    if config.init == "model":
+        possible = [name for name in possible if not CHECKS[name].redraws]
+    if "all" in asked:
+        asked = (asked - {"all"}) | set(possible)
+    for name in sorted(asked):
+        if name not in CHECKS:
+            raise UsageError(f"--sanity: expected some of all, {', '.join(CHECKS)}, got {name!r}")
+        if name not in possible and CHECKS[name].redraws:
+            raise UsageError(f"--sanity={name}: expected reinit_kaiming_normal with --init=model")
+        if name not in possible:
+            raise UsageError(f"--sanity: inversion is not defined for {config.pruner}; expected other checks")
+    return tuple(name for name in CHECKS if name in asked)

@@ -1,0 +1,83 @@
+"""Hyper-parameters with their sources: one file per paper (or family of its numbers), looked up by `lookup`.
+
+A pair of network and data set that several papers report has one owner for each pruner: no key is in two tables. Who
+owns what is said in the files: Rare Gems, ResNet-20 on CIFAR-10 and all of GEM-MINER; Sanity-Checking Pruning, VGG-19
+and ResNet-32; Lottery Jackpots, jackpots; Stabilizing, IMP elsewhere, and ImageNet's dense networks; Hidden Networks,
+edge-popup elsewhere.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from experiments.presets import (
+    defaults,
+    digits,
+    hidden_networks,
+    lottery_jackpots,
+    rare_gems,
+    rare_gems_baselines,
+    rare_gems_networks,
+    sanity_checking,
+    stabilizing,
+)
+from experiments.presets.rows import Row, Table, join
+
+__all__ = ["TABLES", "Preset", "lookup"]
+
+
+class Preset(NamedTuple):
+    """`values`: field of `Config` -> value (nested as "gem_miner.period"); `sources`: field -> where it is from."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+
+
+def _merged(*tables: Table) -> Table:
+    merged: Table = {}
+    for table in tables:
+        twice = sorted(merged.keys() & table.keys())
+        if twice:
+            raise ValueError(f"presets: expected one table for each pruner, model and data set, got two for {twice}")
+        merged |= table
+    return merged
+
+
+TABLES = _merged(
+    rare_gems.TABLES, rare_gems_networks.TABLES, rare_gems_baselines.TABLES, sanity_checking.TABLES,
+    lottery_jackpots.TABLES, stabilizing.TABLES, hidden_networks.TABLES, digits.TABLES,
+)  # fmt: skip
+
+
+def lookup(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
+    """The preset for these four; between the sparsities of a table, the row nearest in log(1 - sparsity).
+
+    Where no table has the pruner, its default, with the network that the pair's dense row has.
+    """
+    rows = TABLES.get((pruner, model, dataset)) or TABLES.get((pruner, "*", dataset))
+    if rows is None:
+        return Preset(*join(defaults.default_of(pruner), _network(model, dataset)))
+    nearest = min(rows, key=lambda s: abs(math.log1p(-s) - math.log1p(-sparsity)))
+    values, sources = rows[nearest]
+    if nearest != sparsity:
+        sources = {
+            field: f"{source}, row of sparsity {nearest}" if _differs(rows, field) else source
+            for field, source in sources.items()
+        }
+    own = {}  # what belongs to the method, where the pair's own row is silent
+    if pruner in defaults.DEFAULT:
+        own = {field: value for field, value in defaults.DEFAULT[pruner][0].items() if "." in field}
+    own_sources = {field: defaults.DEFAULT[pruner][1][field] for field in own}
+    return Preset(own | values, own_sources | sources)
+
+
+def _differs(rows: dict[float, Row], field: str) -> bool:
+    """Whether the rows of a table disagree about a field."""
+    return len({values.get(field) for values, _ in rows.values()}) > 1
+
+
+def _network(model: str, dataset: str) -> Row:
+    """How the dense network of a pair differs from the usual one."""
+    rows = TABLES.get(("dense", model, dataset), {})
+    values, sources = next(iter(rows.values()), ({}, {}))
+    chosen = [field for field in values if field.startswith("network.") or field == "image_size"]
+    return {field: values[field] for field in chosen}, {field: sources[field] for field in chosen}

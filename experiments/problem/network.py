@@ -1,0 +1,103 @@
+"""The network of a configuration, from the catalogue or of the user's own: `--model=module:function`."""
+
+import functools
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.catalog.networks import NETWORKS, NetworkOptions, check_options, make_network
+from experiments.config.config import Config
+from experiments.terminal.errors import UsageError
+from rare_gems.models.fast_conv import plain_operations
+from rare_gems.models.model import Model
+
+__all__ = ["forward_flop", "network_for"]
+
+
+def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) -> Model:
+    """The network of `--model`, for images of that shape (see `catalog.networks.input_shape`).
+
+    Raises:
+      UsageError: for an unknown name, a module or function that is not there, or an option that it does not take.
+    """
+    check_options(config.model, config.network)
+    if config.model in NETWORKS:
+        return _ours(config.model, image_shape, num_classes, config.network, config.precision)
+    if config.precision != "float32":
+        raise UsageError(f"--precision: {config.model} decides itself what it computes in; expected no such flag")
+    return _checked(config.model, _own(config.model, image_shape, num_classes), image_shape, num_classes)
+
+
+@functools.lru_cache(maxsize=16)
+def _ours(name: str, image_shape: tuple[int, ...], num_classes: int, options: NetworkOptions, precision: str) -> Model:
+    """One object for equal arguments: it is checked once, and what is compiled for it is found again."""
+    try:
+        model = make_network(name, image_shape, num_classes, options, jnp.dtype(precision))
+    except ValueError as error:
+        raise UsageError(f"--model: {name}: {error}") from None
+    return _checked(name, model, image_shape, num_classes)
+
+
+def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes: int) -> Model:
+    """The model, once its shapes are seen to be right, without computing anything."""
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    try:
+        params, state = jax.eval_shape(model.init, jax.random.key(0))
+        for train in (True, False):
+            logits, after = jax.eval_shape(
+                lambda p, s, x, train=train: model.apply(p, s, x, train), params, state, images
+            )
+            if getattr(logits, "shape", None) != (2, num_classes):
+                raise ValueError(f"expected logits of shape (2, {num_classes}) for two images, got {logits}")
+            if jax.tree.map(jnp.shape, after) != jax.tree.map(jnp.shape, state):
+                raise ValueError("expected apply to return a state like the one it was given, got another")
+    except Exception as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise UsageError(f"--model: {name}, for images of {'x'.join(map(str, image_shape))}: {kind}{error}") from None
+    return model
+
+
+def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
+    """Floating-point operations of the forward pass of one image, as XLA counts them before it optimizes."""
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    with plain_operations():
+        lowered = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image)
+    cost: Any = lowered.cost_analysis()
+    return float((cost or {}).get("flops", 0.0))
+
+
+def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:
+    """A user's network: what `function(image_shape, num_classes)` of a module returns, with `init` and `apply`."""
+    module_name, colon, function_name = name.partition(":")
+    if not (colon and module_name and function_name) or module_name.startswith("."):
+        known = ", ".join(NETWORKS)
+        raise UsageError(f"--model: expected one of {known}, or module:function of your own, got {name!r}")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except ImportError as error:
+        raise UsageError(f"--model: {name}: {error}; looked in {here} and the installed packages") from None
+    except AttributeError:
+        raise UsageError(f"--model: the module {module_name} has no {function_name!r}") from None
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--model: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    try:
+        made = function(image_shape, num_classes)
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"--model: {name}(image_shape, num_classes) failed: {type(error).__name__}: {error}"
+        ) from error
+    init, apply = (getattr(made, part, None) for part in ("init", "apply"))
+    if not callable(init) or not callable(apply):
+        raise UsageError(
+            f"--model: {name}: expected something with init(key) -> (params, state) and "
+            f"apply(params, state, x, train) -> (logits, state), got {type(made).__name__}"
+        )
+    return Model(init, apply)

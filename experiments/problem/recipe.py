@@ -1,0 +1,104 @@
+"""The recipe of a configuration: what its pruner makes of data, network and options."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+
+from experiments.catalog.networks import input_shape
+from experiments.catalog.pruners.options import as_dict
+from experiments.catalog.pruners.pruner import Setting, make_recipe
+from experiments.config.config import Config
+from experiments.problem.data import facts_of
+from experiments.problem.network import network_for
+from experiments.problem.problem import make_loss
+from rare_gems import masks
+from rare_gems.data.device_batches import num_batches
+from rare_gems.models.model import Apply
+from rare_gems.phase import LossFn, Mask, Phase, Recipe
+from rare_gems.pruners.parts.finetune import finetune
+
+__all__ = ["Planned", "plan_of", "recipe_for", "training_phase"]
+
+
+class Planned(NamedTuple):
+    """What is known of a run before anything is read: its recipe, an abstract mask, the steps of an epoch."""
+
+    recipe: Recipe
+    mask: Mask
+    steps_per_epoch: int
+
+
+def recipe_for(
+    config: Config,
+    mask: Mask,
+    *,
+    steps_per_epoch: int,
+    finetune_steps: int,
+    loss: Callable[[float], LossFn],
+    apply: Apply,
+    image_shape: tuple[int, ...],
+    invert: bool = False,
+) -> Recipe:
+    """The recipe of the pruner.
+
+    Args:
+      finetune_steps: of an epoch of finetuning, where the search sees other data. The others: as in `Setting`.
+    Raises:
+      UsageError: for what the pruner refuses, naming the flag where an option of its own is to blame.
+    """
+    setting = Setting(
+        mask=mask,
+        sparsity=config.sparsity,
+        num_epochs=config.epochs,
+        steps_per_epoch=steps_per_epoch,
+        learning_rate=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        finetune=training_phase(config, finetune_steps),
+        loss=loss,
+        apply=apply,
+        image_shape=image_shape,
+        invert=invert,
+    )
+    return make_recipe(config.pruner, config.method, setting, as_dict(config.options))
+
+
+def training_phase(config: Config, steps_per_epoch: int) -> Phase | None:
+    """The finetuning that every pruner ends with, if there is any."""
+    if config.finetune_epochs == 0:
+        return None
+    return finetune(
+        num_epochs=config.finetune_epochs,
+        steps_per_epoch=steps_per_epoch,
+        learning_rate=config.finetune_learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+def plan_of(config: Config, share: float = 1.0) -> Planned:
+    """The recipe that a configuration stands for; no data is read.
+
+    Args:
+      share: of the training examples, that the search sees.
+    Raises:
+      ValueError: for what the pruner refuses.
+    """
+    facts = facts_of(config)
+    shape = input_shape(config.model, facts.image_shape)
+    model = network_for(config, shape, facts.num_classes)
+    mask = jax.eval_shape(masks.ones, jax.eval_shape(model.init, jax.random.key(0))[0])
+    steps, whole = (num_batches(math.floor(facts.num_train * part), config.batch_size) for part in (share, 1.0))
+    recipe = recipe_for(
+        config,
+        mask,
+        steps_per_epoch=steps,
+        finetune_steps=whole,
+        loss=partial(make_loss, model),
+        apply=model.apply,
+        image_shape=shape,
+    )
+    return Planned(recipe, mask, steps)

@@ -1,0 +1,1 @@
+"""What a run leaves: every name, the lock, rows, the summary."""

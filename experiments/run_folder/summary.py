@@ -1,0 +1,133 @@
+"""What a finished run leaves: ticket.safetensors, plots, and summary.json last of all."""
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.catalog.datasets import DATASETS
+from experiments.run_folder import paths
+from experiments.run_folder.folder import write_json
+from rare_gems import masks
+from rare_gems.phase import ModelState, Params, Ticket
+from rare_gems.reports import run_figures
+from rare_gems.storage import ticket_file
+
+__all__ = ["RunResult", "SearchResult", "write_results"]
+
+_PACKAGES = ("rare_gems", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+class SearchResult(NamedTuple):
+    """What the search left: the weights to finetune, scores, mask (GEM-MINER: q, before r(p) may thin it), BatchNorm
+    statistics, and `whole`: the weights when the network last was whole (initial, or of the step rewound to)."""
+
+    ticket: Ticket
+    model_state: ModelState
+    whole: Params
+
+
+class RunResult(NamedTuple):
+    """What is left at the end. Accuracies are on the test set; `before` by mask; `after` None without finetuning;
+    `best` the best validation epoch {epoch, validation, test} or None; `overlap` with the mask that a search which
+    re-selects began with; `cost` and `seconds` of search and finetuning."""
+
+    ticket: Ticket
+    model_state: ModelState
+    found: SearchResult
+    rows: list[dict[str, Any]]
+    before: dict[str, float | None]
+    after: float | None
+    best: dict[str, Any] | None
+    overlap: float | None
+    cost: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+
+
+def write_results(
+    folder: Path,
+    fields: dict[str, Any],
+    name: str,
+    note: str,
+    skipped: Sequence[str],
+    result: RunResult,
+    at_once: int = 1,
+) -> dict[str, Any]:
+    """Writes the files of a finished run.
+
+    Args:
+      fields: the configuration. name: what tables call the ticket. note: about the data, e.g. "JPEG".
+      skipped: broken images that were left out. at_once: runs that shared the seconds of this one.
+    Returns:
+      the summary, as in summary.json.
+    """
+    mask, initial = result.ticket.mask, result.found.ticket.params
+    ticket = result.ticket._replace(params=masks.apply(result.ticket.params, mask))  # a mask search trains no weights
+    header = {key: fields[key] for key in ("dataset", "model")}
+    header |= {"method": name, "seed": fields["seed"], "sparsity_target": fields["sparsity"]}
+    ticket_file.save(folder / paths.TICKET, ticket, metadata=header, initial=initial, model_state=result.model_state)
+    layers = [
+        {"name": layer, "num_kept": kept, "num_prunable": size}
+        for layer, (kept, size) in masks.layer_counts(mask).items()
+    ]
+    summary = _summary(fields, name, note, skipped, result, layers, at_once)
+    title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
+    if result.rows:
+        run_figures.plot_search(result.rows, paths.figure(folder, "accuracy_and_sparsity"), title)
+    run_figures.plot_layers(layers, paths.figure(folder, "layer_sparsity"), title)
+    write_json(folder / paths.SUMMARY, summary)
+    return summary
+
+
+def _summary(
+    fields: dict[str, Any],
+    name: str,
+    note: str,
+    skipped: Sequence[str],
+    result: RunResult,
+    layers: list[dict[str, Any]],
+    at_once: int,
+) -> dict[str, Any]:
+    mask = result.ticket.mask
+    return {
+        "name": name,
+        "pruner": fields["pruner"],
+        "model": fields["model"],
+        "dataset": fields["dataset"],
+        "dataset_name": _dataset_name(fields["dataset"], note),
+        "seed": fields["seed"],
+        "sparsity_target": fields["sparsity"],
+        "sparsity": masks.sparsity(mask),
+        "num_kept": masks.num_kept(mask),
+        "num_prunable": masks.num_prunable(mask),
+        "accuracy": result.before | {"after_finetune": result.after, "best_validation": result.best},
+        "layer_sparsity": masks.layer_sparsity(mask),
+        "layers": layers,
+        "overlap_with_initial_mask": result.overlap,
+        "epochs": {part: cost["epochs"] for part, cost in result.cost.items()},
+        "steps": {part: cost["steps"] for part, cost in result.cost.items()},
+        "forward_backward_passes": {part: cost["passes"] for part, cost in result.cost.items()},
+        "seconds": result.seconds | {"total": sum(result.seconds.values())},
+        "skipped_images": list(skipped),
+        "runs_at_once": at_once,
+        "device": _device(),
+        "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
+    }
+
+
+def _dataset_name(dataset: str, note: str) -> str:
+    title = DATASETS[dataset].title
+    return f"{title} ({note})" if note == "JPEG" else title
+
+
+def _device() -> str:
+    first, num = jax.devices()[0], len(jax.devices())
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    if first.platform == "cpu":
+        parts = f" as {num} devices" if num > 1 else ""
+        return f"cpu, {os.cpu_count()} cores, {platform.machine()}{parts}{processes}"
+    return f"{num} x {first.device_kind}{processes}"

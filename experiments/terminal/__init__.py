@@ -1,0 +1,1 @@
+"""What a person sees: errors in one line, progress, what signals do."""

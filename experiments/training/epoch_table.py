@@ -1,0 +1,114 @@
+"""The rows of metrics.csv: what is measured on the device at each epoch's end is fetched an epoch later."""
+
+import operator
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from experiments.distributed import processes
+from experiments.run_folder import metrics_csv, paths
+from experiments.terminal import progress
+from experiments.terminal.errors import RunFailed
+from experiments.training.measure import Observed
+from rare_gems import masks
+from rare_gems.phase import Mask
+
+__all__ = ["Table", "fail_not_finite"]
+
+
+def fail_not_finite(step: int, phase: str, epoch: int) -> NoReturn:
+    """Raises RunFailed for a loss that is NaN or infinite."""
+    raise RunFailed(
+        f"the loss is not finite at step {step} of the {phase} (epoch {epoch}); a lower learning rate may help"
+    )
+
+
+class Table:
+    """The rows of a run, on disk, on the display and in TensorBoard; those not fetched yet are kept back.
+
+    Args:
+      notes: what goes into checkpoints; `rows` and `warned` (layers already reported as empty) are kept there.
+      mask: the layers, by name and size.
+      held_out: the split whose accuracy is measured every epoch, "test" or "validation".
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        display: progress.Progress,
+        notes: dict[str, Any],
+        mask: Mask,
+        held_out: str,
+        on_collapse: str,
+    ):
+        self.path, self.display, self.on_collapse = folder / paths.METRICS, display, on_collapse
+        self.held_out = f"{held_out}_accuracy"
+        self.rows: list[dict[str, Any]] = notes["rows"]
+        self.warned: list[str] = notes["warned"]
+        self.names = [masks.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
+        self.size = masks.num_prunable(mask)
+        self.pending: list[tuple[dict[str, Any], tuple[Observed, jax.Array], int | None]] = []
+        self.clock = time.monotonic()
+        self.board = None  # of several processes the first writes
+        if processes.is_main():
+            self.board = SummaryWriter(str(folder / paths.TENSORBOARD), purge_step=len(self.rows))
+            metrics_csv.write_rows(self.path, self.rows)
+
+    def add(self, row: dict[str, Any], observed: Observed, accuracy: jax.Array, slot: int | None = None) -> None:
+        """Takes a row (phase, epoch, step, bound) whose measurements are still on their way, and finishes the
+        one before it, so that the device never waits for the host.
+
+        Args:
+          slot: the place of this run among those that were measured at once; None where it was alone.
+        """
+        self.pending.append((row, (observed, accuracy), slot))
+        self.finish(keep=1)
+
+    def finish(self, keep: int = 0) -> None:
+        """Fetches all rows but the last `keep`.
+
+        Raises:
+          RunFailed: if a loss was not finite, or a layer is empty under on_collapse="error".
+        """
+        while len(self.pending) > keep:
+            row, measured, slot = self.pending.pop(0)
+            measured = jax.device_get(measured)  # of several runs, once for all: an array keeps what was fetched
+            if slot is not None:
+                measured = jax.tree.map(operator.itemgetter(slot), measured)
+            (info, first_bad, frozen, kept), accuracy = measured
+            if first_bad >= 0:
+                fail_not_finite(int(first_bad), row["phase"], row["epoch"])
+            self._check_layers(row, kept)
+            row |= {
+                "loss": float(info.loss), "train_accuracy": float(info.accuracy), self.held_out: float(accuracy),
+                "sparsity": 1 - int(kept.sum()) / self.size, "flips": int(info.flips),
+                "sparsity_frozen": 1 - int(frozen.sum()) / self.size, "seconds": time.monotonic() - self.clock,
+            }  # fmt: skip
+            self.clock += row["seconds"]
+            self.rows.append(row)
+            progress.tell(self.display, row, row[self.held_out])
+            if self.board is None:
+                continue
+            metrics_csv.append_row(self.path, row)
+            for name in ("loss", "train_accuracy", self.held_out, "sparsity", "sparsity_frozen", "flips"):
+                self.board.add_scalar(f"{row['phase']}/{name}", row[name], len(self.rows))
+
+    def close(self) -> None:
+        """Ends the TensorBoard file and the display."""
+        if self.board is not None:
+            self.board.close()
+        progress.close(self.display)
+
+    def _check_layers(self, row: dict[str, Any], kept: np.ndarray) -> None:
+        for name, count in zip(self.names, kept, strict=True):
+            if count > 0 or name in self.warned:
+                continue
+            message = f"layer {name} lost its last weight in epoch {row['epoch']} of the {row['phase']}"
+            if self.on_collapse == "error":
+                raise RunFailed(f"{message} (--on-collapse=error)")
+            self.warned.append(name)
+            progress.note(f"warning: {message}")

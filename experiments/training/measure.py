@@ -1,0 +1,95 @@
+"""What is measured of runs: diagnostics at an epoch's end, on the device, and accuracies before finetuning."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.problem.problem import Problem
+from experiments.run_folder.summary import SearchResult
+from experiments.training.run import Run
+from experiments.training.stacking import EACH
+from rare_gems import masks, views
+from rare_gems.phase import Info, Mask, Params, Phase, Ticket
+from rare_gems.training.trainer import Carry
+
+__all__ = ["Measured", "Observed", "accuracies_before", "has_two_masks", "masked_support", "measure", "measure_many",
+           "spell_accuracies"]  # fmt: skip
+
+
+class Observed(NamedTuple):
+    """What is measured at an epoch's end, still on the device; of several runs, each with a leading axis. Counts are
+    int32 [layers], in leaf order."""
+
+    info: Info
+    first_bad: jax.Array
+    kept_frozen: jax.Array
+    kept: jax.Array
+
+
+Measured = tuple[Observed, Mask, Params]
+
+
+def _measure(phase: Phase, carry: Carry, previous: Mask) -> Measured:
+    key = jax.random.fold_in(jax.random.fold_in(carry.key, 2**31 - 3), carry.step)
+    seen = phase.view(carry.ticket, carry.step, key)
+    support = views.support(phase.view, carry.ticket, carry.step, key)
+    flips = masks.num_kept(jax.tree.map(jnp.logical_xor, support, previous))
+    steps = jnp.maximum(carry.totals.num_steps, 1).astype(jnp.float32)
+    info = Info(carry.totals.loss / steps, carry.totals.accuracy / steps, masks.sparsity(support), flips)
+    return Observed(info, carry.totals.first_bad, _counts(carry.ticket.mask), _counts(support)), support, seen
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def measure(phase: Phase, carry: Carry, previous: Mask) -> Measured:
+    """The epoch's diagnostics, the effective mask, and the params that the network sees for evaluation.
+
+    Args:
+      previous: the effective mask at the end of the epoch before.
+    """
+    return _measure(phase, carry, previous)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def measure_many(phase: Phase, carry: Carry, previous: Mask) -> Measured:
+    """Measures several runs at once, as `measure` does one: all but the step has a leading axis."""
+    return jax.vmap(functools.partial(_measure, phase), in_axes=(EACH, 0))(carry, previous)
+
+
+@jax.jit
+def masked_support(ticket: Ticket) -> Mask:
+    """The effective mask where the mask alone decides: as a phase ends. Of one run or of several."""
+    return views.support(views.masked, ticket, 0, jax.random.key(0))
+
+
+def _counts(mask: Mask) -> jax.Array:
+    return jnp.stack([jnp.sum(leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(mask)])
+
+
+def has_two_masks(phase: Phase) -> bool:
+    """Whether the network sees rounded scores in this phase (GEM-MINER), so that q and q * r(p) are two masks."""
+    return phase.view in (views.rounded, views.sampled) and phase.hold_dead
+
+
+def accuracies_before(run: Run, problem: Problem, found: SearchResult, mask: Mask) -> dict[str, float | None]:
+    """Test accuracy of the weights under the mask to be finetuned; of GEM-MINER also under q, and as it saw them."""
+    search = next((phase for phase in run.recipe if has_two_masks(phase)), None)
+    test = problem.splits["test"]
+
+    def under(params: Params) -> float:
+        return float(problem.accuracy(params, found.model_state, test))
+
+    both: dict[str, float | None] = {"before_finetune_frozen": None, "before_finetune_rounded": None}
+    if search:
+        seen = search.view(found.ticket, search.num_steps, jax.random.fold_in(run.key, 2**31 - 3))
+        frozen = masks.apply(found.ticket.params, found.ticket.mask)
+        both = {"before_finetune_frozen": under(frozen), "before_finetune_rounded": under(seen)}
+    return {"before_finetune": under(masks.apply(found.ticket.params, mask))} | both
+
+
+def spell_accuracies(before: dict[str, float | None]) -> str:
+    """Those accuracies as a line for the display."""
+    q, rounded = before["before_finetune_frozen"], before["before_finetune_rounded"]
+    both = f" (q {100 * q:.2f} %, q and r(p) {100 * rounded:.2f} %)" if q is not None and rounded is not None else ""
+    return f"the ticket is found: test accuracy before finetuning {100 * (before['before_finetune'] or 0):.2f} %{both}"

@@ -1,0 +1,1 @@
+"""What several pruners share: counts, scores, phases of training."""

@@ -1,0 +1,81 @@
+"""How many weights a pruner keeps: checked, and computed on the host."""
+
+import math
+from typing import Any, Literal
+
+import jax
+
+from rare_gems import keep_ratios, masks, schedules
+from rare_gems.phase import Mask
+
+__all__ = ["check_counts", "check_positive", "counts_at", "freezing_counts", "target_counts"]
+
+
+def check_counts(mask: Mask, counts: Any) -> None:
+    """Raises ValueError unless `counts` is a tree of integers like `mask`, each from 0 to its layer's size."""
+    if jax.tree.structure(counts) != jax.tree.structure(mask):
+        raise ValueError(f"counts: expected the structure of the mask, {jax.tree.structure(mask)}, got {counts}")
+    for (path, leaf), count in zip(jax.tree_util.tree_leaves_with_path(mask), jax.tree.leaves(counts), strict=True):
+        size = math.prod(leaf.shape)
+        if not 0 <= count <= size:
+            raise ValueError(f"counts of {masks.path_name(path)}: expected an integer from 0 to {size}, got {count}")
+
+
+def target_counts(mask: Mask, sparsity: float, scope: Literal["global", "layer"] = "global") -> Any:
+    """How many weights are kept: an integer, or ("layer") a tree of them at equal ratios.
+
+    Raises:
+      ValueError: for a sparsity outside [0, 1) or an unknown scope, and where nothing, or ("layer") nothing of some
+        layer, would be kept.
+    Example:
+      >>> target_counts([jax.ShapeDtypeStruct((10,), bool), jax.ShapeDtypeStruct((30,), bool)], 0.9, "layer")
+      [1, 3]
+    """
+    if scope not in ("global", "layer"):
+        raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
+    n = masks.num_prunable(mask)
+    count = masks.count_for(n, sparsity)
+    if count < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
+    return count if scope == "global" else keep_ratios.uniform(mask, count)
+
+
+def counts_at(mask: Mask, sparsity: float, ratios: Literal["uniform", "erk"]) -> Any:
+    """How many weights each layer keeps at equal, or Erdos-Renyi-kernel, ratios: a tree of integers.
+
+    Raises:
+      ValueError: for other ratios, and where a layer would be left without a weight.
+    """
+    known = {"uniform": keep_ratios.uniform, "erk": keep_ratios.erk}
+    if ratios not in known:
+        raise ValueError(f"ratios: expected one of {', '.join(known)}, got {ratios!r}")
+    return known[ratios](mask, target_counts(mask, sparsity))
+
+
+def check_positive(**counts: int) -> None:
+    """Raises ValueError, naming it, for a count below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: expected 1 or more, got {count}")
+
+
+def freezing_counts(
+    mask: Mask, sparsity: float, num_rounds: int, scope: Literal["global", "layer"] = "global"
+) -> tuple:
+    """How many weights q keeps after each round: R integers, or ("layer") R trees of them.
+
+    In the layer scope the equal ratios are rounded so that the layers always sum to the global count.
+
+    Raises:
+      ValueError: if nothing, or ("layer") nothing of some layer, would be kept.
+    Example:
+      >>> freezing_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
+      (316, 100)
+    """
+    n = masks.num_prunable(mask)
+    counts = schedules.exponential_counts(n, sparsity, num_rounds)
+    if counts[-1] < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
+    if scope == "global":
+        return counts
+    return tuple(keep_ratios.uniform(mask, count) for count in counts)

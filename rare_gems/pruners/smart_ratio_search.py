@@ -1,0 +1,277 @@
+"""Random tickets whose layer ratios are searched for: v4, v5 and v6 of the smart ratios.
+
+Source: Sreenivasan et al., Rare Gems (v1), Appendix B, "How far can we take random pruning?". The paper gives neither
+code nor hyper-parameters for these three: what it leaves open is our choice, and said below.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rare_gems import masks, transforms, views
+from rare_gems.phase import Context, Key, Mask, Params, Phase, Recipe, Scores, State, Step, Ticket, Transform
+from rare_gems.pruners.parts.finetune import sgd
+from rare_gems.pruners.parts.random_scores import random_scores
+from rare_gems.training import hyperparams
+
+__all__ = ["candidates", "choose", "draw_mask", "fit", "smart_ratio_search", "tune"]
+
+
+def smart_ratio_search(
+    mask: Mask,
+    *,
+    sparsity: float,
+    ratios: Sequence[float],
+    version: Literal["v4", "v5", "v6"],
+    finetune: Phase | None = None,
+    num_steps: int = 0,
+    learning_rate: float = 0.1,
+    momentum: float = 0.0,
+    num_candidates: int = 8,
+    radius: float = 0.3,
+    candidate_steps: int = 20,
+    seed: int = 0,
+) -> Recipe:
+    """v4 tries ratios near those given, v5 tunes those given by SGD, v6 does both; then a random mask at the result.
+
+      v5, v6:  minimise over p in (0, 1]^L:  E L(w_l * Bern(p_l)),  with sum p_l m_l = the target    (Eq. 1)
+
+    Args:
+      mask: the prunable structure, dense. sparsity: the fraction removed.
+      ratios: where to start, one a layer in leaf order (v4, v6: IMP's; v5: v2's).
+      finetune: the last phase; None stops at the mask.
+      num_steps, learning_rate, momentum: v5 and v6, as in `tune`.
+      num_candidates, radius, candidate_steps, seed: v4 and v6, as in `choose`.
+    Returns:
+      v4: (choose, finetune); v5: (edit, tune, finetune); v6: (choose, tune, finetune).
+    Raises:
+      ValueError: for an unknown version, ratios that do not fit the network, and values out of range.
+    Example:
+      >>> mask = [jax.ShapeDtypeStruct((50,), bool), jax.ShapeDtypeStruct((50,), bool)]
+      >>> recipe = smart_ratio_search(mask, sparsity=0.9, ratios=[0.15, 0.05], version="v6", num_steps=40)
+      >>> [(phase.name, phase.num_steps) for phase in recipe]
+      [('search', 160), ('search', 40)]
+    """
+    if version not in ("v4", "v5", "v6"):
+        raise ValueError(f"tuned ratio version: expected one of v4, v5, v6, got {version!r}")
+    if version == "v5":
+        first = transforms.edit(hyperparams.transform(_filled, ratios=candidates(mask, sparsity, ratios, 1)[0]))
+    else:
+        first = choose(mask, sparsity, ratios, num_candidates, radius, candidate_steps, seed)
+    last = draw_mask(mask, sparsity)
+    if version == "v4":
+        phases = (first._replace(after=last),)
+    else:
+        phases = (first, tune(mask, sparsity, num_steps, learning_rate, momentum)._replace(after=last))
+    return phases if finetune is None else (*phases, finetune)
+
+
+def tune(mask: Mask, sparsity: float, num_steps: int, learning_rate: float, momentum: float = 0.0) -> Phase:
+    """SGD on the layer ratios through random masks: the scores of a layer are all its ratio, and stay equal.
+
+    After each step the ratios are multiplied by one factor, so that the expected number kept is the target.
+
+    Args:
+      num_steps, learning_rate, momentum: of SGD; the rate is constant.
+    Returns:
+      a phase that leaves the ratios in the scores, and the mask as it was.
+    Raises:
+      ValueError: for fewer than 1 step, a rate that is not positive, or a momentum outside [0, 1).
+    Source: Rare Gems (v1), Appendix B, Eq. 1. Our choices: the gradient passes straight through the draw, and that
+    of p_l is the MEAN over the layer's weights, not their sum: SGD on a probability for each weight, projected onto
+    those that are equal within a layer. (With sums one step moves more weights in the widest layers of ResNet-20
+    than they keep.) BatchNorm statistics are put back to what they were.
+    """
+    if num_steps < 1:
+        raise ValueError(f"ratio tuning steps: expected 1 or more, got {num_steps}")
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"ratio tuning learning rate: expected a positive number, got {learning_rate}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"ratio tuning momentum: expected a number in [0, 1), got {momentum}")
+    sizes, target = _sizes(mask, sparsity)
+
+    def refit(target: jax.Array) -> Transform:
+        def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+            return _with_ratios(ticket, fit(_ratios(ticket.scores), sizes, target)), state
+
+        return Transform(lambda ticket: (), update)
+
+    def descent(learning_rate: jax.Array) -> optax.GradientTransformation:
+        return optax.chain(equal, sgd(learning_rate, momentum))
+
+    equal = optax.stateless(lambda grads, _: jax.tree.map(lambda g: jnp.full_like(g, jnp.mean(g)), grads))
+    during = transforms.chain(transforms.clip_scores(1e-4, 1.0), hyperparams.transform(refit, target=target))
+    optimizer = hyperparams.optimizer(descent, learning_rate=learning_rate)
+    return Phase(
+        view=views.sampled,
+        trains="scores",
+        optimizer=optimizer,
+        during=during,
+        after=transforms.identity(),
+        num_steps=num_steps,
+        hold_dead=False,
+        rewind_state=True,
+    )
+
+
+def choose(
+    mask: Mask, sparsity: float, ratios: Sequence[float], num_candidates: int = 8, radius: float = 0.3,
+    candidate_steps: int = 20, seed: int = 0,
+) -> Phase:  # fmt: skip
+    """Tries layer ratios near those given, each with random masks on a number of batches, and takes the best.
+
+    Args:
+      ratios: one a layer, in leaf order. num_candidates, radius, seed: as in `candidates`.
+      candidate_steps: batches a candidate is judged on, each with a new random mask; whole epochs judge all on
+        the same examples.
+    Returns:
+      a phase that leaves the best ratios in the scores, and params and mask as they were.
+    Raises:
+      ValueError: as `candidates`, and for fewer than 1 step.
+    Source: Rare Gems (v1), Appendix B, SR-v4, which "searches a few points around the sparsity pattern of IMP and
+    chooses the best option", and does not say what points, or what is best. Our choices: those of `candidates`, and
+    the lowest mean training loss of the untrained network. BatchNorm statistics are put back.
+    """
+    if candidate_steps < 1:
+        raise ValueError(f"candidate steps: expected 1 or more, got {candidate_steps}")
+    table = np.float32(candidates(mask, sparsity, ratios, num_candidates, radius, seed))
+
+    def view(ticket: Ticket, step: Step, key: Key) -> Params:
+        return views.sampled(_with_ratios(ticket, jnp.asarray(table)[step // candidate_steps]), step, key)
+
+    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+        loss = jnp.asarray(context.loss, jnp.float32)
+        state = state.at[context.step // candidate_steps].add(jnp.where(jnp.isnan(loss), jnp.inf, loss))
+        judged = jnp.arange(num_candidates) < (context.step + 1) // candidate_steps
+        best = jnp.argmin(jnp.where(judged, state, jnp.inf))
+        return _with_ratios(ticket, jnp.asarray(table)[best]), state
+
+    during = Transform(lambda ticket: jnp.zeros(num_candidates, jnp.float32), update)
+    return Phase(
+        view=view,
+        trains="scores",
+        optimizer=optax.set_to_zero(),
+        during=during,
+        after=transforms.identity(),
+        num_steps=num_candidates * candidate_steps,
+        hold_dead=False,
+        rewind_state=True,
+    )
+
+
+def candidates(
+    mask: Mask, sparsity: float, ratios: Sequence[float], num_candidates: int = 8, radius: float = 0.3, seed: int = 0
+) -> np.ndarray:
+    """Ratios around those given: p_l exp(radius * N(0, 1)), scaled to the target; the first are those given.
+
+    Args:
+      ratios: one a layer, in leaf order; a 0 becomes one weight. num_candidates: C. radius: of the logarithm.
+      seed: of the draws, which are the same in every run.
+    Returns:
+      float64 [C, L]; in each row sum p_l m_l is the target, and every layer keeps a weight.
+    Raises:
+      ValueError: if the ratios are not one a layer in [0, 1], or a number is out of range.
+    Example:
+      >>> mask = [jax.ShapeDtypeStruct((50,), bool), jax.ShapeDtypeStruct((50,), bool)]
+      >>> candidates(mask, 0.9, [0.3, 0.1], 1).round(4).tolist()
+      [[0.15, 0.05]]
+    """
+    sizes, target = _sizes(mask, sparsity)
+    start = np.asarray(ratios, np.float64)
+    if start.shape != sizes.shape or not ((start >= 0) & (start <= 1)).all() or not start.any():
+        raise ValueError(f"ratios: expected {len(sizes)} numbers in [0, 1], one a layer, got {list(ratios)}")
+    if num_candidates < 1 or not (radius >= 0 and math.isfinite(radius)):
+        raise ValueError(f"candidates: expected 1 or more at a radius of 0 or more, got {num_candidates} at {radius}")
+    with jax.ensure_compile_time_eval():
+        noise = np.array(jax.random.normal(jax.random.key(seed), (num_candidates, len(sizes))), np.float64)
+    noise[0] = 0
+    tried = np.maximum(start, 1 / sizes) * np.exp(radius * noise)
+    return np.array([fit(row, sizes, target, np) for row in tried])
+
+
+def fit(ratios: Any, sizes: np.ndarray, num_kept: Any, xp: Any = jnp) -> Any:
+    """The ratios times the one factor at which they keep `num_kept` weights: p_l = clip(t p_l, 1 / m_l, 1).
+
+    Args:
+      ratios: p, positive floats [L]. sizes: m, float64 [L]. num_kept: an integer from L to the sum of the sizes.
+      xp: jax.numpy, or numpy for float64 on the host.
+    Returns:
+      floats [L], whose sum p_l m_l is `num_kept` up to rounding.
+    Example:
+      >>> fit(np.array([0.5, 0.2]), np.array([10.0, 100.0]), 50, np).round(4).tolist()
+      [1.0, 0.4]
+    """
+    sizes = xp.asarray(sizes, ratios.dtype)
+    low = 1 / sizes
+    knots = xp.sort(xp.concatenate([low / ratios, 1 / ratios]))  # where a layer starts or stops to follow the factor
+    kept = (sizes[None] * xp.clip(knots[:, None] * ratios[None], low[None], 1)).sum(1)
+    factor = xp.interp(xp.asarray(num_kept, ratios.dtype), kept, knots)
+    return xp.clip(factor * ratios, low, 1)
+
+
+def draw_mask(mask: Mask, sparsity: float) -> Transform:
+    """mask = a random one at the ratios in the scores: exact in all, each layer its share rounded up or down.
+
+    Weights go one by one to the layer furthest below its share (largest remainders first); the scores stay.
+
+    Args:
+      mask: the prunable structure. sparsity: the fraction removed.
+    Raises:
+      ValueError: if the target is less than a weight a layer.
+    """
+    sizes, target = _sizes(mask, sparsity)
+    most = np.int32(sizes)
+
+    def draw(target: jax.Array) -> Transform:
+        def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+            shares = _ratios(ticket.scores) * jnp.float32(sizes)
+            each = jax.tree.structure(ticket.mask).unflatten(list(_whole(shares, jnp.asarray(most), target)))
+            mask = masks.keep_top(random_scores(ticket, context), each, "layer", ticket.mask)
+            return ticket._replace(mask=mask), state
+
+        return Transform(lambda ticket: (), update)
+
+    return hyperparams.transform(draw, target=target)
+
+
+def _whole(shares: jax.Array, most: jax.Array, total: jax.Array) -> jax.Array:
+    """int32 [L] near the shares, from 1 to `most`, that sum to `total`."""
+
+    def move(counts: jax.Array) -> jax.Array:
+        short = shares - counts.astype(jnp.float32)
+        up = jnp.argmax(jnp.where(counts < most, short, -jnp.inf))
+        down = jnp.argmin(jnp.where(counts > 1, short, jnp.inf))
+        return jnp.where(counts.sum() < total, counts.at[up].add(1), counts.at[down].add(-1))
+
+    start = jnp.clip(jnp.floor(shares).astype(jnp.int32), 1, most)
+    return jax.lax.while_loop(lambda counts: counts.sum() != total, move, start)
+
+
+def _sizes(mask: Mask, sparsity: float) -> tuple[np.ndarray, int]:
+    sizes = np.array([math.prod(leaf.shape) for leaf in jax.tree.leaves(mask)], np.float64)
+    target = masks.count_for(masks.num_prunable(mask), sparsity)
+    if target < len(sizes) or not sizes.all():
+        raise ValueError(
+            f"sparsity: {sparsity} keeps {target} of {masks.num_prunable(mask)} weights; expected one or more in each "
+            f"of {len(sizes)} layers"
+        )
+    return sizes, target
+
+
+def _ratios(scores: Scores) -> jax.Array:
+    return jnp.stack([jnp.max(leaf).astype(jnp.float32) for leaf in jax.tree.leaves(scores)])
+
+
+def _filled(ratios: jax.Array) -> Transform:
+    """scores = the ratio of their layer."""
+    return Transform(lambda ticket: (), lambda ticket, state, context: (_with_ratios(ticket, ratios), state))
+
+
+def _with_ratios(ticket: Ticket, ratios: jax.Array) -> Ticket:
+    leaves, treedef = jax.tree.flatten(ticket.scores)
+    return ticket._replace(scores=treedef.unflatten([jnp.full_like(s, p) for s, p in zip(leaves, ratios, strict=True)]))

@@ -1,0 +1,117 @@
+"""The arrays of a checkpoint: small leaves in one vector for each dtype, large ones by themselves, as they lie."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from rare_gems.training.sharding import LARGE
+
+__all__ = ["Entry", "entries_of", "layout_of", "one_copy", "pack", "spelled", "unpack"]
+
+PyTree = Any
+Array = np.ndarray | jax.Array
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _impl(leaf: Any) -> str:
+    tag = str(leaf.dtype)[4:-1]  # "key<fry>"; jax.random.key_impl wants an array
+    return {"fry": "threefry2x32", "urbg": "unsafe_rbg"}.get(tag, tag)
+
+
+class Entry(NamedTuple):
+    """What is stored of a leaf, and where: in the vector of its dtype, or ("leaf_7") by itself."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    large: bool
+    sharding: NamedSharding | None
+
+
+def entries_of(tree: PyTree) -> list[Entry]:
+    """The entry of each leaf. Only its size says whether it is large: it may lie otherwise when it is restored."""
+    out = []
+    for i, leaf in enumerate(jax.tree.leaves(tree)):
+        raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        shape, dtype, sharding = tuple(raw.shape), np.dtype(raw.dtype), getattr(leaf, "sharding", None)
+        if not (isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)):
+            sharding = None
+        large = math.prod(shape) >= LARGE
+        out.append(
+            Entry(name=f"leaf_{i}" if large else dtype.name, shape=shape, dtype=dtype, large=large, sharding=sharding)
+        )
+    return out
+
+
+def layout_of(tree: PyTree) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and dtypes of the vectors that hold the small leaves, and of the large leaves."""
+    layout: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    for name, shape, dtype, large, _ in entries_of(tree):
+        before = layout[name][0][0] if name in layout else 0
+        layout[name] = (shape if large else (before + math.prod(shape),), dtype)
+    return layout
+
+
+def spelled(layout: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, int | str]:
+    """The layout as it is written down: {"float32": 1234, "leaf_3": "float32 (512, 512)"}."""
+    return {
+        name: shape[0] if name == dtype.name else f"{dtype.name} {shape}"
+        for name, (shape, dtype) in sorted(layout.items())
+    }
+
+
+def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
+    """The vectors of the small leaves, on the host, and the large leaves, as they lie."""
+    small: list[Any] = []
+    large: dict[str, Array] = {}
+    for leaf, entry in zip(jax.tree.leaves(tree), entries_of(tree), strict=True):
+        raw = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        if entry.large:  # in a job of several processes, Orbax takes from the host what one device holds
+            raw = one_copy(raw)
+            large[entry.name] = np.asarray(raw) if jax.process_count() > 1 and _is_local(raw) else raw
+        elif _is_local(raw) or raw.is_fully_replicated:
+            small.append(raw)
+        else:
+            raise ValueError(f"a small array must be whole in each process: got {leaf.shape}, {leaf.sharding}")
+    groups: dict[str, list[np.ndarray]] = {}
+    for leaf in jax.device_get(small):
+        array = np.asarray(leaf)
+        groups.setdefault(array.dtype.name, []).append(array.reshape(-1))
+    return {name: np.concatenate(group) for name, group in groups.items()}, large
+
+
+def unpack(packed: dict[str, np.ndarray], large: dict[str, jax.Array], like: PyTree) -> PyTree:
+    """A tree like `like` with the values that `pack` took apart, each leaf where `like`'s is to lie."""
+    used = dict.fromkeys(packed, 0)
+    leaves, treedef = jax.tree.flatten(like)
+    out = []
+    for leaf, entry in zip(leaves, entries_of(like), strict=True):
+        if entry.large:
+            raw = large[entry.name]
+        else:
+            start, size = used[entry.name], math.prod(entry.shape)
+            used[entry.name] += size
+            part = packed[entry.name][start : start + size].reshape(entry.shape)
+            raw = jnp.asarray(part) if entry.sharding is None else _put(part, entry.sharding)
+        out.append(jax.random.wrap_key_data(raw, impl=_impl(leaf)) if _is_key(leaf) else raw)
+    return treedef.unflatten(out)
+
+
+def _put(part: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(part.shape, sharding, part.__getitem__)
+
+
+def one_copy(leaf: Array) -> Array:
+    """One copy of what every device holds; what is spread over devices stays in its parts."""
+    return leaf.addressable_data(0) if isinstance(leaf, jax.Array) and leaf.is_fully_replicated else leaf
+
+
+def _is_local(leaf: Array) -> bool:
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable

@@ -1,0 +1,178 @@
+"""The one trainer: epochs from the steps of phases, a run from a recipe."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from rare_gems.phase import Context, Key, LossFn, ModelState, Phase, Recipe, Ticket
+from rare_gems.training import sharding
+from rare_gems.training.feeds import Feed, Stream, advance_fn
+from rare_gems.training.step import Carry, Totals, begin, finish, make_step, step_parts
+
+__all__ = ["Carry", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts"]
+
+
+class Moment(NamedTuple):
+    """The end of an epoch or of a phase. `carry` is donated to the next step: read it before asking for more.
+
+    `epoch` counts the whole epochs done in the phase; `ended` says that this is the phase's end, where `after`
+    has been applied to `ticket` and `model_state` may have been rewound; `interrupted` that `poll` stopped the run.
+    """
+
+    index: int
+    phase: Phase
+    epoch: int
+    carry: Carry
+    ticket: Ticket
+    model_state: ModelState
+    ended: bool
+    interrupted: bool
+
+
+# What vmap maps of many runs: all but the step, so that they do together what is done every so many steps.
+_MANY = (
+    Carry(step=None, key=0, ticket=0, model_state=0, first_state=0, opt_state=0, during=0, after=0, totals=0),  # type: ignore
+    Context(step=None, key=0, batch=0, grads=0, loss=0),  # type: ignore
+)
+
+
+def epochs(
+    recipe: Recipe,
+    ticket: Ticket,
+    model_state: ModelState,
+    *,
+    loss_fn: LossFn,
+    feed: Feed | Stream | Sequence[Feed | Stream],
+    key: Key,
+    resume: tuple[int, Carry] | None = None,
+    loop: Literal["auto", "python", "scan"] = "auto",
+    poll: Callable[[int, int], bool] = lambda index, done: False,
+    many: bool = False,
+    variants: Sequence[Recipe] | None = None,
+    mesh: Mesh | None = None,
+) -> Iterator[Moment]:
+    """Runs a recipe, handing over at the end of every epoch and of every phase.
+
+    Args:
+      recipe: phases, run in order; an identical phase that comes again is not compiled again.
+      ticket, model_state: where to start; they are copied, never donated.
+      loss_fn: as in `make_step`.
+      feed: where batches come from (a `feeds.Feed` or `feeds.Stream`), one for all phases or one for each.
+      key: the run's randomness: phase i uses fold_in(key, i), its epoch e draws the order of examples from
+        fold_in(fold_in(phase key, 2**31 - 1), e).
+      resume: (phase index, carry) of a Moment; the run goes on from there as if it had never stopped.
+      loop: "python" dispatches compiled steps one by one, "scan" compiles an epoch into one call; "auto" scans
+        except on CPU, where XLA runs convolution gradients ten times slower inside a loop (jax-ml/jax#12868). A
+        stream's steps are always dispatched one by one.
+      poll: called between steps ("scan": between epochs) with the phase's index and the steps done in it; once it
+        returns True, a last Moment is `interrupted`.
+      many: several runs at once, under `jax.vmap`: ticket, model state and key (and a `resume`d carry, but for its
+        step) have a leading axis of runs, and so has what is yielded. Each run does what it does alone.
+      variants: of many runs, the recipe of each. They may differ from `recipe` in what their states hold, learning
+        rates and counts, but not in their programs (see `same_program.program`). None: `recipe` for all.
+      mesh: the devices over which runs, batches and large weights are spread (see `sharding`); None: the default one.
+    Yields:
+      a Moment per epoch, and one per phase end.
+    Raises:
+      ValueError: if `resume` names a phase that the recipe does not have, or there are not as many feeds as phases.
+    """
+    # Over 60 lines: one loop, of which every part reads what the others make.
+    feeds = [feed] * len(recipe) if isinstance(feed, Feed | Stream) else list(feed)
+    if len(feeds) != len(recipe):
+        raise ValueError(f"feed: expected one, or one for each of {len(recipe)} phases, got {len(feeds)}")
+    scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
+    compiled: dict[tuple[int, int], tuple[Callable, Callable]] = {}  # by identity of phase and feed
+    axes = _MANY if many else None
+    begin_fn, finish_fn, fold_in = _for_many(mesh) if many else (begin, finish, jax.random.fold_in)
+    start = 0 if resume is None else resume[0]
+    if resume is not None and not 0 <= start < len(recipe):
+        raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
+    if variants is not None and (not many or len(variants) != key.shape[0]):
+        raise ValueError(f"variants: expected many runs and a recipe for each, got {len(variants)}")
+    ticket, model_state, key = sharding.place((ticket, model_state, key), mesh, many=many)
+    for index in range(start, len(recipe)):
+        phase, feed = recipe[index], feeds[index]
+        if resume is not None and index == start:
+            carry = jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), resume[1])
+        else:
+            keys = fold_in(key, index)
+            carry = begin_fn(phase, ticket, model_state, keys)
+            if variants is not None and any(recipe[index] is not phase for recipe in variants):
+                carry = _begin_each([recipe[index] for recipe in variants], ticket, model_state, keys)
+        carry = _place(carry, mesh, many)
+        if (id(phase), id(feed)) not in compiled:
+            advance = advance_fn(*step_parts(loss_fn, phase, mesh), feed, scan, axes, mesh)
+            fns = advance, jax.jit(finish_fn, static_argnums=0)
+            compiled[id(phase), id(feed)] = fns
+        advance, finish_phase = compiled[id(phase), id(feed)]
+        done = int(carry.step)
+        while done < phase.num_steps:
+            target = min(phase.num_steps, (done // feed.num_batches + 1) * feed.num_batches)
+            carry, done, interrupted = advance(carry, done, target, functools.partial(poll, index))
+            interrupted = interrupted and done < phase.num_steps  # the phase is over: nothing is left to interrupt
+            epoch = done // feed.num_batches
+            yield Moment(
+                index=index,
+                phase=phase,
+                epoch=epoch,
+                carry=carry,
+                ticket=carry.ticket,
+                model_state=carry.model_state,
+                ended=False,
+                interrupted=interrupted,
+            )
+            if interrupted:
+                return
+        ticket = finish_phase(phase, carry)
+        model_state = carry.first_state if phase.rewind_state else carry.model_state
+        yield Moment(
+            index=index,
+            phase=phase,
+            epoch=done // feed.num_batches,
+            carry=carry,
+            ticket=ticket,
+            model_state=model_state,
+            ended=True,
+            interrupted=False,
+        )
+
+
+def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
+    """`begin`, `finish` and `jax.random.fold_in` for many runs."""
+
+    def begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
+        one = lambda *args: begin(phase, *args)  # noqa: E731
+        return jax.vmap(one, out_axes=_MANY[0])(ticket, model_state, key)
+
+    def finish_all(phase: Phase, carry: Carry) -> Ticket:
+        return sharding.over_runs(lambda carry: finish(phase, carry), mesh, _MANY[:1], 0)(carry)
+
+    return begin_all, finish_all, jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+
+def _begin_each(phases: Sequence[Phase], *start: Any) -> Carry:
+    """The stacked carries of runs whose phases hold different numbers in their states."""
+    carries = [begin(phase, *jax.tree.map(lambda x: x[i], start)) for i, phase in enumerate(phases)]  # noqa: B023
+    rest = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(carry[1:] for carry in carries))
+    return Carry(carries[0].step, *rest)
+
+
+def _place(carry: Carry, mesh: Mesh | None, many: bool) -> Carry:
+    rest = sharding.place(tuple(carry[1:]), mesh, many=many)
+    return Carry(sharding.place(carry.step, mesh), *rest)
+
+
+def run(recipe: Recipe, ticket: Ticket, model_state: ModelState, **options: Any) -> tuple[Ticket, ModelState]:
+    """Runs a recipe to its end; `options` as in `epochs`.
+
+    Returns:
+      the ticket and the model state (BatchNorm statistics) after the last phase.
+    """
+    for moment in epochs(recipe, ticket, model_state, **options):
+        if moment.ended:
+            ticket, model_state = moment.ticket, moment.model_state
+    return ticket, jax.tree.map(jnp.copy, model_state)

@@ -1,0 +1,117 @@
+"""A comparison: the product of its lists, what is finished left alone, flags to those that take them."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiments.commands.program import run
+from tests.experiments.conftest import made_once
+
+FLAGS = ["--model=lenet_300_100", "--train-examples=200", "--batch-size=50", "--finetune-epochs=1"]
+LISTS = [
+    "--pruners=gem_miner,random",
+    "--sparsities=0.5,0.9,0.50",
+    "--num-seeds=2",
+    "--gem-miner.period=1",
+    "--epochs=2",
+]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    def make(folder):
+        assert run("compare", ["digits", *LISTS, *FLAGS, f"--run-dir={folder}"]) == 0
+
+    return made_once(tmp_path_factory, "compare", make)
+
+
+def _rows(folder):
+    with (folder / "compare.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_row_for_each_run(compared):
+    rows = _rows(compared)
+    wanted = {("dense", "0.0", seed) for seed in ("42", "43")} | {
+        (pruner, sparsity, seed)
+        for pruner in ("gem_miner", "random") for sparsity in ("0.5", "0.9") for seed in ("42", "43")
+    }  # fmt: skip
+    assert {(row["pruner"], row["sparsity"], row["seed"]) for row in rows} == wanted
+    assert len(rows) == len(wanted)
+    kept = {"0.0": "50200", "0.5": "25100", "0.9": "5020"}
+    for row in rows:
+        assert row["num_kept"] == kept[row["sparsity"]]
+        assert float(row["search_epochs"]) == (2 if row["pruner"] == "gem_miner" else 0)
+        assert (compared / row["folder"] / "summary.json").exists()
+        assert 0 <= float(row["before"]) <= 1
+        assert 0 <= float(row["after"]) <= 1
+
+
+def test_figures_and_table(compared, tmp_path, capsys):
+    folder = shutil.copytree(compared, tmp_path / "copy")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("ticket.safetensors")}
+    assert run("compare", ["digits", *LISTS, *FLAGS, f"--run-dir={folder}"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is run again
+    out = capsys.readouterr().out
+    for word in ("gem_miner", "random", "dense", "90.00", "5,020", "before finetuning", "after finetuning"):
+        assert word in out
+    for name in ("after", "before"):
+        assert (compared / "plots" / f"{name}_finetuning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_processes_share_the_work(tmp_path):
+    command = [
+        sys.executable, "-m", "experiments.compare", "digits", "--pruners=random,magnitude", "--sparsities=0.5,0.9",
+        "--no-dense", *FLAGS, f"--run-dir={tmp_path}/runs",
+    ]  # fmt: skip
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in "ab"]
+    errors = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    assert len(_rows(tmp_path / "runs")) == 4
+    begun = [line for text in errors for line in text.splitlines() if line.endswith(" 0 done")]
+    assert len(begun) == 4  # each run was begun once, by one of them
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["digits", "--pruners="], "an empty comparison"),
+        (["digits", "--sparsities=,"], "an empty comparison"),
+        (["digits", "--pruners=magic"], "edge_popup"),
+        (["digits", "--pruners=dense"], "expected some of"),
+        (["digits", "--pruners=random", "--sparsities=0.9,1.0"], "[0, 1)"),
+        (["digits", "--pruners=random", "--gem-miner.period=2"], "none of random takes it"),
+        (["digits", "--pruners=random", "--sparsity=0.5"], "--sparsities"),
+        (["digits", "--num-seeds=0"], "1 or more"),
+        (["digits", "--sparsities=many"], "fractions removed"),
+        (["tomatoes"], "cifar10"),
+        (["digits", "--pruners=random,smart_ratio", "--sparsities=0.9,0.9999"], "smart ratio"),
+    ],
+)
+def test_mistakes(flags, message, tmp_path, capsys):
+    assert run("compare", [*flags, f"--run-dir={tmp_path}/runs"]) == 2
+    err = capsys.readouterr().err
+    assert err.strip().count("\n") == 0, err
+    assert message in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_methods_on_variants_of_a_network_are_refused(capsys):
+    """Rare Gems and Sanity-Checking Pruning report two ResNet-32 of double width."""
+    command = ["cifar100", "--model=resnet32", "--pruners=gem_miner,smart_ratio", "--sparsities=0.95", "--dry-run"]
+    assert run("compare", command) == 2
+    assert "--network.affine: the presets of dense and gem_miner have True and False" in capsys.readouterr().err
+    same = ["--network.no-affine", "--network.no-bias", "--network.shortcut=A", "--network.width=2"]
+    assert run("compare", [*command, *same]) == 0
+
+
+def test_the_folder_is_the_same_whoever_runs_it(capsys):
+    command = ["digits", *LISTS, *FLAGS, "--dry-run"]
+    assert run("compare", command) == 0
+    assert run("compare", [*command, "--launcher=local", "--num-jobs", "2"]) == 0
+    alone, spread = capsys.readouterr().out.splitlines()
+    assert alone == spread
+    assert "runs/compare-digits-" in alone

@@ -1,0 +1,71 @@
+"""rare_gems.training.feeds: a stream trains as the same batches on the device do, and resumes within an epoch."""
+
+import jax
+import numpy as np
+import pytest
+
+from rare_gems import transforms, views
+from rare_gems.phase import Phase
+from rare_gems.pruners.parts.finetune import sgd
+from rare_gems.training import trainer
+from rare_gems.training.feeds import Stream
+from tests.toy import NUM_BATCHES, make_toy
+
+KEY = jax.random.key(7)
+IDENTITY = transforms.identity()
+
+
+def recipe_of(num_steps):
+    phase = Phase(views.masked, "params", sgd(0.1), IDENTITY, IDENTITY, num_steps, name="search")
+    return (phase, phase._replace(name="finetune"))
+
+
+def order_of(seed):
+    return np.random.default_rng(seed).permutation(12).reshape(NUM_BATCHES, 4).astype(np.int32)
+
+
+def stream_of(toy, opened):
+    """The toy's data in an order drawn by NumPy from the epoch's seed, by one number doubled in the step."""
+
+    def batches(seed, first):
+        opened.append((seed, first))
+        yield from (np.asarray(toy.feed.data)[row] / 2 for row in order_of(seed)[first:])
+
+    return Stream(NUM_BATCHES, batches, lambda made, key: 2 * made)
+
+
+def test_a_stream_trains_as_the_same_batches_from_the_device():
+    toy, opened = make_toy(), []
+    stream = stream_of(toy, opened)
+    state = trainer.run(recipe_of(7), toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=stream, key=KEY)
+    seeds = [seed for seed, _ in opened]
+    assert len(set(seeds)) == len(seeds) == 2 * 3  # a phase of 7 steps has two epochs and one step of a third
+    assert all(first == 0 for _, first in opened)
+
+    def order(key):  # of the feed: drawn by NumPy from the same seed
+        shuffle = lambda seed: order_of(int(seed))  # noqa: E731
+        return jax.pure_callback(shuffle, jax.ShapeDtypeStruct((NUM_BATCHES, 4), np.int32), jax.random.bits(key))
+
+    feed = toy.feed._replace(order=order)
+    expected = trainer.run(
+        recipe_of(7), toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=feed, key=KEY, loop="python"
+    )
+    jax.tree.map(np.testing.assert_array_equal, state[0].params, expected[0].params)
+    assert int(state[1]["seen"]) == 14
+
+
+@pytest.mark.parametrize("stop", [2, 3, 8])
+def test_a_stream_goes_on_in_the_middle_of_an_epoch(stop):
+    toy, opened = make_toy(), []
+    options = {"loss_fn": toy.loss_fn, "feed": stream_of(toy, opened), "key": KEY}
+    expected = trainer.run(recipe_of(6), toy.ticket, toy.model_state, **options)
+    moments = trainer.epochs(
+        recipe_of(6), toy.ticket, toy.model_state, poll=lambda index, done: 6 * index + done >= stop, **options
+    )
+    (last,) = [moment for moment in moments if moment.interrupted]
+    assert 6 * last.index + int(last.carry.step) == stop
+    opened.clear()
+    ends = trainer.epochs(recipe_of(6), toy.ticket, toy.model_state, resume=(last.index, last.carry), **options)
+    (*_, end) = ends
+    assert opened[0][1] == stop % NUM_BATCHES
+    jax.tree.map(np.testing.assert_array_equal, end.ticket.params, expected[0].params)
