@@ -45,14 +45,20 @@ class Loaded(NamedTuple):
 
 
 class DatasetRow(NamedTuple):
-    """A row of the catalogue. title: as in tables. facts: what is known, found out where a function. read: the reader.
-    flags: the fields of `Source` that it takes. what: a line for those who choose."""
+    """A row of the catalogue.
+
+    title: as in tables. facts: what is known, or a function that finds it out. read: the reader.
+    flags: the fields of `Source` that it takes. what: a line for those who choose. streamed: whether it is always read
+    while training. is_folder: whether --data-dir is the data set itself, so that runs on other folders are other runs.
+    """
 
     title: str
     facts: Facts | Callable[[Source], Facts]
     read: Callable[[Source], Loaded]
     what: str
     flags: tuple[str, ...] = ("data_dir",)
+    streamed: bool = False
+    is_folder: bool = False
 
     def facts_of(self, source: Source) -> Facts:
         """What is known of the whole data set.
@@ -152,6 +158,7 @@ DATASETS: dict[str, DatasetRow] = {
         read=lambda s: Loaded(imagenet.imagenet(s.data_dir, image_size=s.image_size or 224)),
         what="1.3 million photographs, 1000 classes, streamed",
         flags=("data_dir", "image_size", "skip_broken_images"),
+        streamed=True,
     ),
     "folder": DatasetRow(
         title="folder",
@@ -159,5 +166,6 @@ DATASETS: dict[str, DatasetRow] = {
         read=_read_folder,
         what="images of your own: --data-dir with train/CLASS/*.png and test/",
         flags=("data_dir", "image_size", "skip_broken_images", "stream"),
+        is_folder=True,
     ),
 }

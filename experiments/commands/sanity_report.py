@@ -47,7 +47,7 @@ def report_checks(console: Console, folder: Path, summaries: list[list[dict[str,
         write_json(folder / paths.SANITY_JSON, rows)
         comparison_figures.plot_sanity(rows, figure, title)
         write_whole(known, text)
-    console.print(f"report: {folder / 'sanity.csv'}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"report: {folder / paths.SANITY_CSV}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _tidy(rows: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from experiments.catalog.networks import NETWORKS, NetworkOptions, defaults_of
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
-from experiments.config.validate import check_used, check_values, no_such_flag, why_unused
+from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
 from experiments.presets.lookup import lookup
 from experiments.terminal.errors import UsageError
 
@@ -28,9 +29,9 @@ ModelName: Any = Literal[tuple(NETWORKS)]  # type: ignore
 class _Choice:
     """The fields that choose a preset."""
 
-    pruner: PrunerName = "gem_miner"
-    model: ModelName | str = "resnet20"
-    sparsity: float | None = None
+    pruner: PrunerName = Config.pruner
+    model: ModelName | str = Config.model
+    sparsity: float = math.nan  # not typed
 
 
 def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Config, dict[str, str]]:
@@ -47,6 +48,7 @@ def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Conf
     typed = {field_of(arg) for arg in args if arg.startswith("--")}
     default, told = _default(dataset, args, program)
     _check_known(default, typed)
+    _check_switches(default, args)
     kind = config_type(default.pruner)
     asked = read_flags(kind, args, program, default=kind(**vars(default)))
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
@@ -83,12 +85,28 @@ def _check_known(config: Config, typed: set[str]) -> None:
         raise UsageError(no_such_flag(name, known))
 
 
+def _check_switches(config: Config, args: list[str]) -> None:
+    """Refuses --no- before what is no switch, and before the name of a group."""
+    values = dataclasses.asdict(config)
+    values = flat(values | {config.pruner: values.pop("options")})
+    for arg in args:
+        name = field_of(arg)
+        if not re.match(r"--(.*\.)?no-", arg):
+            continue
+        if not isinstance(values[name], bool):
+            raise UsageError(f"{arg.split('=')[0]}: there is no such flag; the nearest is {flag_of(name)}")
+        group, dot, option = flag_of(name).removeprefix("--").rpartition(".")
+        if arg != f"--{group}{dot}no-{option}":
+            raise UsageError(f"{arg}: there is no such flag; the nearest is --{group}{dot}no-{option}")
+
+
 def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[str, str]]:
     """The preset for the pruner, model and sparsity of a command line, and the source of each value in it."""
     first = [arg for arg in args if arg not in ("-h", "--help", "--help-all")]
     choice, _ = read_flags(_Choice, first, program, return_unknown_args=True)
     removes = PRUNERS[choice.pruner].removes
-    sparsity = choice.sparsity if choice.sparsity is not None else 0.9856 if removes else 0.0
+    usual = Config.sparsity if removes else 0.0
+    sparsity = usual if math.isnan(choice.sparsity) else choice.sparsity
     if not 0 <= sparsity < 1:
         raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {sparsity}")
     if not removes and sparsity != 0:
@@ -108,18 +126,14 @@ def config_type(pruner: str) -> type:
         "Typed",
         [
             ("dataset", Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress], dataclasses.field()),
-            ("pruner", Annotated[PrunerName, tyro.conf.arg(help="how the ticket is found")], "gem_miner"),
-            ("model", Annotated[ModelName | str, tyro.conf.arg(help=_MODEL)], "resnet20"),
+            ("pruner", PrunerName, Config.pruner),
+            ("model", ModelName | str, Config.model),
             ("options", Annotated[options, tyro.conf.arg(name=pruner)], dataclasses.field(default=options())),
         ],
         bases=(Config,),
         frozen=True,
         namespace={"__doc__": Config.__doc__},
     )
-
-
-_MODEL = """the network, or module:function of your own: function(image_shape, num_classes) returns something with
-init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state)"""
 
 
 def field_of(flag: str) -> str:

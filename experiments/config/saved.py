@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.catalog.datasets import DATASETS
 from experiments.catalog.networks import NetworkOptions
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.config.config import Config
@@ -33,7 +34,7 @@ def fields_of(config: Config) -> dict[str, Any]:
     """All resolved fields, JSON-able; the options of the pruner stand under its name."""
     fields = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     own = fields.pop("options")
-    if config.dataset == "folder" and config.data_dir is not None:
+    if config.data.is_folder and config.data_dir is not None:
         fields["data_dir"] = str(config.data_dir.expanduser().resolve())
     return fields | ({config.pruner: own} if own else {})
 
@@ -75,7 +76,8 @@ def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def digest(fields: Mapping[str, Any]) -> str:
     """Twelve hex digits of all fields that change what a run computes; for `folder`, where the images are, and for
     statistics per device, how many there are."""
-    also = ("data_dir",) if fields.get("dataset") == "folder" else ()
+    dataset = DATASETS.get(fields.get("dataset", ""))
+    also = ("data_dir",) if dataset and dataset.is_folder else ()
     also += ("devices",) if fields.get("batch_norm") == "per-device" else ()
     decisive = {name: value for name, value in fields.items() if name not in FREE or name in also}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]

@@ -37,6 +37,8 @@ def check_values(config: Config) -> None:
     for name in ("learning_rate", "finetune_learning_rate"):
         if not 0 < getattr(config, name) < math.inf:
             raise UsageError(f"{flag_of(name)}: expected a positive number, got {getattr(config, name)}")
+    if not 0 <= config.sparsity < 1:
+        raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {config.sparsity}")
     if not 0 < config.network.width <= 100:
         raise UsageError(f"--network.width: expected a number in (0, 100], got {config.network.width}")
     if not 0 <= config.momentum < 1:
@@ -89,7 +91,7 @@ def _check_ranges(config: Config) -> None:
 def _check_at_once(config: Config) -> None:
     if config.shard_params:
         raise UsageError("--at-once: --shard-params spreads one run over all devices; expected 1 with it")
-    if config.dataset == "imagenet" or config.stream:
+    if config.data.streamed or config.stream:
         raise UsageError("--at-once: streamed images are read for one run; expected 1")
     for name in ("train_examples", "validation_examples"):
         if getattr(config, name):

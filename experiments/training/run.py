@@ -50,7 +50,7 @@ def restore(
 
     def template(notes: dict[str, Any]) -> Checkpoint:
         if notes.get("title") != run.title or notes["index"] >= len(run.recipe):
-            raise ValueError(f"{folder / 'checkpoints'}: holds checkpoints of another run, {notes.get('title')!r}")
+            raise ValueError(f"{folder / paths.CHECKPOINTS}: holds checkpoints of another run, {notes.get('title')!r}")
         if notes["data"] != fingerprint:
             raise ValueError(f"{folder}: was begun on other training data than is there now; expected the same")
         phase = run.recipe[notes["index"]]

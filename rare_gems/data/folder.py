@@ -182,8 +182,8 @@ def _decode(listing: Listing, form: Form, skip_broken: bool, bar: Any) -> tuple[
     with ThreadPoolExecutor(min(usable_cores(), _MAX_THREADS)) as pool:
         try:
             begins = range(0, len(files), _BLOCK)
-            for begin, job in zip(begins, [pool.submit(some, begin) for begin in begins], strict=True):
-                broken += job.result()  # in order: the first broken file is the one that is named
+            for begin, part in zip(begins, [pool.submit(some, begin) for begin in begins], strict=True):
+                broken += part.result()  # in order: the first broken file is the one that is named
                 bar.update(min(_BLOCK, len(files) - begin))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -4,7 +4,7 @@ A checkpoint is a pytree of arrays (a `trainer.Carry`, say) and a JSON dictionar
 vector per dtype, with a digest of all their bytes; large ones (`sharding.LARGE`) are arrays of their own, written and
 read in the parts in which they lie on the devices, each with a checksum that the devices compute. So no host or device
 needs to hold a large array, what is saved on some number of devices and processes can be restored on any other, and
-damage is found rather than trained on. In a job of several processes, all call each function, on one file system.
+damage is found rather than trained on. In a run of several processes, all call each function, on one file system.
 """
 
 import errno

@@ -73,7 +73,7 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     large: dict[str, Array] = {}
     for leaf, entry in zip(jax.tree.leaves(tree), entries_of(tree), strict=True):
         raw = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-        if entry.large:  # in a job of several processes, Orbax takes from the host what one device holds
+        if entry.large:  # in a run of several processes, Orbax takes from the host what one device holds
             raw = one_copy(raw)
             large[entry.name] = np.asarray(raw) if jax.process_count() > 1 and _is_local(raw) else raw
         elif _is_local(raw) or raw.is_fully_replicated:

@@ -26,7 +26,7 @@ def make_mesh(devices: Sequence[jax.Device], *, runs: int = 1, model: int = 1) -
     """A mesh ("runs", "data", "model") of all the devices.
 
     Args:
-      devices: of one kind; in a job of several processes, all of `jax.devices()`.
+      devices: of one kind; in a run of several processes, all of `jax.devices()`.
       runs: how many of its parts train runs of their own. model: how many devices share the large leaves of a run.
     Raises:
       ValueError: if `runs` times `model` does not divide their number.
@@ -91,7 +91,7 @@ def split_batch(batch: Batch, mesh: Mesh | None) -> Batch:
 def place(tree: PyTree, mesh: Mesh | None, *, many: bool = False) -> PyTree:
     """Outside `jit`: the tree on the mesh, every leaf where `spec_of` puts it; of many runs, along "runs".
 
-    In a job of several processes each passes the same values and keeps its part of them.
+    In a run of several processes each passes the same values and keeps its part of them.
     """
     if mesh is None:
         return tree

@@ -295,7 +295,7 @@ def test_scores_move_at_the_cosine_rate():
         ({"learning_rate": float("nan")}, r"learning_rate: expected a positive number"),
         ({"learning_rate": float("inf")}, r"learning_rate: expected a positive number"),
         ({"l2": -1e-4}, r"l2: expected a finite number of 0 or more, got -0.0001"),
-        ({"l2": float("nan")}, r"l2: expected 0 or more"),
+        ({"l2": float("nan")}, r"l2: expected a finite number of 0 or more"),
         ({"freeze": False}, r"finetune_mask: without freezing expected 'rounded', got 'frozen'"),
         ({"sparsity": 1.0}, r"sparsity: expected a fraction removed in \[0, 1\), got 1.0"),
         ({"sparsity": -0.5}, r"sparsity: expected a fraction"),

@@ -81,6 +81,7 @@ def test_two_processes_share_the_work(tmp_path):
         (["digits", "--pruners="], "an empty comparison"),
         (["digits", "--sparsities=,"], "an empty comparison"),
         (["digits", "--pruners=magic"], "edge_popup"),
+        (["digits", "--sparsties=0.9"], "--sparsties: there is no such flag; the nearest is --sparsities"),
         (["digits", "--pruners=dense"], "expected some of"),
         (["digits", "--pruners=random", "--sparsities=0.9,1.0"], "[0, 1)"),
         (["digits", "--pruners=random", "--gem-miner.period=2"], "none of random takes it"),

@@ -50,7 +50,16 @@ MISTAKES = {
     "--validation-examples=99999": "1436",
     "--on-collapse=ignore": "warn",
     "--gem-miner.no-freeze": "rounded",
+    "--no-gem-miner.freeze": "the nearest is --gem-miner.no-freeze",
+    "--no-seed=3": "--no-seed: there is no such flag; the nearest is --seed",
 }
+
+
+@pytest.mark.parametrize("idle", ["--gem-miner.period=7", "--gem-miner.scope=layer"])
+def test_options_that_freezing_alone_uses_are_refused_without_it(idle, tmp_path, capsys):
+    flags = ["--gem-miner.no-freeze", "--gem-miner.finetune-mask=rounded", idle, f"--run-dir={tmp_path}/run"]
+    assert run("digits", flags) == 2
+    assert f"{idle.split('=')[0]}: nothing is frozen with --gem-miner.no-freeze" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", MISTAKES)
