@@ -1,6 +1,5 @@
 """Strict settings for the whole suite: eight CPU devices, no silent promotion of rank or dtype, checked types."""
 
-import gc
 import os
 from importlib.metadata import version
 
@@ -27,13 +26,6 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::beartype.roar.BeartypeDecorHintPep585DeprecationWarning")
     # What another process has half written to the cache is compiled again.
     config.addinivalue_line("filterwarnings", "ignore:Error reading persistent compilation cache entry:UserWarning")
-
-
-def pytest_collection_finish(session):
-    """Tracing makes many objects, which the collector would look through again and again, with all that is imported."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
 
 
 jax.config.update("jax_num_cpu_devices", 8)
