@@ -89,15 +89,14 @@ def _check_switches(config: Config, args: list[str]) -> None:
     """Refuses --no- before what is no switch, and before the name of a group."""
     values = dataclasses.asdict(config)
     values = flat(values | {config.pruner: values.pop("options")})
-    for arg in args:
-        name = field_of(arg)
-        if not re.match(r"--(.*\.)?no-", arg):
+    for flag in (arg.split("=")[0] for arg in args):
+        if not re.match(r"--(.*\.)?no[-_]", flag):
             continue
-        if not isinstance(values[name], bool):
-            raise UsageError(f"{arg.split('=')[0]}: there is no such flag; the nearest is {flag_of(name)}")
+        name = field_of(flag)
         group, dot, option = flag_of(name).removeprefix("--").rpartition(".")
-        if arg != f"--{group}{dot}no-{option}":
-            raise UsageError(f"{arg}: there is no such flag; the nearest is --{group}{dot}no-{option}")
+        right = f"--{group}{dot}no-{option}" if isinstance(values.get(name), bool) else flag_of(name)
+        if flag.replace("_", "-") != right:
+            raise UsageError(f"{flag}: there is no such flag; the nearest is {right}")
 
 
 def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[str, str]]:

@@ -8,6 +8,7 @@ Deviation from TFDS's own builder, which needs TensorFlow: records stay in the o
 
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -222,20 +223,9 @@ def cifar10(data_dir: str | Path | None = None, cache_dir: str | Path | None = N
       DataUnavailable: (a ValueError) there is no copy in data_dir and it cannot be downloaded.
       ValueError: a record file is damaged.
     """
-    train, test, note = read_splits("cifar10", "CIFAR-10", (32, 32, 3), prepare_cifar10, data_dir, cache_dir, progress)
     mean, std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-    return Dataset(
-        name="cifar10",
-        train=train,
-        test=test,
-        validation=None,
-        num_classes=10,
-        mean=mean,
-        std=std,
-        crop_padding=4,
-        flip=True,
-        note=note,
-    )
+    where = (data_dir, cache_dir, progress)
+    return _read("cifar10", "CIFAR-10", 10, prepare_cifar10, where, mean, std)
 
 
 def cifar100(
@@ -251,16 +241,28 @@ def cifar100(
       DataUnavailable: (a ValueError) there is no copy in data_dir and it cannot be downloaded.
       ValueError: a record file is damaged.
     """
-    train, test, note = read_splits(
-        "cifar100", "CIFAR-100", (32, 32, 3), prepare_cifar100, data_dir, cache_dir, progress
-    )
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    where = (data_dir, cache_dir, progress)
+    return _read("cifar100", "CIFAR-100", 100, prepare_cifar100, where, mean, std)
+
+
+def _read(
+    name: str,
+    title: str,
+    num_classes: int,
+    prepare: Callable[..., Path],
+    where: tuple[str | Path | None, str | Path | None, bool],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Dataset:
+    """Reads one of the two; `where`: data_dir, cache_dir, progress."""
+    train, test, note = read_splits(name, title, (32, 32, 3), prepare, *where)
     return Dataset(
-        name="cifar100",
+        name=name,
         train=train,
         test=test,
         validation=None,
-        num_classes=100,
+        num_classes=num_classes,
         mean=mean,
         std=std,
         crop_padding=4,

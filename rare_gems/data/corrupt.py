@@ -72,7 +72,7 @@ def random_pixels(split: Split, seed: int) -> Split:
 
 
 def half(split: Split, num_classes: int, seed: int) -> Split:
-    """A fixed half of the examples, N // 2 of them, balanced by class (see `sources.subset`).
+    """A fixed half of the examples, N // 2 of them, balanced by class (see `dataset.subset`).
 
     Args:
       split: 2 examples or more. num_classes: labels are below. seed: 0 or more.

@@ -20,13 +20,13 @@ def imagenet(data_dir: str | Path | None = None, *, image_size: int = 224) -> St
     """ImageNet, 1,281,167 train and 50,000 test images in 1000 classes; the test split is TFDS's validation split.
 
     Classes are in the order of TFDS, which is that of the WordNet ids and of torchvision's weights. Labels are known
-    only by reading, so a `examples.subset` is not balanced by class.
+    only by reading, so `streamed_dataset.subset` is not balanced by class.
 
     Args:
       data_dir: the folder of TFDS data sets; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
       image_size: pixels of a side after the crop; 299 for Inception.
     Returns:
-      splits to be read by `stream.train_batches` and `stream.eval_batches`.
+      splits to be read by `stream_batches.train_batches` and `stream_batches.eval_batches`.
     Raises:
       DataUnavailable: (a ValueError) there is no prepared copy in data_dir.
       ValueError: the copy is damaged, lacks a split or is in another file format; image_size is below 1.

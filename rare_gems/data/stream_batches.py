@@ -36,7 +36,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """One epoch of shuffled, randomly cropped and flipped batches, on the device before they are asked for.
 
-    The last batch is filled up with the first examples of the same permutation (see `batches.epoch_order`). Threads
+    The last batch is filled up with the first examples of the same permutation (`device_batches.epoch_order`). Threads
     start at the first batch and end with the epoch, or when the iterator is closed or deleted.
 
     Args:

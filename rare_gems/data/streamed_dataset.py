@@ -39,11 +39,11 @@ class Examples(NamedTuple):
 
 
 class Streamed(NamedTuple):
-    """A data set that is streamed, as `sources.Dataset` is one that lies on the device.
+    """A data set that is streamed, as `dataset.Dataset` is one that lies on the device.
 
     name: as on the command line. train, test: the usual splits. validation: None, or taken out of train by
     `hold_out`. mean, std: per channel, of pixel values in [0, 1]. image_size: pixels of a side, after the crop.
-    note: as in `sources.Dataset`.
+    note: as in `dataset.Dataset`.
     """
 
     name: str
@@ -111,7 +111,7 @@ def checked(files: Sequence[Path], labels: np.ndarray, skip_broken: bool = False
 
 
 def subset(examples: Examples, num: int, num_classes: int, seed: int) -> Examples:
-    """A random part, balanced by class where the labels are known without reading (see `sources.subset`).
+    """A random part, balanced by class where the labels are known without reading (see `dataset.subset`).
 
     Args:
       num: 1..N. num_classes: labels are below.

@@ -52,7 +52,15 @@ MISTAKES = {
     "--gem-miner.no-freeze": "rounded",
     "--no-gem-miner.freeze": "the nearest is --gem-miner.no-freeze",
     "--no-seed=3": "--no-seed: there is no such flag; the nearest is --seed",
+    "--no-help": "--no-help: there is no such flag; the nearest is --help",
 }
+
+
+@pytest.mark.parametrize("folder", ["exp.no-decay", "no-decay"])
+def test_a_value_may_look_like_a_switch(folder, tmp_path, capsys):
+    assert run("digits", [f"--run-dir={tmp_path}/{folder}", "--gem_miner.no_freeze", "--pruner=random"]) == 2
+    assert "--gem-miner.freeze: an option of gem_miner" in capsys.readouterr().err
+    assert run("digits", [f"--run-dir={tmp_path}/{folder}", "--pruner=random", "--dry-run"]) == 0
 
 
 @pytest.mark.parametrize("idle", ["--gem-miner.period=7", "--gem-miner.scope=layer"])
