@@ -175,10 +175,13 @@ def _parse(archive: Path, layout: _Layout) -> Parsed:
                 name = member.name.rpartition("/")[2]
                 if name in wanted and (stream := tar.extractfile(member)) is not None:
                     content[name] = stream.read()
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise ValueError(f"{archive} cannot be read ({error.strerror}); expected the {layout.title} archive") from error
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"damaged archive {archive.name}: {error}") from error
     if missing := [name for name in wanted if name not in content]:
-        raise ValueError(f"expected {', '.join(missing)} in the {layout.title} archive, got {sorted(content)}")
+        files = f"{', '.join(missing)} in the {layout.title} archive, the binary version"
+        raise ValueError(f"expected {files}, got {sorted(content)}")
     names = {feature: _class_names(*named, content[named[0]]) for feature, named in layout.names.items()}
     splits = {}
     for split, files in layout.files.items():

@@ -10,6 +10,7 @@ from rare_gems.data import tfds_read
 from rare_gems.data.decode import one_line
 from rare_gems.data.streamed_dataset import Examples, Streamed
 from rare_gems.data.tfds_read import DataUnavailable, default_data_dir
+from rare_gems.data.tfds_shards import shards
 
 __all__ = ["MEAN", "STD", "imagenet"]
 
@@ -29,7 +30,8 @@ def imagenet(data_dir: str | Path | None = None, *, image_size: int = 224) -> St
       splits to be read by `stream_batches.train_batches` and `stream_batches.eval_batches`.
     Raises:
       DataUnavailable: (a ValueError) there is no prepared copy in data_dir.
-      ValueError: the copy is damaged, lacks a split or is in another file format; image_size is below 1.
+      ValueError: the copy is damaged, lacks a record file or a split, or is in another file format; image_size is
+        below 1.
     Example:
       >>> try:
       ...     imagenet("/nowhere")
@@ -74,6 +76,8 @@ def _splits(folder: Path) -> tuple[Examples, Examples]:
         raise ValueError(f"expected TFDS array_record files in {folder}, got: {one_line(error)}") from error
     if len(sources) < 2:
         raise ValueError(f"expected the splits train and validation in {folder}, got {sorted(builder.info.splits)}")
+    for name in sources:
+        shards(builder, name)  # raises where a file is missing or cut short
     train, test = (_examples(source, f"of split {name} in {folder}") for name, source in sources.items())
     return train, test
 

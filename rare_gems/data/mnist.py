@@ -71,18 +71,23 @@ def prepare_mnist(
 
 
 def parse_idx(file: Path, dimensions: int) -> np.ndarray:
-    """Reads a gzip-compressed idx file of unsigned bytes.
+    """Reads an idx file of unsigned bytes, compressed by gzip or not.
 
     Args:
       dimensions: of the array, 3 for images [N, H, W] and 1 for labels [N].
     Returns:
       uint8, read-only.
     Raises:
-      ValueError: the file is cut off or damaged, or is another kind of file.
+      ValueError: the file is missing, empty, cut off or damaged, or is another kind of file.
     """
     try:
-        with gzip.open(file) as stream:
-            content = stream.read()
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}); expected an idx file") from error
+    if not content:
+        raise ValueError(f"empty file {file.name}; expected an idx file")
+    try:
+        content = content if content.startswith(b"\0\0") else gzip.decompress(content)
     except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"damaged file {file.name}: {error}") from error
     begin = 4 * (1 + dimensions)

@@ -11,6 +11,7 @@ import numpy as np
 from rare_gems.data.array_cache import cached
 from rare_gems.data.dataset import Split
 from rare_gems.data.decode import decode_all, decode_image, one_line
+from rare_gems.data.tfds_shards import Shard, check_shard, shards
 
 __all__ = [
     "DataUnavailable",
@@ -114,7 +115,7 @@ def decode(
     Returns:
       ({"train" and "test": the decoded records, in the order of the files}, the names of the classes).
     Raises:
-      ValueError: a file of the folder is damaged, or (unless skip_broken) an image.
+      ValueError: a file of the folder is missing or damaged, or (unless skip_broken) an image.
     """
     import tensorflow_datasets as tfds
     from tqdm import tqdm
@@ -124,21 +125,16 @@ def decode(
         if builder.info.file_format.value != "array_record":
             raise ValueError(f"{builder.info.file_format.value} files")
         classes = [str(name) for name in builder.info.features["label"].names]
-        counts, tasks = {}, []
-        wanted = {"num_classes": len(classes), "shape": shape, "resize": resize, "skip_broken": skip_broken}
-        for split in ("train", "test"):
-            counts[split] = builder.info.splits[split].num_examples
-            for shard in builder.info.splits[split].file_instructions:
-                for first in range(0, shard.take, _CHUNK):
-                    some = (str(shard.filename), first, min(first + _CHUNK, shard.take), shard.take)
-                    tasks.append(
-                        (
-                            split,
-                            Range(*some, **wanted),
-                        )
-                    )
+        counts = {split: builder.info.splits[split].num_examples for split in ("train", "test")}
     except Exception as error:  # of many kinds: JSON, protobuf, a missing split, another file format
         raise ValueError(f"expected TFDS array_record files in {folder}, got: {one_line(error)}") from error
+    wanted = {"num_classes": len(classes), "shape": shape, "resize": resize, "skip_broken": skip_broken}
+    tasks = [
+        (split, Range(file, first, min(first + _CHUNK, num), num, **wanted))
+        for split in counts
+        for file, num in shards(builder, split)
+        for first in range(0, num, _CHUNK)
+    ]
     splits = {}
     for split, count in counts.items():
         splits[split] = Decoded(
@@ -170,18 +166,17 @@ def decode_range(task: Range) -> Decoded:
     """Decodes some records of one file; imports NumPy, Pillow, array_record and a protobuf class.
 
     Raises:
-      ValueError: the file is damaged, or (unless skip_broken) an image in it; names the file.
+      ValueError: the file is missing or damaged, or (unless skip_broken) an image in it; names the file.
     """
     from array_record.python.array_record_module import ArrayRecordReader
     from tensorflow_datasets.proto import tf_example_pb2
 
     messages: Any = tf_example_pb2  # a generated module: nothing in it is declared
+    check_shard(Shard(task.file, task.total))
     images = np.empty((task.last - task.first, *task.shape), np.uint8)
     labels, files, kinds, broken, place = [], [], set(), [], task.file
     try:
         reader = ArrayRecordReader(task.file, "readahead_buffer_size:0")
-        if (got := reader.num_records()) != task.total:
-            raise ValueError(f"expected {task.total} records, got {got}")
         records = reader.read(task.first, task.last)
         reader.close()
         for i, record in enumerate(records, task.first):

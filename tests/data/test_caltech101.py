@@ -207,7 +207,7 @@ def test_damaged_record_file(tmp_path):
     file = folder / "caltech101-test.array_record-00000-of-00001"
     file.write_bytes(file.read_bytes()[:-100])
     for skip_broken in (False, True):
-        with pytest.raises(ValueError, match=f"damaged record file {file}: expected 29 records, got 0"):
+        with pytest.raises(ValueError, match=rf"^damaged record file {file}: cut short, or no .* \(.+\); copy it"):
             caltech101(tmp_path, tmp_path / "cache", skip_broken=skip_broken)
 
 

@@ -126,7 +126,35 @@ def test_broken_records_are_named(copy):
     file = next((copy / "imagenet2012" / "5.1.0").glob("*validation*"))
     file.write_bytes(b"\0" * file.stat().st_size)
     with pytest.raises(ValueError, match=r"^cannot read image record \d of split validation in"):
-        list(stream_batches.eval_batches(imagenet(copy).test, batch_size=4, image_size=8))
+        list(stream_batches.eval_batches(data.test, batch_size=4, image_size=8))
+    with pytest.raises(ValueError, match=rf"^damaged record file {file}: cut short, or no array_record file"):
+        imagenet(copy)
+
+
+def test_a_missing_record_file_is_named_before_anything_is_read(copy):
+    file = next((copy / "imagenet2012" / "5.1.0").glob("*train*-00001-of-00002"))
+    content = file.read_bytes()
+    file.unlink()
+    expected = rf"^missing record file {file} \(1 of the 2 files of split train are not there\); copy"
+    with pytest.raises(ValueError, match=expected):
+        imagenet(copy)
+    file.write_bytes(content[:-1000])
+    with pytest.raises(ValueError, match=rf"^damaged record file {file}: cut short"):
+        imagenet(copy)
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"^empty record file {file};"):
+        imagenet(copy)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=rf"^record file {file} cannot be read \(Is a directory\)"):
+        imagenet(copy)
+    file.rmdir()
+    shutil.copy(next(file.parent.glob("*train*-00000-of-00002")), file)
+    message = rf"^another number of records in {file}: expected 2, as dataset_info.json says, got 4;"
+    with pytest.raises(ValueError, match=message):
+        imagenet(copy)
+    file.write_bytes(content)
+    assert imagenet(copy).train.num == 6
 
 
 @pytest.mark.parametrize(("change", "message"), [
