@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.terminal.errors import UsageError
-from rare_gems.data import folder, imagenet, streamed_dataset
+from rare_gems.data import folder, imagenet
 from rare_gems.data.caltech101 import caltech101
 from rare_gems.data.cifar import cifar10, cifar100
 from rare_gems.data.dataset import Dataset
 from rare_gems.data.digits import digits
+from rare_gems.data.folder_scan import passed_over_line
+from rare_gems.data.folder_stream import load_stream
 from rare_gems.data.mnist import mnist
 from rare_gems.data.streamed_dataset import Streamed
 from rare_gems.data.tiny_imagenet import tiny_imagenet
@@ -38,10 +40,11 @@ class Facts(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A data set, and the images that were left out because they are broken."""
+    """A data set, the images that were left out because they are broken, and lines to be told once."""
 
     data: Dataset | Streamed
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class DatasetRow(NamedTuple):
@@ -92,19 +95,12 @@ def _streamed_size(source: Source) -> int | None:
 
 def _read_folder(source: Source) -> Loaded:
     path, skip = _folder_path(source), source.skip_broken_images
-    if not source.stream:
-        return Loaded(*folder.load(path, image_size=source.image_size, skip_broken=skip, progress=True))
     found = _scan(path)
-    train, broken = streamed_dataset.checked(found.train.files, found.train.labels, skip)
-    test, more = streamed_dataset.checked(found.test.files, found.test.labels, skip)
-    validation, most = None, ()
-    if found.validation is not None:
-        validation, most = streamed_dataset.checked(found.validation.files, found.validation.labels, skip)
-    streamed = Streamed(
-        name="folder", train=train, test=test, validation=validation, num_classes=len(found.classes),
-        mean=imagenet.MEAN, std=imagenet.STD, image_size=_streamed_size(source) or 224, note="",
-    )  # fmt: skip
-    return Loaded(streamed, broken + more + most)
+    line = passed_over_line(path, found)
+    notes = () if line is None else (line,)
+    if source.stream:
+        return Loaded(*load_stream(found, image_size=_streamed_size(source) or 224, skip_broken=skip), notes)
+    return Loaded(*folder.load(path, image_size=source.image_size, skip_broken=skip, progress=True), notes)
 
 
 def _imagenet_facts(source: Source) -> Facts:

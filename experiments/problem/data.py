@@ -31,7 +31,7 @@ def load_data(config: Config) -> Loaded:
     Raises:
       ValueError: if it is not there, or smaller than asked.
     """
-    data, skipped = config.data.read(config.source)
+    data, skipped, notes = config.data.read(config.source)
     parts: Any = streamed_dataset if isinstance(data, Streamed) else dataset
     if config.validation_examples:
         data = parts.hold_out(data, config.validation_examples, config.seed)
@@ -40,7 +40,7 @@ def load_data(config: Config) -> Loaded:
     if isinstance(data, Dataset):
         shape = data.train.images.shape[1:]
         data = data if input_shape(config.model, shape) == shape else _in_colour(data)
-    return Loaded(data, skipped)
+    return Loaded(data, skipped, notes)
 
 
 def _in_colour(data: Dataset) -> Dataset:

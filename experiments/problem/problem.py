@@ -1,6 +1,7 @@
 """What a configuration asks to be solved: the data, on the device or streamed to it, the network, the loss."""
 
 import contextlib
+import os
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -89,8 +90,8 @@ def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
     if isinstance(data, Streamed):
         value = zlib.crc32(str(data.train.num).encode())  # of a hundred images: there may be a million
         for i in np.unique(np.linspace(0, data.train.num - 1, 100, dtype=int)).tolist():
-            with contextlib.suppress(OSError):
-                value = zlib.crc32(data.train.read(i)[0], zlib.crc32(data.train.name(i).encode(), value))
+            with contextlib.suppress(OSError, ValueError):
+                value = zlib.crc32(data.train.read(i)[0], zlib.crc32(os.fsencode(data.train.name(i)), value))
     else:
         value = zlib.crc32(b"".join(np.asarray(part).tobytes() for part in data.train))
     if config.pretrained is not None:

@@ -135,6 +135,8 @@ def _problem(config: Config, mesh: Mesh | None) -> tuple[Problem, str]:
 @functools.lru_cache(maxsize=1)
 def _loaded(config: Config) -> Loaded:
     loaded = load_data(config)
+    for line in loaded.notes:
+        progress.note(line)
     _tell_skipped(loaded.skipped)
     return loaded
 

@@ -57,7 +57,7 @@ def save_arrays(file: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _identity(folder: Path) -> str:
-    digest = hashlib.sha256(b"1")  # the version of the cached form
+    digest = hashlib.sha256(b"2")  # the version of the decoder and the cached form
     for path in sorted(folder.resolve().iterdir()):
         stat = path.stat()
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())

@@ -1,54 +1,59 @@
 """Crops of encoded images, as networks for ImageNet train on them and are evaluated: pure functions of bytes."""
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from rare_gems.data.image_file import opened, picture, upright_size
+
 __all__ = ["draw_crop", "eval_image", "train_image"]
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 _TRIES = 10  # of a random crop, before the whole image is taken
 _MIN_AREA, _MAX_ASPECT = 0.08, 4 / 3
 
 
-def train_image(content: bytes, index: int, image_size: int, seed: int) -> np.ndarray:
+def train_image(content: bytes, index: int, image_size: int, seed: int, upright: bool = True) -> np.ndarray:
     """A random crop of an image, resized and perhaps mirrored; a JPEG is decoded no larger than the crop needs.
 
     Args:
       content: of an image file. index, seed: see `draw_crop`. image_size: S, pixels.
+      upright: whether it is turned as its EXIF data say.
     Returns:
-      uint8 [S, S, 3], bilinear; grey, palette and CMYK images as RGB.
+      uint8 [S, S, 3], bilinear; grey and others as RGB (see `image_modes`).
+    Raises:
+      UnusableImage: (a ValueError) it cannot be read, or is refused (see `image_file`).
     """
-    with _open(content) as image:
-        width, height = image.size
-        box, flip = draw_crop(seed, index, width, height)
-        enough = [math.ceil(n * image_size / (b - a)) for n, a, b in zip(image.size, box[:2], box[2:], strict=True)]
-        drafted = image.draft(None, tuple(enough))  # None where it is no JPEG
-        scale = width / drafted[1][2] if drafted else 1  # 1, 2, 4 or 8
-        pixels = _resize(image, image_size, [side / scale for side in box])
+    with opened(content) as image:
+        size = upright_size(image, upright)
+        box, flip = draw_crop(seed, index, *size)
+        enough = [math.ceil(n * image_size / (b - a)) for n, a, b in zip(size, box[:2], box[2:], strict=True)]
+        made, (width, _) = picture(image, (enough[0], enough[1]), upright)
+        scale = size[0] / width  # 1, 2, 4 or 8
+        pixels = _resize(made, image_size, [side / scale for side in box])
     return pixels[:, ::-1] if flip else pixels
 
 
-def eval_image(content: bytes, image_size: int) -> np.ndarray:
+def eval_image(content: bytes, image_size: int, upright: bool = True) -> np.ndarray:
     """The middle of an image: its shorter side resized to round(256/224 image_size), then a crop in the centre.
 
     One resize of the part that is kept, within one grey level of resizing the whole.
 
     Args:
-      content: of an image file. image_size: S, pixels.
+      content: of an image file. image_size: S, pixels. upright: whether it is turned as its EXIF data say.
     Returns:
-      uint8 [S, S, 3], bilinear.
+      uint8 [S, S, 3], bilinear; grey and others as RGB (see `image_modes`).
+    Raises:
+      UnusableImage: (a ValueError) it cannot be read, or is refused (see `image_file`).
     """
-    with _open(content) as image:
-        size = image.size
+    with opened(content) as image:
+        size = upright_size(image, upright)
         resized = [int(round(image_size * 256 / 224) * n / min(size)) for n in size]
         corner = [round((n - image_size) / 2) for n in resized]
         ends = [c + image_size for c in corner]
         box = [c * n / r for c, n, r in zip(corner + ends, size + size, resized + resized, strict=True)]
-        return _resize(image, image_size, box)
+        return _resize(picture(image, upright=upright)[0], image_size, box)
 
 
 def draw_crop(seed: int, index: int, width: int, height: int) -> tuple[tuple[int, int, int, int], bool]:
@@ -79,15 +84,6 @@ def draw_crop(seed: int, index: int, width: int, height: int) -> tuple[tuple[int
     w, h = min(width, round(height * _MAX_ASPECT)), min(height, round(width * _MAX_ASPECT))
     left, top = (width - w) // 2, (height - h) // 2
     return (left, top, left + w, top + h), flip
-
-
-def _open(content: bytes) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(io.BytesIO(content), formats=_FORMATS)
-    except UnidentifiedImageError:  # its message shows an address in memory
-        raise ValueError(f"expected one of {', '.join(_FORMATS)}, got {len(content)} bytes of something else") from None
 
 
 def _resize(image: Any, image_size: int, box: Sequence[float]) -> np.ndarray:

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rare_gems.data.image_modes import eight_bits
+
 __all__ = ["decode_all", "decode_image", "one_line", "usable_cores"]
 
 T = TypeVar("T")
@@ -72,7 +74,7 @@ def usable_cores() -> int:
 
 
 def decode_image(content: bytes, shape: tuple[int, int, int], resize: bool = False) -> tuple[np.ndarray, str]:
-    """The pixels of a PNG or JPEG file.
+    """The pixels of a PNG or JPEG file of a prepared data set, as stored: EXIF data do not turn it.
 
     Args:
       content: of the file. shape: height, width and channels, 1 (grey) or 3 (RGB).
@@ -81,19 +83,20 @@ def decode_image(content: bytes, shape: tuple[int, int, int], resize: bool = Fal
     Returns:
       (uint8 of the given shape, "PNG" or "JPEG").
     Raises:
-      OSError, SyntaxError, ValueError: no whole PNG or JPEG image (as Pillow raises them), or another shape.
+      OSError, SyntaxError, ValueError: no whole PNG or JPEG image (as Pillow raises them), another shape, or
+        a mode that is refused (see `image_modes`).
     """
     from PIL import Image
 
     height, width, channels = shape
     with Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
-        kind = str(image.format)
+        kind, made = str(image.format), eight_bits(image)
         if resize:
-            image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
+            made = made.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(made)
     if channels == 1 and pixels.ndim == 2:
         pixels = pixels[:, :, None]
-    if pixels.shape != shape or pixels.dtype != np.uint8:
+    if pixels.shape != shape:
         raise ValueError(f"expected an image of shape {shape} and 8 bits, got {pixels.shape} of {pixels.dtype}")
     return pixels, kind
 

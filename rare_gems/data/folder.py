@@ -1,4 +1,4 @@
-"""Image-folder data sets: PNG and JPEG files, a folder for each class, decoded by all cores once and cached."""
+"""Image-folder data sets: a folder of images for each class, decoded by all cores once and cached."""
 
 import contextlib
 import hashlib
@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rare_gems.data import folder_scan
+from rare_gems.data import image_form
 from rare_gems.data.array_cache import cache_folder, save_arrays
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.decode import usable_cores
-from rare_gems.data.folder_scan import BrokenImage, Form, ImageFolder, Listing, find_form, scan
+from rare_gems.data.folder_scan import ImageFolder, Listing, identity, scan
+from rare_gems.data.image_file import without_warnings
+from rare_gems.data.image_form import Form, check_classes, find_form, refusal
+from rare_gems.data.image_modes import UnusableImage
 
 __all__ = ["DecodedFolder", "ImageFolder", "Listing", "decode", "image_shape", "load", "scan"]
 
@@ -45,21 +48,21 @@ def load(
 ) -> tuple[Dataset, tuple[str, ...]]:
     """A data set of the images in train/CLASS/, test/CLASS/ and val/CLASS/ (see `scan`).
 
-    The decoded images are cached in one file for each folder and image_size, made anew when a file's path,
-    size or time changes. Images are taken as stored: an orientation noted in EXIF data is not applied.
+    The modules `image_file` and `image_modes` have what is read, converted and refused. The decoded images are cached
+    in one file for each folder and image_size, made anew when a file's path, size or time changes.
 
     Args:
       image_size: N: the shorter side of every image is resized to N pixels (bilinear, antialiased) and the
         central N x N are kept; grey images among colour images become colour. None: images are kept as they
         are; all must have one size and one mode.
-      skip_broken: leave out files that cannot be read, have a wrong mode or (by the first good training image)
+      skip_broken: leave out files that cannot be read, are refused or (by the first good training image) have
         another size, instead of raising.
       crop_padding: pixels padded before a random crop; None: an eighth of the shorter side (4 at 32).
       flip: mirror images are the same class. max_bytes: of all decoded images.
       cache_dir: None: $XDG_CACHE_HOME/rare_gems, else ~/.cache/rare_gems. progress: show a bar.
     Returns:
       (data set, files left out as "path: why"): images uint8 [N, H, W, C], C = 1 where all training images
-      are grey ("L" or "1"), else 3 ("RGB"). mean and std are those of the training images, to 6 digits.
+      are grey, else 3 (RGB). mean and std are those of the training images, to 6 digits.
     Raises:
       ValueError: the folder has another layout, an image cannot be used, or the images exceed max_bytes.
     """
@@ -109,7 +112,8 @@ def image_shape(
       ValueError: the folder has another layout, or the first image (with skip_broken: every one) is unusable.
     """
     found = folder if isinstance(folder, ImageFolder) else scan(folder)
-    return find_form(found.train.files, image_size, False, skip_broken).shape
+    with without_warnings():
+        return find_form(found.train.files, image_size, False, skip_broken).shape
 
 
 def decode(
@@ -135,24 +139,21 @@ def decode(
     from tqdm import tqdm
 
     total = sum(len(listing.files) for listing in listings.values())
-    key = folder_scan.identity(listings, image_size, rgb)
+    key = identity(listings, image_size, rgb)
     place = hashlib.sha256(os.fsencode(folder.resolve()) + f"\0{image_size}\0{rgb}".encode()).hexdigest()[:16]
     cache = cache_folder(cache_dir) / f"folder-{place}.npz"
     stored = _read(cache, key, list(listings))
     if stored is not None and (skip_broken or not stored.skipped):
         _check_bytes(total, stored.splits["train"].images.shape[1:], max_bytes)
         return stored
-    form = find_form(listings["train"].files, image_size, rgb, skip_broken)
-    _check_bytes(total, form.shape, max_bytes)
     splits, skipped = {}, []
-    with tqdm(total=total, desc=f"decoding {folder.name}", unit="image", disable=None if progress else True) as bar:
+    look = {"desc": f"decoding {folder.name}", "unit": "image", "disable": None if progress else True}
+    with without_warnings(), tqdm(total=total, **look) as bar:
+        form = find_form(listings["train"].files, image_size, rgb, skip_broken)
+        _check_bytes(total, form.shape, max_bytes)
         for name, listing in listings.items():
             splits[name], broken = _decode(listing, form, skip_broken, bar)
-            for label in np.flatnonzero(np.bincount(splits[name].labels, minlength=len(classes)) == 0).tolist():
-                if (listing.labels == label).any():
-                    message = f"no image of class {classes[label]} of the {name} split can be used"
-                    first = next(text for i, text in broken if listing.labels[i] == label)
-                    raise ValueError(f"{message}; expected one or more. The first: {first}")
+            check_classes(name, classes, listing.labels, broken)
             skipped += [text for _, text in broken]
     decoded = DecodedFolder(splits, *_moments(np.asarray(splits["train"].images)), tuple(skipped))
     # Rights and disks are mended without a change of size or time: such files are tried again each time.
@@ -171,10 +172,10 @@ def _decode(listing: Listing, form: Form, skip_broken: bool, bar: Any) -> tuple[
         broken = []
         for i in range(begin, min(begin + _BLOCK, len(files))):
             try:
-                images[i] = folder_scan.read_image(files[i], form)  # a grey image into every channel
-            except BrokenImage as error:
+                images[i] = image_form.read_image(files[i], form)  # a grey image into every channel
+            except UnusableImage as error:
                 if not skip_broken:
-                    raise ValueError(f"{files[i]}: {'; '.join(error.args)}") from error
+                    raise ValueError(refusal(files[i], error)) from error
                 broken.append((i, f"{files[i]}: {error.args[0]}"))
         return broken
 

@@ -93,4 +93,4 @@ def _examples(source: Any, where: str) -> Examples:
         except Exception:  # the record is what cannot be read
             return f"record {index} {where}"
 
-    return Examples(read=read, name=name, num=len(source))
+    return Examples(read=read, name=name, num=len(source), upright=False)  # published networks saw them as stored

@@ -14,6 +14,7 @@ import numpy as np
 from rare_gems.data.crops import eval_image, train_image
 from rare_gems.data.decode import one_line, usable_cores
 from rare_gems.data.device_batches import Batch, num_batches
+from rare_gems.data.image_modes import UnusableImage
 from rare_gems.data.streamed_dataset import Examples
 
 __all__ = ["eval_batches", "train_batches"]
@@ -68,7 +69,8 @@ def train_batches(
         raise ValueError(f"seed: expected 0 to {2**32 - 1}, got {seed}")
     if not 0 <= first <= rows:
         raise ValueError(f"first: expected a batch from 0 to {rows}, got {first}")
-    load = _loader(examples, lambda content, i: train_image(content, i, image_size, seed), image_size, skip_broken)
+    crop = lambda content, i: train_image(content, i, image_size, seed, examples.upright)  # noqa: E731
+    load = _loader(examples, crop, image_size, skip_broken)
 
     def element(index: int) -> Batch:
         image, label = load(index)
@@ -109,9 +111,8 @@ def eval_batches(
       [[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]]
     """
     host, count = _check(batch_size, image_size, shard, num_threads, prefetch)
-    load = _loader(
-        examples, lambda content, _: eval_image(content, image_size), image_size, skip_broken, stand_in=False
-    )
+    crop = lambda content, _: eval_image(content, image_size, examples.upright)  # noqa: E731
+    load = _loader(examples, crop, image_size, skip_broken, stand_in=False)
     padding = np.zeros((image_size, image_size, 3), np.uint8), None
 
     def element(index: int) -> Batch:
@@ -147,14 +148,18 @@ def _loader(
     stand_in: bool = True,
 ) -> Callable[[int], tuple[np.ndarray, int | None]]:
     """index -> (image, label); where it is broken and skipped the next one's, or without `stand_in` (black, None)."""
-    most, lock = max(10, examples.num // 100), threading.Lock()
+    lock = threading.Lock()
+    most = max(10, examples.num // 100) + len(broken or ())  # those that are known already do not count
 
     def one(index: int) -> tuple[np.ndarray, int]:
         try:
             content, label = examples.read(index)
             if examples.scramble is not None:
-                return examples.scramble(index, eval_image(content, image_size)), label
+                return examples.scramble(index, eval_image(content, image_size, examples.upright)), label
             return decode(content, index), label
+        except UnusableImage as error:
+            why = error.args[0] if broken is not None else f"{error}, or skip such files (--skip-broken-images)"
+            raise ValueError(f"cannot read image {examples.name(index)}: {why}") from error
         except Exception as error:  # of many kinds: OSError, SyntaxError, struct.error, array_record's RuntimeError
             raise ValueError(f"cannot read image {examples.name(index)}: {one_line(error)}") from error
 

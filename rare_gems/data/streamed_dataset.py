@@ -1,19 +1,17 @@
 """Images that are read one at a time, for data sets too large to keep: their parts and corruptions, see `stream`."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from rare_gems.data import corrupt, dataset
-from rare_gems.data.decode import one_line, usable_cores
+from rare_gems.data.image_file import content_of
 
 __all__ = [
     "Examples",
     "Streamed",
-    "checked",
     "from_listing",
     "half",
     "hold_out",
@@ -28,7 +26,8 @@ class Examples(NamedTuple):
 
     read: index -> (the content of an image file, label). name: index -> what an error calls it. num: how many there
     are. labels: int32 [num], where they are known without reading. scramble: (index, uint8 [S, S, 3]) -> the like, a
-    corruption of the cropped image; training then takes the crop of evaluation and no flip.
+    corruption of the cropped image; training then takes the crop of evaluation and no flip. upright: whether images are
+    turned as their EXIF data say.
     """
 
     read: Callable[[int], tuple[bytes, int]]
@@ -36,6 +35,7 @@ class Examples(NamedTuple):
     num: int
     labels: np.ndarray | None = None
     scramble: Callable[[int, np.ndarray], np.ndarray] | None = None
+    upright: bool = True
 
 
 class Streamed(NamedTuple):
@@ -72,42 +72,11 @@ def from_listing(files: Sequence[Path], labels: np.ndarray) -> Examples:
     if labels.shape != (len(files),):
         raise ValueError(f"labels: expected shape ({len(files)},), one for each file, got {labels.shape}")
     return Examples(
-        read=lambda i: (files[i].read_bytes(), int(labels[i])),
+        read=lambda i: (content_of(files[i]), int(labels[i])),
         name=lambda i: str(files[i]),
         num=len(files),
         labels=labels,
     )
-
-
-def checked(files: Sequence[Path], labels: np.ndarray, skip_broken: bool = False) -> tuple[Examples, tuple[str, ...]]:
-    """`from_listing`, once all files are seen to begin as colour or grey images; the pixels are not decoded.
-
-    Args:
-      skip_broken: leave out those that do not, rather than raise.
-    Returns:
-      (the images, a line for each one left out).
-    Raises:
-      ValueError: for the first file that is no image or of another mode, or if none is left.
-    """
-    from PIL import Image
-
-    def wrong(file: Path) -> str | None:
-        try:
-            with Image.open(file) as image:
-                return None if image.mode in ("RGB", "L") else f"{file}: expected mode RGB or L, got {image.mode}"
-        except Exception as error:  # of many kinds
-            return f"{file}: {one_line(error)}"
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        found = list(pool.map(wrong, files))
-    broken = tuple(line for line in found if line is not None)
-    if broken and not skip_broken:
-        raise ValueError(f"{broken[0]}; --skip-broken-images leaves out such files")
-    good = np.array([line is None for line in found], bool)
-    if not good.any():
-        raise ValueError(f"none of {len(files)} images can be read, the first: {broken[0] if broken else 'none there'}")
-    kept = [file for file, line in zip(files, found, strict=True) if line is None]
-    return from_listing(kept, np.asarray(labels)[good]), broken
 
 
 def subset(examples: Examples, num: int, num_classes: int, seed: int) -> Examples:
@@ -197,11 +166,12 @@ def _choose(examples: Examples, num: int, num_classes: int, seed: int) -> np.nda
 
 
 def _take(examples: Examples, chosen: np.ndarray) -> Examples:
-    read, name, _, labels, scramble = examples
+    read, name, _, labels, scramble, upright = examples
     return Examples(
         read=lambda i: read(int(chosen[i])),
         name=lambda i: name(int(chosen[i])),
         num=len(chosen),
         labels=None if labels is None else labels[chosen],
         scramble=None if scramble is None else lambda i, image: scramble(int(chosen[i]), image),
+        upright=upright,
     )

@@ -1,5 +1,6 @@
 """Image folders: layout, decoding, resizing, statistics, the cache, and what is said of each mistake."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rare_gems.data import folder, folder_scan
+from rare_gems.data import folder, image_form
 
 GENERATOR = np.random.default_rng(0)
 
@@ -172,8 +173,8 @@ def test_colour_only_in_the_test_split_is_an_error(made):
 def at(tmp_path, pixels, size, ending="png"):
     """An image as it is read with image_size=size."""
     path = save(tmp_path / f"image.{ending}", np.asarray(pixels, np.uint8))
-    form = folder_scan.find_form([path], size, False, False)
-    return folder_scan.read_image(path, form)[..., 0]
+    form = image_form.find_form([path], size, False, False)
+    return image_form.read_image(path, form)[..., 0]
 
 
 def test_geometry_worked_by_hand(tmp_path):
@@ -212,8 +213,12 @@ def test_jpeg_decoded_small_is_nearly_the_same(tmp_path):
 
 
 BROKEN = {
-    "empty": (lambda path: path.write_bytes(b""), "empty file", "expected a PNG or JPEG image: replace it"),
-    "text": (lambda path: path.write_text("hello"), "neither PNG nor JPEG", "convert it"),
+    "empty": (lambda path: path.write_bytes(b""), "empty file", "expected an image: replace it"),
+    "text": (
+        lambda path: path.write_text("hello"),
+        "expected one of JPEG, PNG, .*, GIF, got 5 bytes of something else, or damaged from the start",
+        "convert or replace it",
+    ),
     "short": (
         lambda path: path.write_bytes(path.read_bytes()[:-60]),
         r"cut short or damaged \(.*truncated.*\)",
@@ -231,12 +236,16 @@ BROKEN = {
         "make it readable",
     ),
 }
-for wrong_mode in ("RGBA", "P", "LA", "I;16"):
-    BROKEN[wrong_mode] = (
-        lambda path, mode=wrong_mode: save(path, picture(channels=1) if mode == "I;16" else picture(), mode),
-        f'mode "{wrong_mode}"',
-        'expected "L" or "RGB": convert it',
-    )
+BROKEN["I;16"] = (
+    lambda path: save(path, picture(channels=1) | 1, "I;16"),
+    r'mode "I;16" with 16 bits and no value above \d+',
+    "expected 0 for black to 65535 for white: convert it to 8 bits",
+)
+BROKEN["alpha"] = (
+    lambda path: save(path, np.dstack([picture(), np.arange(64, dtype=np.uint8).reshape(8, 8)])),
+    'mode "RGBA" with transparent pixels',
+    "expected opaque ones: lay it on a background",
+)
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -256,15 +265,16 @@ def test_a_broken_image_is_named_or_left_out(made, kind):
     fails(root, f"ROOT/train/dog/2.png: {what}; {way}")  # also where a cache lists it
 
 
-def test_cmyk_and_cut_jpeg_are_named(made):
+def test_cmyk_is_converted_and_cut_jpeg_is_named(made):
     root, _ = made
-    save(root / "train/dog/0.jpg", picture(), "CMYK")
+    cmyk = save(root / "train/dog/0.jpg", picture(), "CMYK")
     path = save(root / "train/dog/3.jpg", picture(64, 64))
     path.write_bytes(path.read_bytes()[:-300])
-    _, skipped = load(root, skip_broken=True, image_size=8)
-    assert len(skipped) == 2
-    assert skipped[0] == f'{root}/train/dog/0.jpg: mode "CMYK"'
-    assert skipped[1].startswith(f"{root}/train/dog/3.jpg: cut short or damaged (image file is truncated")
+    dataset, skipped = load(root, skip_broken=True, image_size=8)
+    with Image.open(cmyk) as image:
+        np.testing.assert_array_equal(dataset.train.images[3], np.asarray(image.convert("RGB")))
+    assert len(skipped) == 1
+    assert skipped[0].startswith(f"{root}/train/dog/3.jpg: cut short or damaged (image file is truncated")
 
 
 def test_the_first_good_training_image_decides_and_a_class_may_not_run_out(made):
@@ -274,14 +284,14 @@ def test_the_first_good_training_image_decides_and_a_class_may_not_run_out(made)
     assert dataset.train.labels.tolist() == [0, 0, 1, 1]
     assert skipped == (f"{root}/train/cat/C.PNG: empty file",)
     assert folder.image_shape(root, skip_broken=True) == (8, 8, 3)
-    ways = r"expected a PNG or JPEG image: replace it, or skip such files \(--skip-broken-images\)"
+    ways = r"expected an image: replace it, or skip such files \(--skip-broken-images\)"
     fails(root, f"ROOT/train/cat/C.PNG: empty file; {ways}", folder.image_shape)
     (root / "test/dog/x.png").write_bytes(b"")
     message = "no image of class dog of the test split can be used; expected one or more. "
     fails(root, message + "The first: ROOT/test/dog/x.png: empty file", skip_broken=True)
     for place in ("cat/a", "cat/b", "dog/1", "dog/2"):
         (root / f"train/{place}.png").write_text("no image")
-    message = "none of the 5 training images can be used; expected PNG or JPEG. "
+    message = "none of the 5 training images can be used. "
     fails(root, message + "The first: ROOT/train/cat/C.PNG: empty file", skip_broken=True)
 
 
@@ -296,13 +306,17 @@ def test_layouts_that_cannot_be_read(made):
     root, _ = made
     fails(root / "none", "ROOT is missing; expected a folder with train/", folder.scan)
     fails(root / "train/cat/a.png", "ROOT is a file; expected a folder with train/", folder.scan)
-    expected = r"expected ROOT/train/CLASS/\*.png \(or .jpg, .jpeg\)"
+    expected = r"expected ROOT/train/CLASS/\*.png \(or .jpg, .webp, ...\)"
     fails(root / "train", f"no folder train in ROOT; {expected}", folder.scan)
     (root / "train/empty").mkdir()
     fails(root, "expected the class folders of ROOT/train in ROOT/test; missing empty", folder.scan)
     (root / "test/empty").mkdir()
-    expected = r"expected \*.png, \*.jpg or \*.jpeg files, or no such folder"
+    expected = r"expected files with one of the suffixes \.jpg .* \.webp .*, or no such folder"
     fails(root, f"no images in ROOT/train/empty; {expected}", folder.scan)
+    (root / "train/empty/deeper").mkdir()
+    (root / "train/empty/a.txt").write_text("")
+    others = r"passed over \.txt: 1 \(a\.txt\), folders within class folders: 1 \(deeper\)"
+    fails(root, f"no images in ROOT/train/empty; {expected}; {others}", folder.scan)
     save(root / "train/empty/x.png", picture())
     fails(root, f"no images in ROOT/test/empty; {expected}", folder.scan)
     (root / "test/empty").rename(root / "test/ant")
@@ -350,8 +364,8 @@ def test_too_large_a_set_is_refused_before_it_is_decoded(made):
 @pytest.fixture
 def count(monkeypatch):
     """A list that gets the path of each image decoded."""
-    seen, real = [], folder_scan.read_image
-    monkeypatch.setattr(folder_scan, "read_image", lambda path, form: seen.append(path) or real(path, form))
+    seen, real = [], image_form.read_image
+    monkeypatch.setattr(image_form, "read_image", lambda path, form: seen.append(path) or real(path, form))
     return seen
 
 
@@ -393,6 +407,27 @@ def test_a_changed_file_or_set_of_files_is_decoded_anew(made, count):
     assert len(load(root)[0].train.labels) == 4
     assert len(count) == 7 + 7 + 7 + 6
     assert len(list((root.parent / "cache").iterdir())) == 1  # no old ones pile up
+
+
+def test_a_cache_of_the_reader_before_is_passed_over(made):
+    """That one refused transparency and did not turn pictures; its cache had the same name."""
+    root, pixels = made
+    load(root)
+    (cache,) = (root.parent / "cache").iterdir()
+    with np.load(cache) as stored:
+        arrays = dict(stored)
+    digest = hashlib.sha256(b"1\0None\0False")
+    found = folder.scan(root)
+    for name in ("train", "test"):
+        files, labels = getattr(found, name)
+        digest.update(f"\0{name}\0".encode() + labels.tobytes())
+        for path in files:
+            stat = path.stat()
+            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+    arrays["key"] = np.array(digest.hexdigest())
+    arrays["train_images"] = np.zeros_like(arrays["train_images"])
+    np.savez(cache, **arrays)
+    np.testing.assert_array_equal(load(root)[0].train.images[0], pixels["train/cat/C.PNG"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other", "folder"])

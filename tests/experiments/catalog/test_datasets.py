@@ -89,6 +89,8 @@ def test_streamed_validation_and_subsets(images, tmp_path):
 def test_broken_images_are_counted_and_listed(images, tmp_path, capsys):
     (images / "train" / "dark" / "0.png").write_bytes(b"nothing")
     (images / "test" / "bright" / "2.png").write_bytes(b"")
+    (images / "test" / "bright" / "notes.txt").write_text("")
+    (images / "train" / "__MACOSX").mkdir()
     command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run"]
     assert run("folder", command) == 2
     error = capsys.readouterr().err.splitlines()[-1]
@@ -97,6 +99,8 @@ def test_broken_images_are_counted_and_listed(images, tmp_path, capsys):
     assert run("folder", [*command, "--skip-broken-images"]) == 0
     err = capsys.readouterr().err
     assert "skipped 2 broken images:" in err
+    told = f"passed over 2 entries of {images} that are no images of a class: "
+    assert err.count(f"{told}.txt: 1 (test/bright/notes.txt), folders of a system: 1 (train/__MACOSX)\n") == 1
     skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_images"]
     assert [("dark/0.png" in line, "bright/2.png" in line) for line in skipped] == [(True, False), (False, True)]
 
@@ -108,7 +112,7 @@ def test_a_stream_finds_broken_files_before_it_trains(images, tmp_path, capsys):
     (images / "test" / "dark" / "1.png").write_bytes(good[: len(good) // 2])  # its header is whole
     command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run", "--stream", "--image-size=8"]
     assert run("folder", command) == 2
-    assert "bright/7.png: expected mode RGB or L, got RGBA" in capsys.readouterr().err
+    assert 'bright/7.png: mode "RGBA" with transparent pixels; ' in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert run("folder", [*command, "--skip-broken-images"]) == 0
     skipped = json.loads((tmp_path / "run" / "summary.json").read_text())["skipped_images"]
