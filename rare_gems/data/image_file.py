@@ -186,7 +186,9 @@ def _holds_several(image: Any) -> bool:
 def _orientation(image: Any) -> int:
     """1 to 8, as EXIF data say; 1 where they cannot be read. Decodes the pixels, but not those of a JPEG."""
     if image.format not in ("JPEG", "MPO"):
-        image.load()  # in a PNG, EXIF data may follow the pixels; Pillow turns a TIFF itself
+        image.load()  # in a PNG, EXIF data may follow the pixels
+    if image.format == "TIFF":
+        return 1  # Pillow has turned it
     try:
         orientation = int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # of many kinds

@@ -87,9 +87,11 @@ def _hint(form: Form) -> str:
 def _pixels(path: Path, image_size: int | None, form: Form | None = None) -> np.ndarray:
     """uint8 [H, W, 1 or 3]."""
     with opened(content_of(path)) as image:
-        size = upright_size(image)
-        if form is not None and image_size is None and size != form.shape[1::-1]:  # before its pixels take memory
-            wrong = f"{size[0]}x{size[1]} pixels, but {form.like} has {form.shape[1]}x{form.shape[0]}"
+        like = form.shape[1::-1] if form is not None and image_size is None else None
+        # As stored first, before the pixels of a large image take memory.
+        size = image.size if like and like not in (image.size, image.size[::-1]) else upright_size(image)
+        if form is not None and like is not None and size != like:
+            wrong = f"{size[0]}x{size[1]} pixels, but {form.like} has {like[0]}x{like[1]}"
             raise UnusableImage(wrong, f"expected one size: resize it{_hint(form)}")
         pixels = np.asarray(_resized(image, size, image_size))
     return pixels if pixels.ndim == 3 else pixels[..., None]

@@ -10,7 +10,7 @@ from rare_gems.data import tfds_read
 from rare_gems.data.decode import one_line
 from rare_gems.data.streamed_dataset import Examples, Streamed
 from rare_gems.data.tfds_read import DataUnavailable, default_data_dir
-from rare_gems.data.tfds_shards import shards
+from rare_gems.data.tfds_shards import check_described, shards
 
 __all__ = ["MEAN", "STD", "imagenet"]
 
@@ -67,6 +67,7 @@ def imagenet(data_dir: str | Path | None = None, *, image_size: int = 224) -> St
 def _splits(folder: Path) -> tuple[Examples, Examples]:
     import tensorflow_datasets as tfds
 
+    check_described(folder)
     decoders = {"image": tfds.decode.SkipDecoding()}
     try:
         builder: Any = tfds.builder_from_directory(folder)  # Any: its sources are declared too narrowly

@@ -11,7 +11,7 @@ import numpy as np
 from rare_gems.data.array_cache import cached
 from rare_gems.data.dataset import Split
 from rare_gems.data.decode import decode_all, decode_image, one_line
-from rare_gems.data.tfds_shards import Shard, check_shard, shards
+from rare_gems.data.tfds_shards import Shard, check_described, check_shard, shards
 
 __all__ = [
     "DataUnavailable",
@@ -120,6 +120,7 @@ def decode(
     import tensorflow_datasets as tfds
     from tqdm import tqdm
 
+    check_described(folder)
     try:
         builder: Any = tfds.builder_from_directory(folder)  # Any: what it holds is declared too narrowly
         if builder.info.file_format.value != "array_record":

@@ -1,4 +1,4 @@
-"""The record files of a folder prepared for TFDS: whether all of them are there and whole."""
+"""The files of a folder prepared for TFDS: whether all of them are there and whole."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from rare_gems.data.decode import one_line
 
-__all__ = ["Shard", "check_shard", "num_records", "shards"]
+__all__ = ["Shard", "check_described", "check_shard", "num_records", "shards"]
 
 
 class Shard(NamedTuple):
@@ -16,12 +16,26 @@ class Shard(NamedTuple):
     num: int
 
 
+def check_described(folder: Path) -> None:
+    """Checks that the files are there which say what a prepared folder holds.
+
+    Raises:
+      ValueError: one is missing.
+    """
+    for name in ("dataset_info.json", "features.json"):
+        if not (folder / name).is_file():
+            raise ValueError(f"missing file {folder / name}; copy the folder again, whole")
+
+
 def shards(builder: Any, split: str) -> list[Shard]:
     """The record files of a split, of a TFDS builder, checked.
 
     Raises:
-      ValueError: one is missing, cannot be read, is empty or damaged, or has another number of records.
+      ValueError: the split has no examples; a file is missing, cannot be read, is empty or damaged, or has another
+        number of records.
     """
+    if (num := builder.info.splits[split].num_examples) < 1:
+        raise ValueError(f"expected one or more examples in split {split} of {builder.data_path}, got {num}")
     found = [Shard(str(part.filename), part.take) for part in builder.info.splits[split].file_instructions]
     missing = [shard.file for shard in found if not os.path.lexists(shard.file)]
     if missing:

@@ -13,6 +13,7 @@ from rare_gems.data import folder as image_folder
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.decode import one_line
 from rare_gems.data.folder_scan import Listing, class_names, list_images
+from rare_gems.data.image_file import SUFFIXES
 from rare_gems.data.tfds_read import DataUnavailable, default_data_dir
 
 __all__ = ["tiny_imagenet"]
@@ -175,7 +176,7 @@ def _annotated(folder: Path, classes: tuple[str, ...]) -> Listing:
         raise ValueError(f"{place}: cannot be listed ({error.strerror}); expected the validation images") from error
     if absent := sorted(set(found) - there):
         raise ValueError(f"{place}: {len(absent)} annotated images missing ({absent[0]}); extract the archive again")
-    if unnamed := sorted(there - set(found)):
+    if unnamed := sorted(name for name in there - set(found) if PurePosixPath(name).suffix.lower() in SUFFIXES):
         raise ValueError(f"{file}: no line for {len(unnamed)} images ({unnamed[0]}); extract the archive again")
     order = sorted(found, key=lambda name: (found[name], name))
     return Listing(tuple(place / name for name in order), np.array([found[name] for name in order], np.int32))

@@ -183,6 +183,21 @@ def test_damaged_cache_is_passed_over_and_mended(tiny, tmp_path):
         assert cache.stat().st_size == len(whole)
 
 
+def test_a_cache_of_the_decoder_before_is_passed_over(tiny, tmp_path):
+    """That one took palettes for grey; the digest in the name of its files began with 1."""
+    cifar.cifar10(tiny[0], tmp_path)
+    [cache] = tmp_path.iterdir()
+    digest = hashlib.sha256(b"1")
+    for path in sorted((tiny[0] / "cifar10" / "3.0.2").resolve().iterdir()):
+        digest.update(f"{path}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}\0".encode())
+    with np.load(cache) as stored:
+        arrays = dict(stored)
+    arrays["test_images"] = np.zeros_like(arrays["test_images"])
+    np.savez(tmp_path / f"cifar10-{digest.hexdigest()[:16]}.npz", **arrays)
+    cache.unlink()
+    assert_split(cifar.cifar10(tiny[0], tmp_path).test, tiny[1]["test"])
+
+
 def test_cache_that_cannot_be_written_is_no_error(tiny, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -237,6 +252,21 @@ def test_too_few_records_are_an_error(copy, tmp_path):
     info_file = copy / "cifar10" / "3.0.2" / "dataset_info.json"
     info_file.write_text(info_file.read_text().replace('"50"', '"60"'))
     with pytest.raises(ValueError, match=r"^another number of records in .*cifar10-train.*: expected 60, .*, got 50;"):
+        cifar.cifar10(copy, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("num", [0, -3])
+def test_a_split_without_examples_is_an_error(copy, tmp_path, num):
+    info_file = copy / "cifar10" / "3.0.2" / "dataset_info.json"
+    info_file.write_text(info_file.read_text().replace('"12"', f'"{num}"'))
+    with pytest.raises(ValueError, match=rf"^expected one or more examples in split test of .*3\.0\.2, got {num}$"):
+        cifar.cifar10(copy, tmp_path / "cache")
+
+
+def test_a_missing_description_is_named(copy, tmp_path):
+    file = copy / "cifar10" / "3.0.2" / "features.json"
+    file.unlink()
+    with pytest.raises(ValueError, match=f"^missing file {file}; copy the folder again, whole$"):
         cifar.cifar10(copy, tmp_path / "cache")
 
 

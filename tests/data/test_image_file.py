@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rare_gems.data import crops, folder, folder_stream, image_file, stream_batches
+from rare_gems.data import crops, folder, folder_stream, image_file, image_modes, stream_batches
 from rare_gems.data.image_modes import UnusableImage
 from tests.data.odd_images import BAD, COLOUR, GOOD, HEIGHT, WIDTH, saved
 
@@ -24,7 +24,7 @@ def test_what_a_file_shows_is_read(name):
     content, colour = GOOD[name]
     pixels = read(content)
     assert pixels.shape == (HEIGHT, WIDTH, 3)
-    exact = b"JFIF" not in content and name not in ("cmyk.jpg", "ycbcr.tif")
+    exact = b"JFIF" not in content and name != "cmyk.jpg"
     assert np.abs(pixels.astype(int) - colour).max() <= (0 if exact else 1)
     whole = crops.eval_image(content, SIZE)
     np.testing.assert_array_equal(whole, np.broadcast_to(pixels[0, 0], whole.shape))
@@ -208,6 +208,23 @@ def test_prepared_sets_keep_pictures_as_stored():
 def test_sixteen_bits_keep_their_upper_half():
     ramp = np.arange(0, 65536, 171, np.uint16)[:384].reshape(HEIGHT, WIDTH)
     np.testing.assert_array_equal(read(saved(Image.fromarray(ramp), "PNG"))[..., 0], ramp // 256)
+
+
+def test_ycbcr_and_premultiplied_alpha_are_converted():
+    colour = Image.new("RGB", (2, 1), COLOUR)
+    premultiplied = colour.convert("RGBA").convert("RGBa")
+    got = [image_modes.eight_bits(image) for image in (colour.convert("YCbCr"), premultiplied)]
+    assert [image.mode for image in got] == ["RGB", "RGB"]
+    assert np.abs(np.asarray(got[0]).astype(int) - COLOUR).max() <= 1
+    np.testing.assert_array_equal(got[1], np.asarray(colour))
+    grey = Image.new("LA", (2, 1), (77, 255)).convert("La")
+    np.testing.assert_array_equal(image_modes.eight_bits(grey), [[77, 77]])
+    for image in (colour.convert("RGBA"), Image.new("PA", (2, 1))):
+        image.putalpha(7)
+        with pytest.raises(UnusableImage, match="with transparent pixels"):
+            image_modes.eight_bits(image)
+    with pytest.raises(UnusableImage, match=r'^mode "HSV"; expected grey or colour of 8 bits: convert it$'):
+        image_modes.eight_bits(colour.convert("HSV"))
 
 
 def test_every_suffix_is_one_that_pillow_knows_for_a_format_that_is_read():

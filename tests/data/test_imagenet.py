@@ -78,6 +78,7 @@ def test_reads_what_tfds_prepared(prepared, monkeypatch):
     )
     assert (data.mean, data.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (data.train.num, data.test.num, data.train.labels) == (6, 3, None)
+    assert (data.train.upright, data.test.upright) == (False, False)  # as stored, as published networks saw them
     for split, examples in (("train", data.train), ("validation", data.test)):
         batches = list(stream_batches.eval_batches(examples, batch_size=4, image_size=8, num_threads=3))
         labels = np.concatenate([b.labels for b in batches])[: examples.num]

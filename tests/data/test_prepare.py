@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gzip
 import http.server
 import os
 import subprocess
@@ -327,3 +328,29 @@ def test_module_runs_as_a_command():
         assert name in done.stdout
         assert callable(getattr({"mnist": mnist}.get(name, cifar), name))
     assert done.stderr == ""
+
+
+def test_idx_files_packed_or_not_and_what_is_said_of_those_that_are_not_there(tmp_path):
+    content = tiny.mnist_files()[IMAGES]
+    (tmp_path / "packed").write_bytes(gzip.compress(content))
+    (tmp_path / "unpacked").write_bytes(content)
+    packed, unpacked = (mnist.parse_idx(tmp_path / name, 3) for name in ("packed", "unpacked"))
+    np.testing.assert_array_equal(packed, unpacked)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for name, message in (
+        ("absent", rf"^{tmp_path}/absent cannot be read \(No such file or directory\); expected an idx file$"),
+        ("folder", rf"^{tmp_path}/folder cannot be read \(Is a directory\); expected an idx file$"),
+        ("empty", "^empty file empty; expected an idx file$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mnist.parse_idx(tmp_path / name, 3)
+
+
+def test_archives_that_are_not_there_or_are_another(tmp_path):
+    with pytest.raises(ValueError, match=r"absent cannot be read \(No such file .*\); expected the CIFAR-10 archive"):
+        cifar.parse_cifar10(tmp_path / "absent")
+    pickles = {f"data_batch_{i}": b"pickled" for i in range(1, 6)}  # the archive of the Python version
+    tiny.make_archive(tmp_path / "python.tar.gz", pickles, "cifar-10-batches-py")
+    with pytest.raises(ValueError, match=r"^expected data_batch_1\.bin, .* archive, the binary version, got \[\]$"):
+        cifar.parse_cifar10(tmp_path / "python.tar.gz")

@@ -264,6 +264,8 @@ def test_parts(examples):
     assert read_labels(part) == expected.images.tolist()  # here, what is read is the index
     assert [part.name(i) for i in range(10)] == [f"image-{i}.jpg" for i in expected.images]
     assert np.bincount(part.labels).tolist() == [3, 3, 2, 2]
+    assert part.upright
+    assert not parts_of.subset(known._replace(upright=False), 10, 4, seed=3).upright
     half = parts_of.half(known, 4, seed=3)
     assert half.num == 11
     assert np.bincount(half.labels).tolist() == [3, 3, 3, 2]
@@ -365,6 +367,16 @@ def test_broken_images_are_skipped(examples, contents, epoch):
     assert images[1].weights.tolist() == [1, 1, 0, 1]
     assert not images[1].images[2].any()
     assert np.concatenate([b.weights for b in images]).sum() == NUM - 1
+
+
+def test_images_known_to_be_broken_do_not_count_among_those_found_in_training(examples, contents):
+    known = [f"scan-{i}.jpg: empty file" for i in range(15)]
+    broken = list(known)
+    train(damaged(examples, contents, 6, 7), skip_broken=broken)
+    assert broken[:15] == known
+    assert len(broken) == 17
+    with pytest.raises(ValueError, match="more than 25 broken images, the last: cannot read"):
+        train(damaged(examples, contents, *range(1, 12)), skip_broken=list(known))
 
 
 def test_too_many_broken_images(examples, contents):

@@ -202,6 +202,17 @@ def test_annotations_that_cannot_be_right(made, edit, message):
     fails(data_dir, f"{ANNOTATIONS}: {message}")
 
 
+def test_what_systems_leave_behind_is_passed_over(made):
+    data_dir, _ = made
+    folder = data_dir / "tiny-imagenet-200"
+    (folder / "train/__MACOSX").mkdir()
+    for place in ("train/n01/images", "val/images"):
+        (folder / place / "Thumbs.db").write_bytes(b"none")
+        (folder / place / "._x.JPEG").write_bytes(b"none")
+    dataset, skipped = load(data_dir)
+    assert (len(dataset.train.labels), len(dataset.test.labels), skipped) == (6, 15, ())
+
+
 def test_missing_files_are_named(made):
     data_dir, _ = made
     folder, name = data_dir / "tiny-imagenet-200", "DATA/tiny-imagenet-200"
