@@ -72,12 +72,15 @@ def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] = is_prunable) -
     Raises:
       ValueError: if no leaf is prunable.
     """
-    mask = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.ones(leaf.shape, bool) if prunable(path, leaf) else None, params
-    )
+    mask = jax.tree_util.tree_map_with_path(lambda path, leaf: _whole(leaf) if prunable(path, leaf) else None, params)
     if not jax.tree.leaves(mask):
         raise ValueError("expected at least one prunable leaf in params, got none")
     return mask
+
+
+def _whole(leaf: Any) -> jax.Array:
+    # Like the leaf, where it is an array: the mask then lies on its devices.
+    return jnp.ones_like(leaf, dtype=bool) if isinstance(leaf, jax.Array) else jnp.ones(leaf.shape, bool)
 
 
 def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> PyTree:

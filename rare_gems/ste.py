@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-__all__ = ["chosen", "drawn", "mask_of", "round_half"]
+__all__ = ["chosen", "drawn", "mask_of", "masked", "round_half"]
 
 
 @jax.custom_jvp
@@ -92,3 +92,28 @@ def chosen(scores: jax.Array, mask: jax.Array) -> jax.Array:
 @chosen.defjvp
 def _chosen_jvp(primals, tangents):
     return chosen(*primals), tangents[0]
+
+
+@jax.custom_jvp
+@jax.jit
+def masked(weights: jax.Array, mask: jax.Array) -> jax.Array:
+    """w * m, with the derivative in w taken as 1 everywhere, so that removed weights go on training.
+
+    Args:
+      weights: float; mask: bool, same shape, for example the top k of |w|.
+    Returns:
+      an array like `weights`, 0 where the mask is False.
+    Example:
+      >>> weights, mask = jnp.array([-2.0, 3.0]), jnp.array([False, True])
+      >>> jax.grad(lambda w: (5 * masked(w, mask)).sum())(weights).tolist()
+      [5.0, 5.0]
+
+    Source: Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks, Eq. 4; Lin et al., Dynamic Model
+    Pruning with Feedback.
+    """
+    return jnp.where(mask, weights, jnp.zeros((), weights.dtype))
+
+
+@masked.defjvp
+def _masked_jvp(primals, tangents):
+    return masked(*primals), tangents[0]

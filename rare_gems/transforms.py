@@ -143,11 +143,11 @@ def keep_top(
         within = None if revive else ticket.mask
         return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), counts, scope, within))
 
-    if callable(num_kept):
+    if callable(num_kept) and jax.tree_util.all_leaves([num_kept]):  # a tree can be callable: an Equinox module
         if at is not None:
             raise ValueError("keep_top: expected counts beside `at`, got a function")
         return _stateless(lambda ticket, context: select(ticket, num_kept(context.step)))
-    table = jax.tree.map(_as_counts, num_kept) if at is None else stack_counts(num_kept)
+    table = jax.tree.map(_as_counts, num_kept) if at is None else stack_counts(num_kept)  # type: ignore
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
         if at is None:

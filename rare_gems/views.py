@@ -61,7 +61,9 @@ def top_scored(
 
     def view(ticket: Ticket, step: Step, key: Key) -> Params:
         del key
-        count = num_kept(step) if callable(num_kept) else num_kept
+        # A tree of counts can be callable too: an Equinox module that holds them in the place of its kernels.
+        is_function = callable(num_kept) and jax.tree_util.all_leaves([num_kept])
+        count = num_kept(step) if is_function else num_kept  # type: ignore
         rank = jax.tree.map(lambda s: -jnp.abs(s) if invert else jnp.abs(s), ticket.scores)
         top = masks.keep_top(rank, count, scope, within=ticket.mask)
         return _through(ticket, jax.tree.map(ste.mask_of, ticket.scores, top))

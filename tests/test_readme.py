@@ -27,8 +27,11 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 GUIDES = {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "experiments/README.md", "experiments/bench/README.md", "rare_gems/README.md")
-}
+    for name in (
+        "README.md", "experiments/README.md", "experiments/bench/README.md", "rare_gems/README.md",
+        "rare_gems/sparse/README.md",
+    )
+}  # fmt: skip
 CHANGELOG = "rare_gems/CHANGELOG.md"
 WRITTEN = GUIDES | {CHANGELOG: (ROOT / CHANGELOG).read_text()}
 BLOCKS = [

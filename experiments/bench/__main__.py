@@ -8,6 +8,7 @@ __all__ = ["main"]
 
 BENCHMARKS = {
     "input": "reading, decoding and cropping of streamed images",
+    "optimizer": "an optimizer, bare and within sparse.prune",
     "select": "top_mask against a sort of all scores",
     "step": "a training step of each kind",
     "train": "epochs of the search with evaluation, one run and several at once",

@@ -1,4 +1,4 @@
-"""Tables over seeds: the sanity checks of a ticket, and pruners against each other. Print with `report.print_whole`."""
+"""Tables over seeds: the sanity checks of a ticket, and pruners. Print with `run_tables.print_whole`."""
 
 from collections.abc import Sequence
 from typing import Any

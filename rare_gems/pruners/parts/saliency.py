@@ -42,7 +42,7 @@ def still(loss_fn: LossFn) -> LossFn:
 
 
 def one_shot(
-    objective: LossFn,
+    objective: LossFn | None,
     *,
     mask: Mask,
     sparsity: float,
@@ -55,7 +55,8 @@ def one_shot(
     """Sums w * dL/dw over `num_batches` steps, then keeps the highest `score` of the sums.
 
     Args:
-      objective: L, in the shape of a loss; it should return the model state it was given (`still`).
+      objective: L, in the shape of a loss; it should return the model state it was given (`still`). None: the loss
+        that the network trains on.
       mask: the prunable structure. sparsity: the fraction removed, in [0, 1).
       num_batches: batches that the score is summed over.
       score: leaf by leaf, what ranks: |sum| or (`lambda s: s`) the sum.

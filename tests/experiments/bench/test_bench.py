@@ -73,3 +73,13 @@ def test_unknown_benchmark(capsys):
         main(["speed"])
     assert stop.value.code == 2
     assert "select" in capsys.readouterr().err
+
+
+def test_optimizer(tmp_path, capsys):
+    file = tmp_path / "optimizer.json"
+    assert main(["optimizer", "--sizes", "resnet20", "--optimizers", "sgd", "--repeats=2", f"--json={file}"]) == 0
+    bare, pruned, ratio = map(float, capsys.readouterr().out.splitlines()[-1].split()[3:])
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["network"], row["weights"], row["optimizer"]) == ("resnet20", 270_896, "sgd")
+    assert ratio == pytest.approx(row["pruned_seconds"] / row["bare_seconds"], abs=1e-3)
+    assert (bare, pruned) == pytest.approx((row["bare_seconds"], row["pruned_seconds"]), abs=1e-5)

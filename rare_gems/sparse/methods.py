@@ -1,0 +1,274 @@
+"""Methods for `prune`: when masks are made, and how they move. Updates of the optimizer are counted from 1."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rare_gems import keep_ratios, masks, schedules, transforms
+from rare_gems.phase import Context, Mask, Recipe, Scores, Step, Ticket, Transform
+from rare_gems.pruners import rigl as growing
+from rare_gems.pruners import sparse_evolutionary_training as evolving
+from rare_gems.pruners.gmp import cubic_counts
+from rare_gems.pruners.parts.random_scores import random_scores
+from rare_gems.pruners.parts.saliency import one_shot, saliency
+
+__all__ = ["Method", "Scope", "Score", "fixed", "freezing", "gradual", "magnitude", "random", "rigl", "selected",
+           "snip", "sparse_evolutionary_training"]  # fmt: skip
+
+Scope = Literal["global", "uniform", "erk"] | Callable[[Mask, int], Any]
+Score = Literal["magnitude", "saliency", "random"] | Callable[[Ticket, Context], Scores]
+
+
+class Method(NamedTuple):
+    """How a network is pruned: `recipe(mask)`, called with the prunable structure, returns a recipe of the trainer
+    or a transform that follows every step. `keeps_scores`: whether the ticket's scores live on from step to step."""
+
+    recipe: Callable[[Mask], Recipe | Transform]
+    keeps_scores: bool = True
+
+
+def fixed(mask: Mask) -> Method:
+    """Keeps a mask that is known, for example that of a ticket.
+
+    Args:
+      mask: bool arrays in the structure of the params, None where a leaf is not prunable.
+    Raises:
+      ValueError: in `init`, for a mask of another structure or shape, and for one that is not bool.
+    """
+
+    def recipe(whole: Mask) -> Recipe:
+        expected, got = jax.tree.structure(whole), jax.tree.structure(mask)
+        if got != expected:
+            raise ValueError(f"mask: expected the structure {expected}, got {got}")
+        jax.eval_shape(masks.apply, whole, mask)  # raises for another shape, and for what is not bool
+        return (_edit(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.asarray, mask))),)
+
+    return Method(recipe=recipe, keeps_scores=False)
+
+
+def magnitude(sparsity: float, *, scope: Scope = "global") -> Method:
+    """Keeps the largest |w| of the params that `init` is given, and that mask from then on.
+
+    Args:
+      sparsity: the fraction removed, in [0, 1).
+      scope: rank over the whole network ("global"), or within each layer: at equal ratios ("uniform"), at
+        Erdos-Renyi-kernel ratios ("erk"), or at ratios of your own, (mask, number kept) -> a tree of integers.
+    """
+    return _at_start(sparsity, scope, "magnitude")
+
+
+def random(sparsity: float, *, scope: Scope = "global") -> Method:
+    """Keeps a random mask of exact size. Arguments as in `magnitude`."""
+    return _at_start(sparsity, scope, "random")
+
+
+def _at_start(sparsity: float, scope: Scope, score: Score) -> Method:
+    rank = _score(score)
+
+    def recipe(mask: Mask) -> Recipe:
+        keep = transforms.keep_top(_counts(mask, sparsity, scope), _layers(scope))
+        return (transforms.edit(transforms.scores_from(rank), keep),)
+
+    return Method(recipe=recipe, keeps_scores=False)
+
+
+def snip(sparsity: float, *, scope: Literal["global", "layer"] = "global", batches: int = 1) -> Method:
+    """SNIP: the weights rest in the first `batches` updates; then the largest |sum of w * dL/dw| are kept.
+
+    Args:
+      sparsity: the fraction removed, in [0, 1). scope: rank over the whole network, or within each layer at equal
+        ratios. batches: updates whose gradients the criterion looks at.
+    Source: Lee et al., SNIP, Algorithm 1 (see `rare_gems.pruners.snip`).
+    """
+
+    def recipe(mask: Mask) -> Recipe:
+        return (one_shot(None, mask=mask, sparsity=sparsity, num_batches=batches, scope=scope),)
+
+    return Method(recipe=recipe)
+
+
+def gradual(
+    sparsity: float,
+    *,
+    stop: int,
+    start: int = 0,
+    every: int = 100,
+    score: Score = "magnitude",
+    scope: Scope = "global",
+    initial_sparsity: float = 0.0,
+    revive: bool = False,
+) -> Method:
+    """Removes the lowest scores after every `every` updates, fast at first, then ever slower.
+
+      s_t = s_f + (s_i - s_f) (1 - (t - start) / (stop - start))^3
+
+    Args:
+      sparsity: s_f, the fraction removed in the end, in [0, 1).
+      start, stop: the updates after which pruning begins and after which the target is reached (if `every` does not
+        divide their distance, the last before it). With `start == stop` all goes at once, after that update.
+      every: updates from one pruning to the next.
+      score: what ranks: "magnitude" |w|, "saliency" |w * dL/dw| of the last batch, "random", or a function
+        (ticket, context) -> float arrays in the structure of the mask.
+      scope: as in `magnitude`.
+      initial_sparsity: s_i, removed after update `start`; with `start` 0 nothing is, before the first round.
+      revive: rank removed weights too, which are 0 as weights.
+    Raises:
+      ValueError: for updates out of order; in `init` for a sparsity outside its range, and where nothing, or nothing
+        of a layer, would be kept.
+    Source: Zhu and Gupta, Eq. 1 (see `rare_gems.pruners.gmp`).
+    """
+    if not 0 <= start <= stop or stop < 1:
+        raise ValueError(f"start, stop: expected 0 <= start <= stop and stop >= 1, got {start} and {stop}")
+    if start < stop and not 1 <= every <= stop - start:
+        raise ValueError(f"every: expected 1 to {stop - start} updates, got {every}")
+    num_rounds = (stop - start) // every
+    rank = _score(score)
+
+    def recipe(mask: Mask) -> Transform:
+        counts = [_counts(mask, sparsity, scope)]
+        if num_rounds:
+            totals = cubic_counts(masks.num_prunable(mask), sparsity, num_rounds, initial_sparsity)
+            counts = [_shared_out(mask, total, scope) for total in totals]
+
+        def is_round(step: Step) -> jax.Array:
+            after = jnp.asarray(step) + 1 - start
+            return (after >= 0) & (after % every == 0) & (after <= num_rounds * every)
+
+        keep = transforms.keep_top(counts, _layers(scope), revive=revive, at=lambda step: (step + 1 - start) // every)
+        return transforms.when(is_round, transforms.chain(transforms.scores_from(rank), keep))
+
+    return Method(recipe=recipe, keeps_scores=False)
+
+
+def selected(select: Callable[[Scores], Mask], *, score: Score = "magnitude", at: int = 0, every: int = 0) -> Method:
+    """A mask that a function of the scores selects, such as 2 of every 4: `lambda s: keep_n_of_m(s, 2, 4)`.
+
+    Args:
+      select: scores -> bool arrays of the same structure.
+      score: as in `gradual`; "saliency" needs `at` above 0.
+      at: the update after which the mask is made; 0: before the first.
+      every: make it anew after so many updates, over all weights; 0: it stays.
+    """
+    rank = _score(score)
+    if at == 0 and score == "saliency":
+        raise ValueError("at: expected 1 or more for a score that needs gradients, got 0")
+    if at < 0 or every < 0:
+        raise ValueError(f"at, every: expected 0 or more, got {at} and {every}")
+
+    def choose(ticket: Ticket, context: Context) -> Ticket:
+        return ticket._replace(mask=select(rank(ticket, context)))
+
+    def is_round(step: Step) -> jax.Array:
+        after = jnp.asarray(step) + 1 - at
+        return (after >= 0) & (after % every == 0) if every else after == 0
+
+    def recipe(mask: Mask) -> Recipe | Transform:
+        first = _edit(choose)
+        again = transforms.when(is_round, first.after)
+        return again if at or every else (first,)
+
+    return Method(recipe=recipe, keeps_scores=False)
+
+
+def rigl(sparsity: float, *, num_steps: int, **options: Any) -> Method:
+    """RigL: a random mask that drops small weights and grows where dense gradients are large.
+
+    Args:
+      sparsity: the fraction removed, in [0, 1). num_steps: the updates of the whole training.
+      options: `every`, `drop_fraction`, `stop` (a fraction of `num_steps`), `ratios`, `counts`, as in
+        `rare_gems.pruners.rigl`.
+    """
+    return _moving(growing.rigl, sparsity, num_steps, options)
+
+
+def sparse_evolutionary_training(sparsity: float, *, num_steps: int, every: int, **options: Any) -> Method:
+    """SET: a random mask that drops small weights and grows as many at random.
+
+    Args:
+      every: updates from one change of the mask to the next. The others: as in `rigl`.
+    """
+    return _moving(evolving.sparse_evolutionary_training, sparsity, num_steps, {"every": every, **options})
+
+
+def _moving(factory: Callable[..., Recipe], sparsity: float, num_steps: int, options: dict[str, Any]) -> Method:
+    known = ("every", "drop_fraction", "stop", "ratios", "counts")
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f"options: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+
+    def recipe(mask: Mask) -> Recipe:
+        return factory(mask, sparsity=sparsity, num_epochs=num_steps, steps_per_epoch=1, **options)
+
+    return Method(recipe=recipe, keeps_scores=False)
+
+
+def freezing(sparsity: float, *, num_rounds: int, every: int) -> Method:
+    """GEM-MINER's freezing, where the params that the optimizer trains are the scores p.
+
+      p = clip(p, 0, 1);  after every `every` updates the lowest p are frozen at 0, down to
+      round(n (1 - s)^(r / R)) that are not, at round r of R
+
+    The network sees `w * ste.round_half(p)` (frozen scores round to 0); the regulariser is
+    `optax.add_decayed_weights(2 * strength)` in the optimizer.
+
+    Args:
+      sparsity: s, the fraction frozen in the end, in [0, 1). num_rounds: R. every: updates from round to round.
+    Source: Rare Gems, Algorithm 1.
+    """
+    due = schedules.every(every)
+
+    def recipe(mask: Mask) -> Transform:
+        counts = schedules.exponential_counts(masks.num_prunable(mask), sparsity, num_rounds)
+        freeze = transforms.keep_next(sorted(set(counts), reverse=True), _scores_as_params)
+        return transforms.chain(
+            _edit(lambda ticket, context: ticket._replace(params=_clipped(ticket))).after,
+            transforms.when(lambda step: due(step) & (step + 1 <= num_rounds * every), freeze),
+        )
+
+    return Method(recipe=recipe, keeps_scores=False)
+
+
+def _scores_as_params(ticket: Ticket) -> Scores:
+    return masks.map_kept(lambda p: p, ticket.params, ticket.mask)
+
+
+def _clipped(ticket: Ticket) -> Any:
+    return jax.tree.map(lambda p, m: p if m is None else jnp.clip(p, 0, 1), ticket.params, ticket.mask)
+
+
+def _edit(fn: Callable[[Ticket, Context], Ticket]) -> Any:
+    return transforms.edit(
+        Transform(init=lambda ticket: (), update=lambda ticket, state, context: (fn(ticket, context), state))
+    )
+
+
+def _score(score: Score) -> Callable[[Ticket, Context], Scores]:
+    known: dict[Any, Callable[[Ticket, Context], Scores]] = {
+        "magnitude": lambda ticket, context: transforms.magnitude(ticket),
+        "saliency": lambda ticket, context: jax.tree.map(jnp.abs, saliency(ticket, context)),
+        "random": random_scores,
+    }
+    if not callable(score) and score not in known:
+        raise ValueError(f"score: expected one of {', '.join(known)}, or a function, got {score!r}")
+    return score if callable(score) else known[score]
+
+
+def _layers(scope: Scope) -> Literal["global", "layer"]:
+    return "global" if scope == "global" else "layer"
+
+
+def _counts(mask: Mask, sparsity: float, scope: Scope) -> Any:
+    n = masks.num_prunable(mask)
+    total = masks.count_for(n, sparsity)
+    if total < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
+    return _shared_out(mask, total, scope)
+
+
+def _shared_out(mask: Mask, total: int, scope: Scope) -> Any:
+    known = {"global": lambda mask, total: total, "uniform": keep_ratios.uniform, "erk": keep_ratios.erk}
+    if not callable(scope) and scope not in known:
+        raise ValueError(f"scope: expected one of {', '.join(known)}, or a function, got {scope!r}")
+    return scope(mask, total) if callable(scope) else known[scope](mask, total)

@@ -1,0 +1,241 @@
+"""Wraps an optax optimizer, so that masks live in its state and removed weights stay at zero."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rare_gems import masks as mask_ops
+from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, Transform
+from rare_gems.sparse.methods import Method, fixed
+from rare_gems.sparse.plan import Plan, plan_of
+from rare_gems.sparse.stacked import Stacked, join, split
+from rare_gems.training.hold_dead import hold_dead
+
+__all__ = ["SparseState", "masks", "prune", "sparsity"]
+
+
+class SparseState(NamedTuple):
+    """All that `prune` remembers: `step` counts the updates (int32), `key` is key data (uint32), `mask` is bool in
+    the structure of the params (None where a leaf is not prunable), `scores` (None where the method needs none) and
+    `edits` belong to the method, `inner` is the state of the optimizer inside."""
+
+    step: jax.Array
+    key: jax.Array
+    mask: Mask
+    scores: Scores
+    edits: State
+    inner: Any
+
+
+def prune(
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
+    method: Method | Transform | Mask,
+    *,
+    prunable: Callable[[tuple, Any], bool] = mask_ops.is_prunable,
+    stacked: Stacked | None = None,
+    key: Key | int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer that trains a sparse network: what it removes is exactly zero after every `optax.apply_updates`.
+
+      u = optimizer(g * q);  w' = (w + u) * q;  the method edits (w', q) with the dense gradient g;  update = w' - w
+
+    Take the gradient at the params as they are: removed weights are zero there, so g is dL/dw at the masked weights,
+    also for weights that are removed. Nothing else in a training loop changes. This must be the outermost
+    transformation: what a later one does to its updates (such as `optax.scale`) would undo the zeros. It may lie
+    inside `optax.MultiSteps`, `optax.masked` and `optax.multi_transform`.
+
+    Args:
+      optimizer: any optax optimizer; extra arguments of `update` reach it. `value`, if given, is the loss that a
+        method may look at.
+      method: one of `rare_gems.sparse` (`magnitude`, `rigl`, ...), a `Transform` that is applied after every step to
+        a network that starts whole, or a mask (bool arrays like the params) that stays as it is.
+      prunable: (key path, leaf) -> bool, as for `masks.ones`.
+      stacked: (key path, leaf) -> bool: leaves whose first axis counts layers (as `nn.scan` makes them). Each slice
+        is then a layer of its own to the method. By default a leaf is a layer.
+      key: for methods that draw; a typed key, also a traced one (a key for each run under `vmap`), or a seed.
+    Returns:
+      a transformation whose state is a `SparseState`.
+    Raises:
+      ValueError: in `init` as `masks.ones` and the method do, for a mask of another structure, and where the
+        optimizer is pruned already; in `update` without params.
+
+    Removed weights that are not zero at the start become zero at the first update, whose gradient has then seen them.
+    To start from zero: `params = masks.apply(params, sparse.masks(state))`.
+
+    Example:
+      >>> params = [jnp.array([[1.0, 2.0, 3.0, 4.0]])]
+      >>> tx = prune(optax.sgd(0.5, momentum=0.9), [jnp.array([[True, False, True, False]])])
+      >>> updates, state = tx.update([jnp.ones((1, 4))], tx.init(params), params)
+      >>> optax.apply_updates(params, updates)
+      [Array([[0.5, 0. , 2.5, 0. ]], dtype=float32)]
+
+    Deviations: a step of JaxPruner's RigL and gradual pruning skips the optimizer where the mask changes; here none is
+    skipped, as in the trainer of this library.
+    """
+    inner = optax.with_extra_args_support(optimizer)  # type: ignore
+    method = _as_method(method)
+    typed = jax.random.key(key) if isinstance(key, int) else key
+    data, impl = jax.random.key_data(typed), jax.random.key_impl(typed)  # plain numbers can be saved anywhere
+
+    def init(params: Params) -> SparseState:
+        whole = mask_ops.ones(params, prunable)
+        state = _inner(inner.init, params)
+        if _found(state):
+            raise ValueError("optimizer: expected one that is not pruned, got one that `prune` made")
+        plan = _plan(method, whole, stacked)
+        blank = Ticket(params=params, scores=_blank(params, whole), mask=whole)
+        ticket = split(blank, stacked)
+        ticket = plan.start(ticket, jax.random.wrap_key_data(data, impl=impl))
+        edits = plan.init(ticket)
+        ticket = join(ticket, blank, stacked)
+        return SparseState(
+            step=jnp.int32(0),
+            key=data,
+            mask=ticket.mask,
+            scores=ticket.scores if method.keeps_scores and plan.moves else None,
+            edits=edits,
+            inner=state,
+        )
+
+    def update(
+        grads: Params, state: SparseState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SparseState]:
+        if params is None:
+            raise ValueError("update: expected the params as the third argument, got none")
+        updates, held = _inner(
+            inner.update,
+            mask_ops.apply(grads, state.mask),
+            state.inner,
+            mask_ops.apply(params, state.mask),
+            **extra,
+        )
+        plan = _plan(method, state.mask, stacked)
+        if not plan.moves:  # what the optimizer holds of removed weights is never used
+            return _to_zero(updates, params, state.mask), state._replace(step=state.step + 1, inner=held)
+        updates = mask_ops.apply(updates, state.mask)
+        if plan.num_scoring:  # the weights rest while the method looks at gradients
+            scoring = state.step < plan.num_scoring
+            updates = _where(scoring, jax.tree.map(jnp.zeros_like, updates), updates)
+            held = _where(scoring, state.inner, held)
+        moved = optax.apply_updates(params, updates)
+        before = Ticket(
+            params=mask_ops.apply(moved, state.mask),
+            scores=_blank(params, state.mask) if state.scores is None else state.scores,
+            mask=state.mask,
+        )
+        context = Context(
+            step=state.step,
+            key=jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=impl), state.step),
+            batch=None,
+            grads=split(grads, stacked),
+            loss=extra.get("value"),
+        )
+        ticket, edits = plan.update(split(before, stacked), state.edits, context)
+        after = join(ticket, before, stacked)
+        after = after._replace(params=mask_ops.apply(after.params, after.mask))
+        new = SparseState(
+            step=state.step + 1,
+            key=state.key,
+            mask=after.mask,
+            scores=None if state.scores is None else after.scores,
+            edits=edits,
+            inner=hold_dead(inner, held, params, after.mask),
+        )
+        return _difference(after, moved, updates, params), new
+
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+def masks(state: Any, params: Params | None = None) -> Mask:
+    """The masks in an optimizer state, wherever in it they are: bool arrays in the structure of the params.
+
+    Args:
+      state: an optimizer state. params: makes the structure theirs, where a library has wrapped the leaves of the
+        state in a type of its own, as `nnx.Optimizer` does: then `masks.apply(params, ...)` takes them.
+    Raises:
+      ValueError: unless exactly one `SparseState` is in it, and for params with other leaves than it was made for.
+    """
+    mask = _only(state).mask
+    if params is None:
+        return mask
+    named = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(mask)}
+    shaped = jax.tree_util.tree_map_with_path(lambda path, w: named.pop(_name(path), None), params)
+    if named:
+        raise ValueError(f"params: expected leaves named {', '.join(named)}, got none of them")
+    return shaped
+
+
+def _name(path: tuple) -> str:
+    return mask_ops.path_name(path).removesuffix("/value")
+
+
+def sparsity(state: Any) -> Any:
+    """The fraction of the prunable weights that is removed; a float, or under tracing a float32 scalar.
+
+    Raises:
+      ValueError: as `masks`.
+    """
+    return mask_ops.sparsity(masks(state))
+
+
+def _only(state: Any) -> SparseState:
+    found = _found(state)
+    if len(found) != 1:
+        raise ValueError(f"state: expected one SparseState in it, as `prune` makes, got {len(found)}")
+    return found[0]
+
+
+def _found(state: Any) -> list[SparseState]:
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SparseState))
+    return [node for node in nodes if isinstance(node, SparseState)]
+
+
+def _as_method(method: Any) -> Method:
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, Transform):
+        return Method(recipe=lambda mask: method)
+    return fixed(method)
+
+
+def _plan(method: Method, mask: Mask, stacked: Stacked | None) -> Plan:
+    shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(np.shape(m), bool), split(mask, stacked))
+    return plan_of(method.recipe(shapes))
+
+
+def _blank(params: Params, mask: Mask) -> Scores:
+    return mask_ops.map_kept(jnp.zeros_like, params, mask)
+
+
+def _inner(fn: Callable, *args: Any, **extra: Any) -> Any:
+    with jax.numpy_dtype_promotion("standard"):  # some optimizers mix integer counts and floats
+        return fn(*args, **extra)
+
+
+def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _to_zero(updates: Params, params: Params, mask: Mask) -> Params:
+    """The updates, and -w where the mask is False."""
+
+    def leaf(m: Any, u: Any, w: Any) -> Any:
+        return u if m is None else jnp.where(m, u, -w.astype(u.dtype))
+
+    return jax.tree.map(leaf, mask, updates, params, is_leaf=lambda node: node is None)
+
+
+def _difference(after: Ticket, moved: Params, updates: Params, params: Params) -> Params:
+    """What leads from `params` to the ticket's, exactly where a weight is removed or was moved by the optimizer only.
+
+    w + (w' - w) is not always w' in floating point, so the optimizer's own update is handed on where it can be.
+    """
+
+    def leaf(w: Any, u: Any, moved: Any, new: Any) -> Any:
+        return u if new is moved else jnp.where(new == moved, u, (new - w).astype(u.dtype))
+
+    return jax.tree.map(leaf, params, updates, moved, after.params)

@@ -1,0 +1,84 @@
+"""Masks with a structure that hardware can use: n of every m weights, and whole blocks."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from rare_gems import masks
+from rare_gems.phase import Mask, Scores
+
+__all__ = ["keep_blocks", "keep_n_of_m"]
+
+
+def keep_n_of_m(scores: Scores, n: int, m: int, *, axis: int = -2) -> Mask:
+    """The mask of the `n` highest scores in every group of `m` neighbours along an axis; ties go to the first.
+
+    Args:
+      scores: float arrays, None where not prunable.
+      n, m: how many of how many, such as 2 and 4.
+      axis: along which the groups lie; -2 is the input of a kernel (..., in, out), over which its products sum.
+    Returns:
+      bool arrays in the structure of `scores`; exactly n / m of each layer is kept.
+    Raises:
+      ValueError: unless 1 <= n <= m, and if an axis is missing or `m` does not divide it.
+    Example:
+      >>> keep_n_of_m([jnp.array([[1.0], [4.0], [3.0], [2.0]])], 2, 4)[0].T.tolist()
+      [[False, True, True, False]]
+    """
+    if not 1 <= n <= m:
+        raise ValueError(f"n, m: expected 1 <= n <= m, got {n} and {m}")
+
+    def leaf(path: tuple, s: jax.Array) -> jax.Array:
+        size = s.shape[axis] if -s.ndim <= axis < s.ndim else 0
+        if not size or size % m:
+            raise ValueError(f"scores of {masks.path_name(path)}: expected an axis {axis} that {m} divides, "
+                             f"got shape {s.shape}")  # fmt: skip
+        last = jnp.moveaxis(s, axis, -1)
+        groups = last.reshape(-1, m)
+        # Rank within a group by (score descending, position); NaN ranks lowest.
+        order = jnp.argsort(jnp.where(jnp.isnan(groups), -jnp.inf, groups), axis=1, descending=True, stable=True)
+        kept = jnp.zeros(groups.shape, bool).at[jnp.arange(len(groups))[:, None], order[:, :n]].set(True)
+        return jnp.moveaxis(kept.reshape(last.shape), -1, axis)
+
+    return jax.tree_util.tree_map_with_path(leaf, scores)
+
+
+def keep_blocks(scores: Scores, sparsity: float, block: tuple[int, int]) -> Mask:
+    """The mask of whole blocks of the last two axes: in each layer those with the highest sums of scores.
+
+    Blocks at the edge are smaller where the block does not divide the axis. A block as long as an axis removes whole
+    rows or columns: `(-1, 1)` output channels, `(1, -1)` input channels.
+
+    Args:
+      scores: float arrays of two axes or more, None where not prunable.
+      sparsity: the fraction of blocks removed in each layer, in [0, 1); the count is exact in blocks.
+      block: rows and columns; -1 is the whole axis.
+    Returns:
+      bool arrays in the structure of `scores`.
+    Raises:
+      ValueError: for a block below 1 (other than -1), a leaf of less than two axes, and where a layer keeps nothing.
+    Example:
+      >>> keep_blocks([jnp.array([[1.0, 1.0, 9.0], [1.0, 1.0, 0.0]])], 0.5, (2, 2))[0].tolist()
+      [[False, False, True], [False, False, True]]
+    """
+    if any(size < 1 and size != -1 for size in block):
+        raise ValueError(f"block: expected sizes of 1 or more, or -1, got {block}")
+
+    def leaf(path: tuple, s: jax.Array) -> jax.Array:
+        name = masks.path_name(path)
+        if s.ndim < 2:
+            raise ValueError(f"scores of {name}: expected two axes or more, got shape {s.shape}")
+        rows, columns = (size if b == -1 else b for b, size in zip(block, s.shape[-2:], strict=True))
+        pads = [(0, 0)] * (s.ndim - 2) + [(0, -s.shape[-2] % rows), (0, -s.shape[-1] % columns)]
+        padded = jnp.pad(s, pads)
+        high, wide = padded.shape[-2] // rows, padded.shape[-1] // columns
+        sums = padded.reshape(*s.shape[:-2], high, rows, wide, columns).sum((-3, -1))
+        kept = masks.count_for(math.prod(sums.shape), sparsity)
+        if kept < 1:
+            raise ValueError(f"sparsity: {sparsity} keeps none of {math.prod(sums.shape)} blocks of {name}")
+        top = masks.keep_top(sums, kept)
+        whole = jnp.repeat(jnp.repeat(top, rows, -2), columns, -1)
+        return whole[..., : s.shape[-2], : s.shape[-1]]
+
+    return jax.tree_util.tree_map_with_path(leaf, scores)

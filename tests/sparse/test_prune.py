@@ -1,0 +1,332 @@
+"""sparse.prune: removed weights are exactly zero after every step, whatever optimizer is inside, wherever it runs."""
+
+import functools
+
+import equinox
+import haiku
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from rare_gems import masks, sparse, transforms
+from rare_gems.pruners.gmp import gmp
+from rare_gems.pruners.rigl import rigl
+from rare_gems.training.step import begin, make_step
+from tests.toy import make_toy
+
+PARAMS = {
+    "first": {"kernel": jnp.sin(jnp.arange(32.0)).reshape(8, 4), "bias": jnp.ones(4)},
+    "last": {"kernel": jnp.cos(jnp.arange(8.0)).reshape(4, 2), "bias": jnp.ones(2)},
+}
+MOVING = sparse.rigl(0.5, num_steps=10, every=2)
+ONCE = sparse.gradual(0.5, start=2, stop=2)
+ODD = {name: {"kernel": np.arange(leaf["kernel"].size).reshape(leaf["kernel"].shape) % 2 == 1, "bias": None}
+       for name, leaf in PARAMS.items()}  # fmt: skip
+
+
+def roll(ticket, state, context):
+    return ticket._replace(mask=jax.tree.map(lambda m: jnp.roll(m, 1, axis=1), ticket.mask)), state
+
+
+def then(during):
+    """Half of the weights, and then what a transform makes of them."""
+    (phase,) = gmp(
+        [jax.ShapeDtypeStruct((40,), bool)], sparsity=0.5, num_epochs=2, steps_per_epoch=1, every=1, stop=1.0
+    )
+    return sparse.Method(lambda whole: (*sparse.fixed(ODD).recipe(whole), phase._replace(during=during)))
+
+
+ROLLING = then(transforms.Transform(lambda ticket: (), roll))  # all weights change sides in every step
+
+
+def gradient(params):
+    """Of a separable loss, dense: no weight stays where it is."""
+    return jax.tree.map(lambda w: jnp.cos(3 * w) + 0.1, params)
+
+
+def train(tx, params=PARAMS, num_steps=5, gradient=gradient):
+    """Steps of a loop that knows nothing of masks; yields (params, state) after each."""
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = tx.update(gradient(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(num_steps):
+        params, state = step(params, state)
+        yield params, state
+
+
+def num_alive_where_removed(params, state):
+    mask = sparse.masks(state, params)
+    removed = jax.tree.map(lambda m, w: jnp.where(m, 0, w), mask, masks.map_kept(lambda w: w, params, mask))
+    return sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(removed))
+
+
+OPTIMIZERS = {
+    "sgd": optax.sgd(0.1),
+    "momentum and decay": optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+    "adamw": optax.adamw(0.1, weight_decay=0.1),
+    "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
+    "accumulating": optax.MultiSteps(optax.adam(0.1), 2),
+    "masked": optax.masked(optax.adam(0.1), {"first": True, "last": False}),
+    "adafactor": optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "lion": optax.lion(0.1),
+    "muon": optax.contrib.muon(0.1),
+    "schedule-free": optax.contrib.schedule_free_adamw(0.1),
+    "two groups": optax.multi_transform({"a": optax.adam(0.1), "b": optax.sgd(0.1)}, {"first": "a", "last": "b"}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_removed_weights_are_zero_after_every_step(name):
+    for params, state in train(sparse.prune(OPTIMIZERS[name], ROLLING)):
+        assert num_alive_where_removed(params, state) == 0
+        assert masks.num_kept(sparse.masks(state)) == 20
+    if name != "masked":
+        assert not np.allclose(params["last"]["bias"], 1)  # what is not prunable trains
+    assert float(sparse.sparsity(state)) == 0.5
+
+
+def test_the_gradient_reaches_the_optimizer_masked_and_the_method_dense():
+    seen = []
+    spy = optax.stateless(lambda updates, params: seen.append(updates) or updates)
+    look = transforms.Transform(lambda ticket: (), lambda t, s, c: (t, seen.append(c.grads) or s))
+    tx, grads = sparse.prune(spy, then(look)), gradient(PARAMS)
+    tx.update(grads, tx.init(PARAMS), PARAMS)
+    inner, dense = seen
+    np.testing.assert_array_equal(
+        inner["first"]["kernel"], np.where(ODD["first"]["kernel"], grads["first"]["kernel"], 0)
+    )
+    jax.tree.map(np.testing.assert_array_equal, dense, grads)
+
+
+@pytest.mark.parametrize("name", ["gmp", "rigl"])
+def test_equals_the_trainer(name):
+    toy, optimizer = make_toy(), optax.adamw(0.05)
+    if name == "gmp":
+        start, (search,) = toy.ticket, gmp(toy.ticket.mask, sparsity=0.75, num_epochs=8, steps_per_epoch=1, every=2)
+        method = sparse.Method(lambda mask: (search,))
+    else:
+        _, search = rigl(toy.ticket.mask, sparsity=0.75, num_epochs=8, steps_per_epoch=1, every=2)
+        mask = masks.keep_top(toy.ticket.scores, 44)
+        start = toy.ticket._replace(mask=mask)
+        method = sparse.Method(lambda whole: (*sparse.fixed(mask).recipe(whole), search))
+    phase = search._replace(optimizer=optimizer)
+    carry = begin(phase, start, toy.model_state, jax.random.key(0))
+    step = jax.jit(make_step(toy.loss_fn, phase))
+    batch = jnp.array([0.5, 1.0, 0.75, 1.5])
+    tx = sparse.prune(optimizer, method)
+    loop = train(
+        tx, masks.apply(start.params, start.mask), 6,
+        gradient=jax.grad(lambda params: toy.loss_fn(params, toy.model_state, batch, None)[0]),
+    )  # fmt: skip
+    for params, state in loop:
+        carry = step(carry, batch)
+        jax.tree.map(np.testing.assert_array_equal, sparse.masks(state), carry.ticket.mask)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7)
+        jax.tree.map(close, params, carry.ticket.params)
+        jax.tree.map(close, state.inner, carry.opt_state)
+
+
+def test_a_mask_or_a_transform_stands_for_a_method():
+    mask = sparse.masks(sparse.prune(optax.sgd(0.1), sparse.random(0.5)).init(PARAMS))
+    *_, (params, state) = train(sparse.prune(optax.sgd(0.1), mask), num_steps=2)
+    jax.tree.map(np.testing.assert_array_equal, sparse.masks(state), mask)
+    assert num_alive_where_removed(params, state) == 0
+    *_, (params, state) = train(
+        sparse.prune(optax.sgd(0.1), transforms.keep_top(10, score=transforms.magnitude)), num_steps=2
+    )
+    assert masks.num_kept(sparse.masks(state)) == 10
+    assert num_alive_where_removed(params, state) == 0
+
+
+def test_a_removed_weight_forgets_its_momentum():
+    params, momentum = jnp.array([[3.0, -1.0]]), optax.sgd(0.1, momentum=0.9)
+    tx = sparse.prune(momentum, sparse.gradual(0.5, start=2, stop=2))
+    *_, (params, state) = train(tx, params, 2)
+    assert np.count_nonzero(state.inner[0].trace) == 1
+    assert np.count_nonzero(params) == 1
+
+
+def test_other_transformations_around_it():
+    outer = optax.multi_transform(
+        {"pruned": sparse.prune(optax.adam(0.1), MOVING), "dense": optax.sgd(0.1)}, {"first": "pruned", "last": "dense"}
+    )
+    *_, (params, state) = train(outer, num_steps=3)
+    mask = sparse.masks(state)["first"]["kernel"]
+    assert int(mask.sum()) == 16
+    assert np.count_nonzero(np.where(mask, 0, params["first"]["kernel"])) == 0
+    with jax.numpy_dtype_promotion("standard"):  # of MultiSteps itself
+        *_, (params, state) = train(optax.MultiSteps(sparse.prune(optax.adam(0.1), ROLLING), 2), num_steps=4)
+    assert num_alive_where_removed(params, state) == 0
+    assert int(state.inner_opt_state.step) == 2
+
+
+def test_under_vmap_and_scan_each_run_draws_its_own_mask():
+    method = sparse.random(0.5)
+
+    def run(key):
+        tx = sparse.prune(optax.adam(0.1), method, key=key)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = tx.update(gradient(params), state, params)
+            return (optax.apply_updates(params, updates), state), sparse.sparsity(state)
+
+        return jax.lax.scan(step, (PARAMS, tx.init(PARAMS)), None, length=3)
+
+    keys = jax.random.split(jax.random.key(1), 2)
+    (_params, state), sparsities = jax.jit(jax.vmap(run))(keys)
+    np.testing.assert_array_equal(sparsities, np.full((2, 3), 0.5, np.float32))
+    *_, (alone, state_alone) = train(sparse.prune(optax.adam(0.1), method, key=keys[1]), num_steps=3)
+    jax.tree.map(
+        np.testing.assert_array_equal, sparse.masks(state_alone), jax.tree.map(lambda m: m[1], sparse.masks(state))
+    )
+    assert num_alive_where_removed(alone, state_alone) == 0
+    first = sparse.masks(state)["first"]["kernel"]
+    assert np.any(first[0] != first[1])
+
+
+@pytest.fixture(scope="module")
+def alone():
+    *_, (params, state) = train(sparse.prune(optax.adam(0.1), ONCE), num_steps=3)
+    return params, state
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("named", [False, True])
+def test_on_a_mesh_masks_lie_where_their_weights_do(axis_type, named, alone):
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(axis_type,))
+    put = functools.partial(jax.tree.map, lambda w: jax.device_put(w, NamedSharding(mesh, P("x"))))
+    tx = sparse.prune(optax.adam(0.1), ONCE)
+    with jax.set_mesh(mesh) if named else jax.numpy_rank_promotion("raise"):
+        *_, (params, state) = train(tx, put(PARAMS), 3)
+    jax.tree.map(np.testing.assert_array_equal, sparse.masks(state), sparse.masks(alone[1]))
+    kernel = params["first"]["kernel"]
+    assert sparse.masks(state)["first"]["kernel"].sharding.is_equivalent_to(kernel.sharding, 2)
+    np.testing.assert_allclose(kernel, alone[0]["first"]["kernel"], rtol=1e-6)
+
+
+def test_in_shard_map_with_averaged_gradients():
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
+    tx = sparse.prune(optax.adam(0.1), ONCE)
+
+    @jax.jit
+    @jax.shard_map(mesh=mesh, in_specs=(P(), P(), P("x")), out_specs=(P(), P()), check_vma=False)
+    def step(params, state, batch):
+        grads = jax.lax.pmean(jax.tree.map(lambda w: jnp.mean(batch) * jnp.cos(3 * w), params), "x")
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        params, state = step(params, state, jnp.arange(4.0))
+    assert num_alive_where_removed(params, state) == 0
+    assert masks.num_kept(sparse.masks(state)) == 20
+
+
+def test_the_state_goes_through_orbax(tmp_path):
+    *_, (_params, state) = train(sparse.prune(optax.adam(0.1), MOVING), num_steps=2)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "state", jax.eval_shape(lambda: state))
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_nnx_optimizer_as_it_is():
+    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, sparse.prune(optax.adam(0.1), MOVING), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda model: jnp.sum(model(jnp.ones((1, 8)))))(model))
+
+    for _ in range(3):
+        step(model, optimizer)
+    params = nnx.state(model, nnx.Param)
+    assert num_alive_where_removed(params, optimizer.opt_state) == 0
+    assert np.count_nonzero(model.kernel[...]) == 16
+    assert "kernel" in sparse.report(params, optimizer.opt_state)
+
+
+def test_haiku_and_equinox():
+    method = sparse.magnitude(0.5, scope="erk")
+    net = haiku.without_apply_rng(haiku.transform(lambda x: haiku.nets.MLP([4, 2])(x)))
+    params = net.init(jax.random.key(0), jnp.ones((1, 8)))
+    *_, (params, state) = train(sparse.prune(optax.adam(0.1), method), params, 2)
+    assert num_alive_where_removed(params, state) == 0
+    assert masks.num_kept(sparse.masks(state)) == 20
+    module = equinox.filter(equinox.nn.MLP(8, 2, 4, 1, key=jax.random.key(0)), equinox.is_inexact_array)
+    *_, (module, state) = train(sparse.prune(optax.adam(0.1), method), module, 2)
+    assert num_alive_where_removed(module, state) == 0
+    assert masks.num_kept(sparse.masks(state)) == 20
+
+
+def test_stacked_layers_are_pruned_layer_by_layer():
+    params = {
+        "layers": {"kernel": jnp.sin(jnp.arange(48.0)).reshape(3, 4, 4)},
+        "head": {"kernel": jnp.ones((4, 4)) / 9},
+    }
+    tx = sparse.prune(
+        optax.adam(0.1), sparse.rigl(0.75, num_steps=9, every=2, ratios="uniform"),
+        stacked=lambda path, leaf: "layers" in masks.path_name(path),
+    )  # fmt: skip
+    for trained, state in train(tx, params, 3):
+        assert np.asarray(sparse.masks(state)["layers"]["kernel"]).sum((1, 2)).tolist() == [4, 4, 4]
+        assert num_alive_where_removed(trained, state) == 0
+
+
+def test_bfloat16_params_keep_their_dtype():
+    params = {"kernel": jnp.sin(jnp.arange(8.0)).astype(jnp.bfloat16).reshape(4, 2)}
+    tx = sparse.prune(optax.sgd(0.1), MOVING)
+    updates, state = tx.update(params, tx.init(params), params)
+    params = optax.apply_updates(params, updates)
+    assert params["kernel"].dtype == jnp.bfloat16
+    assert num_alive_where_removed(params, state) == 0
+
+
+@pytest.mark.parametrize(
+    ("tx", "message"),
+    [
+        (lambda: sparse.prune(optax.sgd(0.1), [jnp.ones((8, 4), bool)]), "mask: expected the structure"),
+        (lambda: sparse.prune(optax.sgd(0.1), jax.tree.map(lambda m: m[:2], MASK)), "expected shape"),
+        (lambda: sparse.prune(optax.sgd(0.1), jax.tree.map(lambda m: m.astype(int), MASK)), "expected dtype bool"),
+        (lambda: sparse.prune(sparse.prune(optax.sgd(0.1), MOVING), MOVING), "not pruned, got one that"),
+        (lambda: sparse.prune(optax.sgd(0.1), sparse.Method(lambda mask: gem_miner_of(mask))), "trains scores"),
+        (lambda: sparse.prune(optax.sgd(0.1), sparse.magnitude(0.999)), "keeps none of 40"),
+        (lambda: sparse.prune(optax.sgd(0.1), sparse.rigl(0.5, num_steps=10, every=20)), "every: expected"),
+        (lambda: sparse.prune(optax.sgd(0.1), MOVING, prunable=lambda path, leaf: False), "at least one prunable"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_step(tx, message):
+    with pytest.raises(ValueError, match=message):
+        tx().init(PARAMS)
+
+
+MASK = masks.ones(PARAMS)
+
+
+def gem_miner_of(mask):
+    from rare_gems.pruners.gem_miner import gem_miner
+
+    return gem_miner(mask, sparsity=0.5, num_epochs=3, steps_per_epoch=1, period=1)
+
+
+def test_update_without_params_and_states_without_masks_are_refused():
+    tx = sparse.prune(optax.sgd(0.1), MOVING)
+    with pytest.raises(ValueError, match="expected the params"):
+        tx.update(PARAMS, tx.init(PARAMS))
+    with pytest.raises(ValueError, match="expected one SparseState in it, as `prune` makes, got 0"):
+        sparse.masks(optax.sgd(0.1).init(PARAMS))
+    with pytest.raises(ValueError, match="params: expected leaves named first/kernel"):
+        sparse.masks(tx.init(PARAMS), {"last": PARAMS["last"]})
