@@ -11,10 +11,12 @@ from experiments.catalog.pruners.pruner import Rounds
 from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
 from experiments.problem.data import facts_of
+from experiments.problem.initial_ticket import check_pretrained
 from experiments.problem.network import forward_flop, network_for
 from experiments.problem.recipe import plan_of
 from rare_gems import masks
 from rare_gems.phase import Phase, Recipe
+from rare_gems.storage import ticket_file
 
 __all__ = ["print_plan"]
 
@@ -45,6 +47,8 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
         )
         console.print(f"{len(rounds.counts)} {what} {_spelled(rounds)}", soft_wrap=True)
     shape = input_shape(config.model, facts.image_shape)
+    for line in _told_of_weights(config):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     forward, total = forward_flop(network_for(config, shape, facts.num_classes), shape), 0.0
     for phase, again in _grouped(recipe):
         times = f"{again} times " if again > 1 else ""
@@ -65,6 +69,12 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
         f"about {total:.2g} floating-point operations in all: {forward / 1e6:,.0f} million for the forward pass of an "
         "image, the backward pass twice that", soft_wrap=True,
     )  # fmt: skip
+
+
+def _told_of_weights(config: Config) -> tuple[str, ...]:
+    if config.pretrained is not None and ticket_file.find(config.pretrained) is None:
+        return (f"--pretrained: {config.pretrained} is not there, and was not checked",)
+    return check_pretrained(config)
 
 
 def _spelled(rounds: Rounds, most: int = 30) -> str:

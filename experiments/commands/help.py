@@ -1,4 +1,4 @@
-"""--help: the twenty flags that matter and the chosen method's options; --help-all: everything, as tyro prints it."""
+"""--help: the flags that matter and the chosen method's options; --help-all: everything, as tyro prints it."""
 
 import ast
 import dataclasses
@@ -6,6 +6,7 @@ import inspect
 import textwrap
 import types
 import typing
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -19,11 +20,12 @@ from experiments.config.validate import flag_of, why_unused
 __all__ = ["print_help"]
 
 _GROUPS = {
-    "what to find": ("pruner", "model", "sparsity", "sanity", "pretrained"),
+    "what to find": ("pruner", "model", "sparsity", "sanity"),
     "training": (
         "epochs", "finetune_epochs", "batch_size", "learning_rate", "finetune_learning_rate", "weight_decay", "seed",
         "num_seeds",
     ),
+    "pre-trained weights": ("pretrained", "replace_classifier", "allow_missing", "allow_unexpected"),
     "data": ("data_dir", "train_examples", "validation_examples"),
     "output": ("run_dir", "dry_run"),
     "devices": ("at_once", "devices", "precision"),
@@ -47,10 +49,11 @@ def print_help(dataset: str, args: list[str]) -> bool:
     purpose = (inspect.getdoc(Config) or "").splitlines()[0]
     print(_wrapped(f"{purpose} [Values] are those of the preset.", ""))
     told = _documented()
+    usable = dataclasses.replace(config, pretrained=Path("FILE"))  # so that flags for its weights are shown
     for title, names in _GROUPS.items():
         print(f"\n{title}:")
         for name in names:
-            if why_unused(config, name) is None and _is_taken(config, name):
+            if why_unused(usable, name) is None and _is_taken(config, name):
                 print(_line(flag_of(name), _kind(Config, name), _flat(told[name]), getattr(config, name)))
     own = dataclasses.fields(config.options)
     print(f"\nof {config.pruner} ({config.method.what}):" if own else f"\n{config.pruner} has no options of its own")

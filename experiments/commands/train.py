@@ -18,7 +18,9 @@ from experiments.config.saved import fields_of
 from experiments.config.sweep import Combination
 from experiments.config.validate import chosen_checks
 from experiments.distributed import processes
+from experiments.problem.initial_ticket import check_pretrained
 from experiments.problem.recipe import plan_of
+from experiments.run_folder import folder as run_folder
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 from experiments.training import devices, grouping, runner
@@ -52,6 +54,8 @@ def train(dataset: str, args: list[str]) -> None:
         devices.check(combination.config)
         plan_of(combination.config)
         check_recipes(combination.config, names)
+    if len(combinations) > 1:
+        _check_weights(combinations)
     _finish(console, combinations, names)
 
 
@@ -62,6 +66,18 @@ def check_recipes(config: Config, names: Sequence[str]) -> None:
             plan_of(config, CHECKS[name].share)
         except ValueError as error:
             raise UsageError(f"--sanity={name}: {error}") from None
+
+
+def _check_weights(combinations: Sequence[Combination]) -> None:
+    """Reads the pre-trained weights of what is not finished, each file once for each network."""
+    begun: dict[tuple[Any, ...], Config] = {}
+    for combination in combinations:
+        for config, folder in _seeds(combination.config):
+            if config.pretrained is not None and run_folder.finished(folder, fields_of(config)) is None:
+                of = config.model, config.network, config.replace_classifier
+                begun.setdefault((config.pretrained, *of, config.allow_missing, config.allow_unexpected), config)
+    for config in begun.values():
+        check_pretrained(config)
 
 
 def _finish(console: Console, combinations: Sequence[Combination], names: Sequence[str]) -> None:

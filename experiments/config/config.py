@@ -72,6 +72,10 @@ class Config:
     dict (.safetensors, .pt, .pth)"""
     replace_classifier: bool = False
     """leave the last layer of PyTorch weights out, and draw it anew"""
+    allow_missing: str | None = None
+    """tensors in whose names this regular expression is found may be missing in PyTorch weights; they are drawn"""
+    allow_unexpected: str | None = None
+    """tensors in whose names this regular expression is found may be more in PyTorch weights than the network has"""
     data_dir: Path | None = None
     """where the data sets are (default: TFDS_DATA_DIR, or ~/tensorflow_datasets); for folder: the folder itself"""
     image_size: int | None = None

@@ -23,6 +23,8 @@ FREE = (
 )  # fmt: skip
 # Those of them that say how it is computed.
 _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
+# Fields that older versions did not have: None stands for what those did, under the same name of a folder.
+_LATER = ("allow_missing", "allow_unexpected")
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
@@ -80,6 +82,7 @@ def digest(fields: Mapping[str, Any]) -> str:
     also = ("data_dir",) if dataset and dataset.is_folder else ()
     also += ("devices",) if fields.get("batch_norm") == "per-device" else ()
     decisive = {name: value for name, value in fields.items() if name not in FREE or name in also}
+    decisive = {name: value for name, value in decisive.items() if name not in _LATER or value is not None}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

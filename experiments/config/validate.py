@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -43,6 +44,8 @@ def check_values(config: Config) -> None:
         raise UsageError(f"--network.width: expected a number in (0, 100], got {config.network.width}")
     if not 0 <= config.momentum < 1:
         raise UsageError(f"--momentum: expected a number in [0, 1), got {config.momentum}")
+    for name in ("allow_missing", "allow_unexpected"):
+        _check_regex(name, getattr(config, name))
     if config.batch_norm == "per-device" and (config.devices is None or config.devices < 2):
         raise UsageError(
             "--batch-norm: per-device statistics depend on how many there are; expected --devices=2 or more with it"
@@ -57,6 +60,13 @@ def check_values(config: Config) -> None:
             f"--pretrained: {config.pruner} searches a trained network; expected PyTorch weights, or the run folder or "
             "ticket.safetensors of a dense run (--pruner=dense)"
         )
+
+
+def _check_regex(name: str, text: str | None) -> None:
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise UsageError(f"{flag_of(name)}: expected a regular expression, got {text!r} ({error})") from None
 
 
 def _check_ranges(config: Config) -> None:
@@ -132,6 +142,8 @@ def why_unused(config: Config, name: str) -> str | None:
         "replace_classifier": (
             config.pretrained is None, "there are no weights to leave one out of; expected --pretrained with it"
         ),
+        "allow_missing": (config.pretrained is None, "there are no weights to fit; expected --pretrained with it"),
+        "allow_unexpected": (config.pretrained is None, "there are no weights to fit; expected --pretrained with it"),
         "weight_decay": (not trains_weights, f"{config.pruner} trains no weights with --finetune-epochs=0"),
         "momentum": (
             not trains_weights and not searches, f"{config.pruner} trains nothing with --finetune-epochs=0"

@@ -3,20 +3,24 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.catalog.networks import input_shape
 from experiments.config.config import Config
+from experiments.config.validate import flag_of
+from experiments.problem.data import facts_of
+from experiments.problem.network import network_for
 from experiments.terminal.errors import UsageError
 from rare_gems import init, masks
-from rare_gems.models import from_torch
+from rare_gems.models import read_torch
 from rare_gems.models.model import Model
 from rare_gems.phase import ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["initial_ticket", "pretrained_file", "run_key", "weights_of"]
+__all__ = ["Start", "check_pretrained", "initial_ticket", "pretrained_file", "run_key", "start", "weights_of"]
 
 _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
 
@@ -24,6 +28,7 @@ _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaim
 _FLAGS = {
     "replace_classifier=True": "--replace-classifier", "affine=True": "--network.affine",
     "affine=False": "--network.no-affine", "use_bias=True": "--network.bias", "use_bias=False": "--network.no-bias",
+    "allow_unexpected= for": "--allow-unexpected=REGEX for",
 }  # fmt: skip
 
 
@@ -34,34 +39,71 @@ def weights_of(config: Config) -> Callable[..., Params] | None:
     return partial(_WEIGHTS[config.init], keep_ratio=1 - config.sparsity if config.scale_fan else 1.0)
 
 
+class Start(NamedTuple):
+    """What a run begins with. notes: what is to be told of its pre-trained weights."""
+
+    ticket: Ticket
+    model_state: ModelState
+    notes: tuple[str, ...]
+
+
 def initial_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
     """Weights drawn as configured (or pre-trained), scores U[0, 1), a mask that keeps everything, and the statistics.
 
     Raises:
       ValueError: if the pre-trained weights are not there, of another network, or of a sparse one.
     """
-    draw = weights_of(config)
+    begun = start(model, config)
+    return begun.ticket, begun.model_state
 
-    @jax.jit
-    def start(key: jax.Array) -> tuple[Ticket, ModelState]:
-        key_model, key_weights, key_scores = jax.random.split(key, 3)
-        params, state = model.init(key_model)
-        mask = masks.ones(params)
-        params = draw(key_weights, params, mask) if draw else params
-        return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
 
-    key = jax.random.split(jax.random.key(config.seed))[0]
-    ticket, state = start(key)
+def start(model: Model, config: Config) -> Start:
+    """What `initial_ticket` makes, and what is to be told of it.
+
+    Raises:
+      ValueError: as `initial_ticket`.
+    """
+    key = _start_key(config)
+    drawn = Start(*jax.jit(partial(_drawn, model, config))(key), notes=())
+    return drawn if config.pretrained is None else _pretrained(model, config, drawn, key)
+
+
+def check_pretrained(config: Config) -> tuple[str, ...]:
+    """What is to be told of the pre-trained weights of a configuration, if it has some. Reads no data, draws nothing.
+
+    Raises:
+      ValueError: as `initial_ticket`.
+    """
     if config.pretrained is None:
-        return ticket, state
-    path = pretrained_file(config.pretrained)
+        return ()
+    facts, key = facts_of(config), _start_key(config)
+    model = network_for(config, input_shape(config.model, facts.image_shape), facts.num_classes)
+    abstract = Start(*jax.eval_shape(partial(_drawn, model, config), key), notes=())
+    return _pretrained(model, config, abstract, key).notes
+
+
+def _start_key(config: Config) -> jax.Array:
+    return jax.random.split(jax.random.key(config.seed))[0]
+
+
+def _drawn(model: Model, config: Config, key: jax.Array) -> tuple[Ticket, ModelState]:
+    draw = weights_of(config)
+    key_model, key_weights, key_scores = jax.random.split(key, 3)
+    params, state = model.init(key_model)
+    mask = masks.ones(params)
+    params = draw(key_weights, params, mask) if draw else params
+    return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
+
+
+def _pretrained(model: Model, config: Config, drawn: Start, key: jax.Array) -> Start:
+    """The start with the weights and statistics of the file of `--pretrained`."""
+    assert config.pretrained is not None
+    ticket, state, path = drawn.ticket, drawn.model_state, pretrained_file(config.pretrained)
     if not _is_ticket(path):
-        try:
-            params, state = from_torch(path, model, replace_classifier=config.replace_classifier, key=key)
-        except ValueError as error:
-            raise UsageError(f"--pretrained: {_as_flags(str(error))}") from None
-        _check_finite(path, (params, state))
-        return ticket._replace(params=params), state
+        return _of_torch(path, model, config, ticket, key)
+    for name in ("allow_missing", "allow_unexpected"):
+        if getattr(config, name) is not None:
+            raise UsageError(f"{flag_of(name)}: {path} is a ticket, which is whole; expected PyTorch weights with it")
     whole = _without_classifier(path, ticket) if config.replace_classifier else ticket
     try:
         file = ticket_file.load(path, like=whole._replace(scores=None), like_state=state)
@@ -72,7 +114,26 @@ def initial_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
         raise UsageError(f"--pretrained: {path}: expected the weights of a dense network, got {kept:,} of {size:,}")
     _check_finite(path, (file.ticket.params, file.model_state))
     params = _with_classifier(file.ticket.params, ticket) if config.replace_classifier else file.ticket.params
-    return ticket._replace(params=params), file.model_state
+    return Start(ticket._replace(params=params), file.model_state, ())
+
+
+def _of_torch(path: Path, model: Model, config: Config, ticket: Ticket, key: jax.Array) -> Start:
+    try:
+        weights = read_torch(
+            path, model, replace_classifier=config.replace_classifier, allow_missing=config.allow_missing,
+            allow_unexpected=config.allow_unexpected, key=key,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(f"--pretrained: {_as_flags(str(error))}") from None
+    _check_finite(path, (weights.params, weights.state))
+    notes = [f"--pretrained: {note}" for note in weights.notes]
+    if weights.mask is not None:
+        kept, size = masks.num_kept(weights.mask), masks.num_prunable(weights.mask)
+        notes.append(
+            "--pretrained: removed weights start at zero and may come back; --pruner=magnitude "
+            f"--sparsity={(size - kept) / size:.10g} keeps the mask"
+        )
+    return Start(ticket._replace(params=weights.params), weights.state, tuple(notes))
 
 
 def _check_finite(path: Path, trees: tuple[Params, ModelState]) -> None:
@@ -123,7 +184,8 @@ def _as_flags(hint: str) -> str:
     """Arguments of functions, as the command line calls them."""
     for argument, flag in _FLAGS.items():
         hint = hint.replace(argument, flag)
-    return hint
+    passes = [flag for flag in ("--allow-missing", "--allow-unexpected") if f" {flag.rpartition('-')[2]} (" in hint]
+    return hint + (f"; see {' and '.join(f'{flag}=REGEX' for flag in passes)}" if passes else "")
 
 
 def pretrained_file(path: Path) -> Path:

@@ -17,7 +17,7 @@ from experiments.config.config import Config
 from experiments.config.saved import fields_of, of_problem, without_free
 from experiments.distributed import processes
 from experiments.problem.data import load_data
-from experiments.problem.initial_ticket import initial_ticket, run_key, weights_of
+from experiments.problem.initial_ticket import run_key, start, weights_of
 from experiments.problem.problem import Problem, make_feed, make_loss, make_problem
 from experiments.problem.recipe import recipe_for, training_phase
 from experiments.run_folder import folder, paths
@@ -37,13 +37,15 @@ Summary = dict[str, Any]
 
 
 class _Bench(NamedTuple):
-    """What runs of one configuration begin with: the problem, a note on its data, the first ticket."""
+    """What runs of one configuration begin with: the problem, a note on its data, the first ticket, and what is to be
+    told of its weights."""
 
     config: Config
     problem: Problem
     note: str
     ticket: Ticket
     model_state: ModelState
+    told: tuple[str, ...]
 
 
 def finish_tickets(configs: Sequence[Config], folders: Sequence[Path]) -> list[Summary]:
@@ -67,6 +69,8 @@ def finish_tickets(configs: Sequence[Config], folders: Sequence[Path]) -> list[S
         for group in _groups([configs[i] for i in alike]):
             chosen = [alike[i] for i in group]
             benches = _benches([configs[i] for i in chosen], len(chosen))
+            for line in benches[0].told:
+                progress.note(line)
             made = _make(
                 benches,
                 _searches(benches),
@@ -122,7 +126,7 @@ def _bench(config: Config) -> _Bench:
 
 def _bench_on(config: Config, mesh: Mesh | None) -> _Bench:
     problem, note = _problem(of_problem(config), mesh)
-    return _Bench(config, problem, note, *initial_ticket(problem.model, config))
+    return _Bench(config, problem, note, *start(problem.model, config))
 
 
 @functools.lru_cache(maxsize=1)

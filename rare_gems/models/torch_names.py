@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["our_paths", "torch_name", "torch_shape"]
+__all__ = ["our_paths", "torch_name"]
 
 _LEAVES = {  # the last part of torch's name, in a layer with a kernel and in a BatchNorm
     "weight": ("kernel", "scale"),
@@ -92,16 +92,6 @@ def torch_name(path: str) -> str:
     module, _, leaf = path.rpartition("/")
     leaf = {ours: torch for torch, both in _LEAVES.items() for ours in both}[leaf]
     return f"{module.replace('/', '.')}.{leaf}"
-
-
-def torch_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape in torch of an array of ours: HWIO becomes OIHW, (inputs, outputs) the other way round.
-
-    Example:
-      >>> torch_shape((3, 3, 16, 32)), torch_shape((64, 10)), torch_shape((10,))
-      ((32, 16, 3, 3), (10, 64), (10,))
-    """
-    return (*reversed(shape[-2:]), *shape[:-2])
 
 
 def _translations(name: str) -> list[str]:

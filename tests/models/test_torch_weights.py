@@ -1,6 +1,7 @@
 """PyTorch's weights in our networks: what stored runs of torch computed (golden/make_torch_outputs.py), and mismatches.
 
-torch is needed by the tests of its own file format only, which are skipped without it.
+torch is not needed: its file format has tests of stored files (test_torch_files.py). Two tests here try it with the
+torch that is installed, if one is.
 """
 
 import json
@@ -16,12 +17,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rare_gems.masks import path_name
+from rare_gems.masks import count_for, num_kept, num_prunable, path_name
 from rare_gems.models import (
     conv_net,
     from_torch,
     inception_v3,
     mobilenet_v2,
+    read_torch,
     resnet_imagenet,
     squeezenet,
     vgg,
@@ -30,6 +32,7 @@ from rare_gems.models import (
 from rare_gems.models.lenet import lenet_5, lenet_300_100
 from rare_gems.models.resnet import resnet20, resnet32
 from rare_gems.models.torch_names import our_paths, torch_name
+from tests.models.torch_golden import stored_bytes, written
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "torch_outputs.json").read_text())
 FACTORIES = {
@@ -93,6 +96,19 @@ def lenet():
 def saved(folder, tensors):
     path = folder / "weights.safetensors"
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
+    return path
+
+
+def saved_as(folder, tensors, code):
+    """A safetensors file of any dtype, by its code; what has one axis more has the bytes of a number on it."""
+    header, data = {}, b""
+    for name, tensor in tensors.items():
+        shape = tensor.shape[:-1] if tensor.dtype == np.uint8 else tensor.shape
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [len(data), len(data) + tensor.nbytes]}
+        data += tensor.tobytes()
+    text = json.dumps(header).encode()
+    path = folder / "weights.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
 
 
@@ -189,6 +205,104 @@ def test_other_floats_become_float32(dtype, lenet, tmp_path):
     np.testing.assert_array_equal(params["linear2"]["kernel"], tensors["fc2.weight"].astype(np.float32).T)
 
 
+@pytest.mark.parametrize(("dtype", "name"), [(jnp.float8_e4m3fn, "F8_E4M3"), (jnp.float8_e5m2, "F8_E5M2")])
+def test_float8_becomes_float32(dtype, name, lenet, tmp_path):
+    model, tensors = lenet
+    tensors = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+    params, _ = from_torch(saved_as(tmp_path, tensors, name), model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(params["linear2"]["kernel"], tensors["fc2.weight"].astype(np.float32).T)
+
+
+@pytest.mark.parametrize(("code", "size", "told"), [("BOOL", 1, "bool"), ("I32", 4, "int32"), ("C64", 8, "complex64")])
+def test_other_dtypes_are_named(code, size, told, lenet, tmp_path):
+    model, tensors = lenet
+    tensors = {name: np.zeros((*tensor.shape, size), np.uint8) for name, tensor in tensors.items()}
+    message = refusal(saved_as(tmp_path, tensors, code), model)
+    names = ", ".join(f"fc{i}.{leaf}: {told}" for i in (1, 2, 3) for leaf in ("bias", "weight"))
+    kept = names.rpartition(", ")[0]
+    assert message == f"its tensors are not those of the model: 6 of a dtype that is not read ({kept} and 1 more)"
+
+
+def test_pruned_weights_and_their_mask(lenet, tmp_path):
+    model, tensors = lenet
+    mask = drawn("mask", (100, 300)) > 0
+    pruned = {f"net.{name}": tensor for name, tensor in tensors.items() if name != "fc2.weight"}
+    pruned |= {"net.fc2.weight_orig": tensors["fc2.weight"], "net.fc2.weight_mask": mask.astype(np.float32)}
+    weights = read_torch(saved(tmp_path, pruned), model)
+    np.testing.assert_array_equal(weights.params["linear2"]["kernel"], (tensors["fc2.weight"] * mask).T)
+    np.testing.assert_array_equal(weights.mask["linear2"]["kernel"], mask.T)
+    assert weights.mask["linear1"]["kernel"].all()
+    assert weights.mask["linear2"]["bias"] is None
+    num, size = num_kept(weights.mask), num_prunable(weights.mask)
+    assert size - num == 30_000 - mask.sum()
+    [note] = weights.notes
+    [sparsity] = re.findall(r"sparsity (.*)\)", note)
+    assert count_for(size, float(sparsity)) == num
+    assert f"{num:,} of {size:,}" in note
+    assert read_torch(saved(tmp_path, tensors), model)[2:] == (None, ())
+
+
+def test_the_mask_of_a_dense_layer_after_maps_of_channels_lies_as_its_weights(tmp_path):
+    golden = first("conv2")
+    model, tensors = FACTORIES["conv2"](**golden["options"]), state_dict(golden)
+    dense = {name: tensor for name, tensor in tensors.items() if tensor.ndim in (2, 4)}
+    masks = {name: drawn(f"mask of {name}", tensor.shape) > 0 for name, tensor in dense.items()}
+    for name, mask in masks.items():
+        tensors[f"{name}_orig"], tensors[f"{name}_mask"] = tensors.pop(name), mask
+    weights = read_torch(saved(tmp_path, tensors), model)
+    pairs = zip(
+        jax.tree.leaves(weights.params), jax.tree.leaves(weights.mask, is_leaf=lambda m: m is None), strict=True
+    )
+    kernels = [(weight, mask) for weight, mask in pairs if mask is not None]
+    assert len(kernels) == len(dense)
+    for weight, mask in kernels:
+        np.testing.assert_array_equal(mask, weight != 0)
+
+
+def test_what_may_be_missing_or_more(lenet, tmp_path):
+    model, tensors = lenet
+    kept = {name: tensor for name, tensor in tensors.items() if "fc3" not in name}
+    path = saved(tmp_path, kept | {"head.weight": np.ones(3), "odd": np.ones(1)})
+    message = refusal(path, model)
+    assert message.endswith("2 missing (linear3.bias, linear3.weight); 2 unexpected (head.weight, odd)")
+    with pytest.raises(ValueError, match=r": 1 missing \(linear3.bias\); 1 unexpected \(head.weight\)"):
+        from_torch(path, model, allow_missing=r"3\.weight$", allow_unexpected="^odd")
+    options = {"allow_missing": "linear3", "allow_unexpected": "head|odd", "key": jax.random.key(5)}
+    weights = read_torch(path, model, **options)
+    same(weights[:2], from_torch(path, model, **options))
+    same(weights.params["linear3"], jax.jit(model.init)(jax.random.key(5))[0]["linear3"])
+    np.testing.assert_array_equal(weights.params["linear2"]["kernel"], tensors["fc2.weight"].T)
+    assert weights.notes == (
+        "left out: head.weight, odd (unexpected)", "missing, with fresh values: linear3.bias, linear3.weight"
+    )  # fmt: skip
+    everything = read_torch(
+        saved(tmp_path, tensors), model, allow_missing="", allow_unexpected=""
+    )  # what is there is read
+    np.testing.assert_array_equal(everything.params["linear3"]["kernel"], tensors["fc3.weight"].T)
+    assert everything.notes == ()
+
+
+@pytest.mark.parametrize("name", ["allow_missing", "allow_unexpected"])
+def test_what_is_no_regular_expression(name, lenet, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{name}: expected a regular expression, got '\(' \(missing \)"):
+        from_torch(saved(tmp_path, lenet[1]), lenet[0], **{name: "("})
+
+
+def test_names_are_told_without_commands_to_the_terminal(lenet, tmp_path):
+    model, tensors = lenet
+    path = saved(tmp_path, tensors | {"\x1b[31mred\nline": np.ones(1)})
+    assert refusal(path, model).endswith("1 unexpected (\\x1b[31mred\\nline)")
+
+
+def test_parametrizations_that_are_not_read(lenet, tmp_path):
+    model, tensors = lenet
+    tensors["fc2.parametrizations.weight.original"] = tensors.pop("fc2.weight")
+    message = refusal(saved(tmp_path, tensors), model)
+    assert "1 missing (linear2.weight); 1 unexpected (fc2.parametrizations.weight.original)" in message
+    assert message.endswith("; try torch.nn.utils.parametrize.remove_parametrizations before saving")
+
+
 def test_mismatches_are_named(lenet, tmp_path):
     model, tensors = lenet
     del tensors["fc1.weight"]
@@ -201,12 +315,12 @@ def test_mismatches_are_named(lenet, tmp_path):
     )
 
 
-def test_integers_and_second_tensors_for_one_place_are_unexpected(lenet, tmp_path):
+def test_integers_are_named_and_second_tensors_for_one_place_are_unexpected(lenet, tmp_path):
     model, tensors = lenet
     tensors["linear3.weight"] = tensors["fc3.weight"]
     tensors["fc1.weight"] = tensors["fc1.weight"].astype(np.int8)
     message = refusal(saved(tmp_path, tensors), model)
-    assert message.endswith(": 1 missing (linear1.weight); 2 unexpected (fc1.weight, linear3.weight)")
+    assert message.endswith(": 1 of a dtype that is not read (fc1.weight: int8); 1 unexpected (linear3.weight)")
 
 
 @pytest.mark.parametrize(
@@ -280,13 +394,11 @@ def test_damaged_or_absent(lenet, tmp_path):
             from_torch(tmp_path / name, model)
 
 
-def test_torch_is_asked_for_by_name(lenet, tmp_path, monkeypatch):
+def test_torch_is_not_needed(lenet, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    path = tmp_path / "weights.pth"
-    path.write_bytes(b"x")
-    assert refusal(path, lenet[0]) == (
-        "to read it torch must be installed (pip install torch); a .safetensors file needs none"
-    )
+    assert refusal(written(tmp_path, "weights", b"x"), lenet[0]).startswith("no file of weights: it begins with b'x'")
+    message = refusal(written(tmp_path, "weights", stored_bytes("network")), lenet[0])
+    assert message.startswith("a whole network, pickled as torch.nn.modules.container.Sequential, which")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -313,9 +425,9 @@ def test_damaged_files_of_torch(lenet, tmp_path):
     path = tmp_path / "weights.pth"
     torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, path)
     path.write_bytes(path.read_bytes()[:-100])
-    assert refusal(path, model).startswith("damaged, or not a state dict (")
+    assert refusal(path, model).startswith("cut off: a zip archive without its end")
     path.write_bytes(b"")
-    assert refusal(path, model).startswith("damaged, or not a state dict (")
+    assert refusal(path, model).startswith("an empty file")
     torch.save(torch.nn.Linear(2, 2), path)  # a whole network: code, not only tensors
     assert refusal(path, model).endswith("; expected torch.save(network.state_dict(), ...)")
     torch.save({"weights": [1, 2]}, path)
