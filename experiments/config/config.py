@@ -73,9 +73,9 @@ class Config:
     replace_classifier: bool = False
     """leave the last layer of PyTorch weights out, and draw it anew"""
     allow_missing: str | None = None
-    """tensors in whose names this regular expression is found may be missing in PyTorch weights; they are drawn"""
+    """regular expression for names of tensors that PyTorch weights may lack; they are drawn"""
     allow_unexpected: str | None = None
-    """tensors in whose names this regular expression is found may be more in PyTorch weights than the network has"""
+    """regular expression for names of tensors that PyTorch weights may have too many; they are left out"""
     data_dir: Path | None = None
     """where the data sets are (default: TFDS_DATA_DIR, or ~/tensorflow_datasets); for folder: the folder itself"""
     image_size: int | None = None

@@ -7,6 +7,7 @@ tensors (`_MAKE`), or for an object that does nothing (`Inert`), whatever it is 
 import io
 import math
 import pickle
+import pickletools
 import re
 import zipfile
 from collections.abc import Callable
@@ -14,17 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rare_gems.models.torch_tensors import READABLE, Stored
+from rare_gems.models.torch_tensors import READABLE, STORAGES, Stored
 
 __all__ = ["LEGACY_MAGIC", "Inert", "read_legacy", "read_zip"]
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that older files begin with
-_STORAGES = {
-    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
-    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
-    "ComplexDouble": "complex128", "QInt8": "quantized qint8", "QUInt8": "quantized quint8",
-    "QInt32": "quantized qint32", "QUInt4x2": "quantized quint4x2", "QUInt2x4": "quantized quint2x4",
-}  # fmt: skip
 _SIZES = {"complex64": 8, "complex128": 16, "quantized qint32": 4}  # bytes, of what is not read and has more than one
 _HARMFUL = re.compile(
     r"(os|posix|nt|sys|subprocess|shutil|socket|pty|runpy|importlib|ctypes)\..*"
@@ -92,8 +87,10 @@ def read_zip(data: bytes) -> Any:
     """
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
-    except zipfile.BadZipFile:
-        raise ValueError(f"cut off: a zip archive without its end, got {len(data):,} bytes") from None
+    except Exception as error:  # of many types: damaged headers lead anywhere
+        if b"PK\x05\x06" not in data:
+            raise ValueError(f"cut off: a zip archive without its end, got {len(data):,} bytes") from None
+        raise ValueError(f"damaged: the directory of its zip archive cannot be read ({_first_line(error)})") from None
     names = set(archive.namelist())
     root = next((name.removesuffix("data.pkl") for name in names if re.fullmatch(r"[^/]*/data\.pkl", name)), None)
     if root is None:
@@ -107,7 +104,7 @@ def read_zip(data: bytes) -> Any:
             return archive.read(root + name)
         except KeyError:
             raise ValueError(f"damaged: {name} is missing in it") from None
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except Exception as error:
             raise ValueError(f"damaged: {name} cannot be read ({_first_line(error)})") from None
 
     if f"{root}byteorder" in names and member("byteorder") != b"little":
@@ -126,9 +123,7 @@ def read_legacy(data: bytes) -> Any:
     sizes: dict[str, int] = {}
 
     def storage(key: str) -> bytes:
-        if key not in places:
-            raise ValueError(f"damaged: the numbers of storage {key} are missing in it")
-        start, size = places[key]
+        start, size = places.get(key, (0, 0))
         return data[start : start + size]
 
     def unread(key: str) -> bytes:
@@ -138,27 +133,40 @@ def read_legacy(data: bytes) -> Any:
     if version != 1001 or not (isinstance(system, dict) and system.get("little_endian") is True):
         raise ValueError("its numbers are big-endian, or of an unknown version, which is not read")
     content = _load(stream, storage, sizes)
-    for key in _load(stream, unread):
+    keys = _load(stream, unread)
+    for key in keys if isinstance(keys, list) else ():
         start = stream.tell() + 8
-        places[key] = start, int.from_bytes(stream.read(8), "little") * sizes.get(key, 1)
-        stream.seek(sum(places[key]))
-        if max(start, stream.tell()) > len(data):
+        places[str(key)] = start, int.from_bytes(stream.read(8), "little") * sizes.get(str(key), 1)
+        if sum(places[str(key)]) > len(data):
             raise ValueError(f"cut off: its numbers end too early, at {len(data):,} bytes")
+        stream.seek(sum(places[str(key)]))
     return content
 
 
 def _load(stream: io.BytesIO, read: Callable[[str], bytes], sizes: dict[str, int] | None = None) -> Any:
     """Unpickles one object. read: the bytes of a storage by its key; `sizes` gets the bytes of a number by key."""
+    start = stream.tell()
     try:
+        _check_opcodes(stream)
+        stream.seek(start)
         return _Unpickler(stream, read, sizes).load()
-    except (EOFError, pickle.UnpicklingError) as error:
-        if "truncated" in str(error) or isinstance(error, EOFError):
-            raise ValueError("cut off: its pickle ends too early") from None
-        raise ValueError(f"damaged: its pickle cannot be read ({_first_line(error)})") from None
     except ValueError:
         raise
     except Exception as error:  # whatever bytes that are no pickle lead to
         raise ValueError(f"damaged: its pickle cannot be read ({type(error).__name__})") from None
+
+
+def _check_opcodes(stream: io.BytesIO) -> None:
+    """Refuses what is no whole pickle, or would take more memory than it has bytes for."""
+    size = len(stream.getbuffer())
+    try:
+        for opcode, value, _ in pickletools.genops(stream):
+            if "PUT" in opcode.name and isinstance(value, int) and value > size:  # a list as long as that would be made
+                raise ValueError(f"place {value} in a pickle of {size:,} bytes")
+    except ValueError as error:
+        if re.search("exhausted|not enough data|remain|no newline", str(error)):
+            raise ValueError("cut off: its pickle ends too early") from None
+        raise ValueError(f"damaged: its pickle cannot be read ({_first_line(error)})") from None
 
 
 class _Unpickler(pickle.Unpickler):
@@ -181,7 +189,7 @@ class _Unpickler(pickle.Unpickler):
             return pid[1]
         _, kind, key, _, _, *view = pid
         name = kind.removesuffix("Storage")
-        dtype = _STORAGES.get(name, None if name == "Untyped" else name)
+        dtype = STORAGES.get(name, None if name == "Untyped" else name)
         if self.sizes is not None:
             self.sizes[str(key)] = READABLE[dtype].itemsize if dtype in READABLE else _SIZES.get(str(dtype), 1)
         start = view[0][1] if view and view[0] is not None else 0

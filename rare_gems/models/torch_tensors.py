@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["FLOATS", "READABLE", "SAFETENSORS", "Stored", "numbers"]
+__all__ = ["FLOATS", "READABLE", "SAFETENSORS", "STORAGES", "Stored", "numbers"]
 
 FLOATS = {  # by torch's name; each number of the narrow ones is a float32 exactly
     "float64": np.dtype("float64"), "float32": np.dtype("float32"), "float16": np.dtype("float16"),
@@ -23,6 +23,12 @@ SAFETENSORS = {  # its names; others are told as they are
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2": "float8_e5m2", "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64",
     "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "C64": "complex64",
+}  # fmt: skip
+STORAGES = {  # the kinds of torch's typed storages
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64", "Int": "int32",
+    "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128", "QInt8": "quantized qint8", "QUInt8": "quantized quint8",
+    "QInt32": "quantized qint32", "QUInt4x2": "quantized quint4x2", "QUInt2x4": "quantized quint2x4",
 }  # fmt: skip
 
 

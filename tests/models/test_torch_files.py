@@ -1,5 +1,6 @@
 """Files of PyTorch against what torch reads in them, and what is said of other files. torch is not needed."""
 
+import contextlib
 import io
 import json
 import zipfile
@@ -133,17 +134,16 @@ def test_no_part_of_a_file_is_taken_for_the_whole(name, tmp_path):
         assert "cut off" in message or "damaged" in message or "no file of weights" in message or "pickle" in message
 
 
-def test_flipped_bits_are_found_or_refused(tmp_path):
+@pytest.mark.parametrize("name", ["checkpoint", "views_legacy"])
+def test_flipped_bits_are_found_or_refused(name, tmp_path):
     """Of a zip archive the numbers have checksums; whatever else is changed leads to no other error."""
-    data = bytearray(stored_bytes("checkpoint"))
+    data = bytearray(stored_bytes(name))
     for at in range(0, len(data), 41):
         data[at] ^= 0x15
         path = written(tmp_path, "flipped", bytes(data))
-        try:
+        with contextlib.suppress(ValueError):
             for tensor in read_tensors(path).values():
-                tensor.read and tensor.read()
-        except ValueError:
-            pass
+                assert len(tensor.shape) < 5
         data[at] ^= 0x15
 
 
@@ -167,6 +167,8 @@ def test_nothing_of_a_pickle_is_called_or_changed(tmp_path):
         b"cany\nClass\n}X\x01\x00\x00\x00aK\x01sb.",
         b"ctorch\nFloatStorage\n)R.",
         b"cany\nClass\n)\x81}X\x05\x00\x00\x00itemsK\x01sb.",
+        b"}r\xff\xff\xff\x7f.",  # would take 16 GiB
+        b"}r\x00\x00",
     ):
         path = written(tmp_path, "crafted", zipped(**{"a/data_pkl": b"\x80\x02" + body}))
         assert refusal(path)
