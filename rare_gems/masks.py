@@ -25,57 +25,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from rare_gems import selection
+from rare_gems.leaf_names import path_name
+from rare_gems.prunable import LeafReport, is_prunable, report
 
 __all__ = [
-    "apply", "check", "count_for", "is_prunable", "keep_top", "layer_counts", "layer_sparsity", "map_kept",
-    "num_kept", "num_prunable", "ones", "overlap", "path_name", "shuffle", "sparsity",
+    "LeafReport", "apply", "check", "count_for", "is_prunable", "keep_top", "layer_counts", "layer_sparsity",
+    "map_kept", "num_kept", "num_prunable", "ones", "overlap", "path_name", "report", "shuffle", "sparsity",
 ]  # fmt: skip
 
 PyTree = Any
 
-_NEVER_PRUNABLE = ("bias", "scale", "offset", "gamma", "beta")
 
-
-def path_name(path: tuple) -> str:
-    """The name of a leaf: the parts of its key path joined by "/", e.g. `layer1/0/conv1/kernel`.
-
-    Example:
-      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"a": [jnp.ones(2)]})
-      >>> path_name(path)
-      'a/0'
-    """
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def is_prunable(path: tuple, leaf: Any) -> bool:
-    """The default rule: floating-point arrays of two dimensions or more, unless named as below.
-
-    Every convolution and dense kernel counts, first and last layer included, and so do embedding tables. Never:
-    arrays named bias, scale, offset, gamma or beta (Haiku's BatchNorm has scales of four dimensions).
-
-    Args:
-      path: the leaf's key path. leaf: anything with `ndim` and `dtype`; other leaves are not prunable.
-    """
-    if not hasattr(leaf, "ndim") or not hasattr(leaf, "dtype"):
-        return False
-    name = path_name(path).removesuffix("/value").split("/")[-1]  # NNX variables end in .value
-    return leaf.ndim >= 2 and jnp.issubdtype(leaf.dtype, jnp.floating) and name not in _NEVER_PRUNABLE
-
-
-def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] = is_prunable) -> PyTree:
+def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] | None = None) -> PyTree:
     """The dense mask of `params`: True everywhere, and None where a leaf is not prunable.
 
     Args:
-      params: any pytree of arrays. prunable: (key path, leaf) -> bool.
+      params: any pytree of arrays. prunable: (key path, leaf) -> bool; by default the rule of `report`, which says of
+        each leaf why it counts, or why not.
     Returns:
       bool arrays in the shapes of the prunable leaves.
     Raises:
       ValueError: if no leaf is prunable.
     """
-    mask = jax.tree_util.tree_map_with_path(lambda path, leaf: _whole(leaf) if prunable(path, leaf) else None, params)
-    if not jax.tree.leaves(mask):
+    counts = [leaf.prunable for leaf in report(params, prunable)]
+    if not any(counts):
         raise ValueError("expected at least one prunable leaf in params, got none")
-    return mask
+    leaves, treedef = jax.tree.flatten(params)
+    return treedef.unflatten([_whole(leaf) if one else None for leaf, one in zip(leaves, counts, strict=True)])
 
 
 def _whole(leaf: Any) -> jax.Array:

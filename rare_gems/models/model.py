@@ -32,7 +32,7 @@ def from_module(create: Callable[[], nnx.Module]) -> Model:
 
     Args:
       create: builds the module, `module(x, train)`. What is an `nnx.Param` becomes params, all other variables
-        become state. `init` draws the prunable params (see `masks.is_prunable`) from N(0, 2 / fan_in), in one
+        become state. `init` draws the prunable params (see `masks.report`) from N(0, 2 / fan_in), in one
         draw for all: each would cost half a second of compiling. The others stay as `create` made them.
 
     Returns:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rare_gems.init import kaiming_normal
-from rare_gems.masks import is_prunable, num_kept, num_prunable, ones, path_name
+from rare_gems.masks import num_kept, num_prunable, ones, path_name, report
 from rare_gems.models.model import Model
 from rare_gems.models.torch_files import plain, read_tensors
 from rare_gems.models.torch_fit import fit
@@ -143,7 +143,7 @@ def read_torch(
     path, key = Path(path), jax.random.key(0) if key is None else key
     like = jax.eval_shape(model.init, key)
     ours = {path_name(p[1:]): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(like)}
-    kernels = [path_name(p) for p, leaf in jax.tree_util.tree_leaves_with_path(like[0]) if is_prunable(p, leaf)]
+    kernels = [leaf.name for leaf in report(like[0]) if leaf.prunable]
     leaves = _fresh_layer(key, kernels[-1], ours) if replace_classifier else {}
     try:
         found = find_state_dict(read_tensors(path), ours, may_be)

@@ -1,0 +1,153 @@
+"""What the names of leaves, their parents and their classes tell: words of Flax, Haiku, Equinox, PyTorch and papers."""
+
+import re
+from collections.abc import Mapping
+
+import jax
+
+__all__ = [
+    "NEVER", "is_bias_of", "is_norm", "is_norm_class", "is_positional", "is_state", "is_table", "kind_of", "last_of",
+    "partner_of", "parts_of", "path_name",
+]  # fmt: skip
+
+Parts = tuple[str, ...]
+
+_BIAS_WORDS = ("bias", "biases", "b", "beta", "betas", "offset", "offsets", "shift")
+_KERNEL_WORDS = ("kernel", "kernels", "weight", "weights", "w", "scale", "scales", "gamma", "gammas", "gain", "g")
+_END = r"(_?\d+)*(_l\d+)?(_reverse)?"  # of the second of its kind, or of a layer of torch's LSTM
+_BIAS = r"(.*_)?(bias|biases|offsets?|betas?|shift|b)|bias_[a-z]{1,2}|b[qkvoihfgcrxz]"
+_POSITION = (
+    r"wpe|(.*_)?(positions?|positional|posemb|posembed|rel_pos(_[hw])?|pos)"
+    r"|(.*_)?(pos|positions?|positional)_?(emb|embeds?|embeddings?|enc|encodings?|table)(_.*)?"
+    r"|(.*_)?(emb|embed|embeddings?)_(pos|positions?)|(relative|rel)_(.*_)?bias(_table)?"
+)
+# The first kind that matches the last name is the leaf's.
+_KINDS: Mapping[str, re.Pattern[str]] = {
+    kind: re.compile(f"({pattern}){_END}")
+    for kind, pattern in {
+        "kernel": r"lora_[ab]",
+        "running statistics": r"((running|moving|batch|ema|pop)_)?(mean|var|variance|avg|average|std)|.*_tracked",
+        "mask": r"(.*_)?masks?",
+        "positional embedding": _POSITION,
+        "token": r"(?!embed_)(.*_)?(tokens?|cls|(class|cls|mask|dist|reg|register)_(embed|emb|embeddings?))",
+        "bias": _BIAS,
+        "scale": (r"(.*_)?(scales?|gammas?|gains?|temperature|slope|lambda|layerscale|logitscale|rescale)|ls|weight_g"),
+        " kernel": (
+            r"(.*_)?(kernels?|weights?|w)|(weight|kernel|w)_(?!g)[a-z]{1,5}|w[a-z]"
+            r"|(.*_)?(query|key|value|out|qkv|proj|projection|dense|linear|conv|fc)"
+        ),
+        "embedding table": r"(.*_)?(emb|embeds?|embeddings?|codebook|lookup_table|wte|vocab)",
+    }.items()
+}
+_TORCH = {"original": "kernel", "original0": "scale", "original1": "kernel"}  # parametrized; g and v of weight norm
+NEVER = ("running statistics", "mask", "positional embedding", "token", "bias", "scale")
+
+_NORM = r"(batch|layer|group|instance|rms|weight|power|filter|response)?_?norm(alization)?(\d+d)?"
+_NORM_NAME = re.compile(rf"(.*_)?({_NORM}|bn|ln|gn)(_?\d+)*(_(f|pre|post|final|q|k|v|in|out|attn|mlp|ffn|cross|self))?")
+_NORM_CLASS = re.compile(rf"(.*_)?{_NORM}|layer_?scale|scale|bias|p_?re_?lu")
+_STATE_CLASS = re.compile(r"(batch_stat|cache|intermediate|rng_(state|key|count|stream)|state_index)")
+
+
+def path_name(path: tuple) -> str:
+    """The name of a leaf: the parts of its key path joined by "/", e.g. `layer1/0/conv1/kernel`.
+
+    Example:
+      >>> [(path, _)] = jax.tree_util.tree_leaves_with_path({"a": [0.5]})
+      >>> path_name(path)
+      'a/0'
+    """
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def parts_of(path: tuple) -> Parts:
+    """The parts of a path's name; those of Haiku's and PyTorch's keys one by one, without "~".
+
+    Example:
+      >>> parts_of((jax.tree_util.DictKey("mlp/~/linear_0"), jax.tree_util.DictKey("w")))
+      ('mlp', 'linear_0', 'w')
+    """
+    return tuple(part for part in re.split(r"[/.]", path_name(path)) if part not in ("", "~"))
+
+
+def last_of(parts: Parts) -> str:
+    """The last name in snake case: list indices are no names.
+
+    Example:
+      >>> last_of(("blocks", "posEmbed", "0"))
+      'pos_embed'
+    """
+    named = [part for part in parts if not part.isdecimal()]
+    return _snake(named[-1]) if named else ""
+
+
+def kind_of(parts: Parts) -> str:
+    """What the last name says that a leaf is: "kernel", "embedding table", one of `NEVER`; or "", nothing.
+
+    Example:
+      >>> kind_of(("bn1", "bias")), kind_of(("kernels", "0")), kind_of(("cls_token",)), kind_of(("theta",))
+      ('bias', 'kernel', 'token', '')
+    """
+    name = last_of(parts)
+    found = (kind.strip() for kind, pattern in _KINDS.items() if pattern.fullmatch(name))
+    return _TORCH.get(name) or next(found, "")
+
+
+def partner_of(parts: Parts) -> Parts | None:
+    """The name of A beside a matrix B, as in lora_B or the state spaces of S4; None for other names."""
+    if not parts or not re.fullmatch(r"(.*_)?[bB]", parts[-1]):
+        return None
+    return (*parts[:-1], parts[-1][:-1] + chr(ord(parts[-1][-1]) - 1))
+
+
+def is_bias_of(parts: Parts, kernel: Parts) -> bool:
+    """Whether a leaf is the bias beside that kernel, e.g. `conv1_b` beside `conv1_w`, or `bias` beside anything.
+
+    Example:
+      >>> is_bias_of(("fc", "b1"), ("fc", "w1")), is_bias_of(("fc", "b2"), ("fc", "w1"))
+      (True, False)
+    """
+    if parts == kernel or kind_of(parts) != "bias" or parts[-1:] == kernel[-1:]:
+        return False
+    stem, of_kernel = _stem(last_of(parts), _BIAS_WORDS), _stem(last_of(kernel), _KERNEL_WORDS)
+    return stem == of_kernel or (not stem and kind_of(kernel) == "")
+
+
+def is_norm(parents: Parts) -> bool:
+    """Whether the nearest name among a leaf's parents is that of a norm: bn1, layer_norm, ln_f, BatchNorm_0."""
+    return bool(_NORM_NAME.fullmatch(last_of(parents)))
+
+
+def is_positional(parents: Parts) -> bool:
+    """Whether the nearest name among a leaf's parents is that of positional embeddings."""
+    return bool(re.fullmatch(f"({_POSITION}|relative_attention_bias)", last_of(parents)))
+
+
+def is_table(parents: Parts) -> bool:
+    """Whether the nearest name among a leaf's parents is that of an embedding: embed_tokens, wte."""
+    name = last_of(parents)
+    return name.startswith("embed_tok") or bool(_KINDS["embedding table"].fullmatch(name))
+
+
+def is_norm_class(name: str) -> bool:
+    """Whether a class of that name holds scales and offsets only: LayerNorm, BatchNorm2d, PReLU, LayerScale."""
+    return bool(_NORM_CLASS.fullmatch(_snake(name)))
+
+
+def is_state(name: str) -> bool:
+    """Whether a class of that name holds what does not train: BatchStat, RngKey (Flax), StateIndex (Equinox)."""
+    return bool(_STATE_CLASS.fullmatch(_snake(name)))
+
+
+def _stem(name: str, words: tuple[str, ...]) -> list[str]:
+    """What is left of a name without its word: conv1_w -> conv, 1; w1 -> 1; weight_ih_l0 -> ih, l, 0."""
+    tokens = re.findall(r"[a-z]+|\d+", name)
+    word = next((token for token in tokens if token in words), None)
+    if word is not None:
+        tokens.remove(word)
+    return tokens
+
+
+def _snake(name: str) -> str:
+    """CamelCase in snake case: LayerNorm -> layer_norm, RMSNorm -> rms_norm."""
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return name.replace("-", "_").lower()
