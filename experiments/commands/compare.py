@@ -14,6 +14,7 @@ from experiments.catalog.datasets import DATASETS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.cluster import collector, flags, share, worker
 from experiments.commands import compare_report
+from experiments.commands.leaf_table import tell_doubts
 from experiments.config.config import Config
 from experiments.config.parse import field_of, known_fields, parse, read_flags
 from experiments.config.validate import flag_of, no_such_flag, why_unused
@@ -49,7 +50,7 @@ class Comparison:
     seed: int = 42
     """the first"""
     dense: bool = True
-    """train the dense network too, as a reference"""
+    """train the dense network too, as a reference; --dense=REGEX is the flag of the experiments"""
     run_dir: Path | None = None
     """where everything goes (default: runs/ and a name made from the flags)"""
     dry_run: bool = False
@@ -75,21 +76,29 @@ def compare(args: list[str]) -> None:
     """
     if jax.distributed.is_initialized():
         raise UsageError("a comparison is spread over jobs, not over the processes of one; expected --launcher")
-    asked, extra = read_flags(Comparison, args, "python -m experiments.compare", return_unknown_args=True)
+    # --dense is a flag of the comparison, --dense=REGEX one of the experiments
+    whole = [arg for arg in args if arg.startswith("--dense=")]
+    asked, extra = read_flags(
+        Comparison, [arg for arg in args if arg not in whole], "python -m experiments.compare", return_unknown_args=True
+    )
+    extra += whole
     flags.check(asked.launch)
     if asked.launch.launcher:
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     folder = asked.run_dir or paths.RUNS / f"compare-{asked.dataset}-{_digest(asked, extra)}"
     combinations = _combinations(asked, extra, folder)
-    passes = 0
+    passes, leaves = 0, []
     of_seeds = {(config.pruner, config.sparsity): config for config, _ in combinations}  # alike for all seeds
     for config in of_seeds.values():
-        recipe = plan_of(config).recipe  # raises for what a method refuses, before anything is run
-        passes += asked.num_seeds * sum(phase.num_steps * phase.passes for phase in recipe)
+        plan = plan_of(config)  # raises for what a method refuses, before anything is run
+        passes += asked.num_seeds * sum(phase.num_steps * phase.passes for phase in plan.recipe)
+        leaves = plan.leaves  # of one network
     if asked.dry_run:
         told = f"{len(combinations)} runs, {passes:,} forward and backward passes of a batch, in {folder}"
         Console().print(told, soft_wrap=True)
         return
+    if not worker.in_job():
+        tell_doubts(Console(), combinations[0].config.model, leaves)
     folder.mkdir(parents=True, exist_ok=True)
     collects = asked.launch.launcher is not None
     failures = _have_run(asked, args, combinations, folder) if collects else _run_all(combinations, folder)
@@ -225,7 +234,7 @@ def _paired(extra: list[str]) -> dict[str, list[str]]:
 def _used(dataset: str, chosen: list[str], flags: dict[str, list[str]]) -> tuple[list[str], set[str]]:
     """The arguments that this pruner takes, and their names."""
     pruner = chosen[0].split("=")[1]
-    own = [arg for name, args in flags.items() if name.split(".")[0] not in PRUNERS or name.startswith(f"{pruner}.")
+    own = [arg for name, args in flags.items() if "." not in name or name.split(".")[0] in (pruner, "network")
            for arg in args]  # fmt: skip
     config, _ = parse(dataset, [*chosen, *own], all_used=False)
     used = {name for name in flags if why_unused(config, name) is None}

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from experiments.catalog.networks import input_shape
 from experiments.catalog.pruners.pruner import Rounds
+from experiments.commands.leaf_table import print_leaves
 from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
 from experiments.problem.data import facts_of
@@ -22,14 +23,14 @@ __all__ = ["print_plan"]
 
 
 def print_plan(console: Console, config: Config, sources: dict[str, str]) -> None:
-    """Prints the resolved configuration with its sources, the prunable count, the rounds and the cost.
+    """Prints the resolved configuration with its sources, what is prunable, the rounds and the cost.
 
     Raises:
       ValueError: for what the pruner refuses.
     """
     facts = facts_of(config)
     num_held_out = facts.num_validation or facts.num_test
-    recipe, mask, steps = plan_of(config)
+    recipe, mask, steps, leaves = plan_of(config)
     table = Table("field", "value", "source", title=f"experiments.{config.dataset}")
     for name, value in flat(fields_of(config)).items():
         if name != "dataset":
@@ -37,6 +38,7 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
     console.print(table)
     n = masks.num_prunable(mask)
     console.print(f"prunable: {n:,} weights in {len(jax.tree.leaves(mask))} layers")
+    print_leaves(console, leaves)
     if config.method.removes:
         console.print(f"kept at the end: {masks.count_for(n, config.sparsity):,}")
     schedule = config.method.rounds

@@ -20,7 +20,7 @@ from experiments.config.validate import flag_of, why_unused
 __all__ = ["print_help"]
 
 _GROUPS = {
-    "what to find": ("pruner", "model", "sparsity", "sanity"),
+    "what to find": ("pruner", "model", "sparsity", "prunable", "dense", "sanity"),
     "training": (
         "epochs", "finetune_epochs", "batch_size", "learning_rate", "finetune_learning_rate", "weight_decay", "seed",
         "num_seeds",

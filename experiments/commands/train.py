@@ -11,6 +11,7 @@ from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands import sweep_table
 from experiments.commands.dry_run import print_plan
 from experiments.commands.help import print_help
+from experiments.commands.leaf_table import tell_doubts
 from experiments.commands.sanity_report import report_checks
 from experiments.config import sweep
 from experiments.config.config import Config
@@ -24,6 +25,7 @@ from experiments.run_folder import folder as run_folder
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 from experiments.training import devices, grouping, runner
+from rare_gems.masks import LeafReport
 from rare_gems.reports import run_tables
 
 __all__ = ["check_recipes", "train"]
@@ -49,11 +51,14 @@ def train(dataset: str, args: list[str]) -> None:
     if config.dry_run:
         _print_plans(console, combinations)
         return
-    for combination in combinations:  # nothing is trained before all can be
-        _check_folder(combination.config)
-        devices.check(combination.config)
-        plan_of(combination.config)
-        check_recipes(combination.config, names)
+    leaves: dict[tuple[str | None, ...], list[LeafReport]] = {}
+    for own, *_ in combinations:  # nothing is trained before all can be
+        _check_folder(own)
+        devices.check(own)
+        leaves[own.model, own.prunable, own.dense] = plan_of(own).leaves
+        check_recipes(own, names)
+    for (model, *_), some in leaves.items():
+        tell_doubts(console, model or "", some)
     if len(combinations) > 1:
         _check_weights(combinations)
     _finish(console, combinations, names)

@@ -29,6 +29,12 @@ class Config:
     init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state)"""
     sparsity: float = 0.9856
     """fraction of the prunable weights that is removed, in [0, 1)"""
+    prunable: str | None = None
+    """regular expression: only the weights count as prunable in whose name, as --dry-run shows it, it is found
+    (re.search); sparsity is then of these (default: kernels, never biases, norms or positions)"""
+    dense: str | None = None
+    """regular expression: of the prunable weights those stay whole in whose name it is found, such as the first or
+    last layer; sparsity is then of the others"""
     epochs: int = 150
     """epochs of the search (0 where the pruner does not train, or has rounds with a length of their own)"""
     finetune_epochs: int = 150

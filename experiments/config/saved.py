@@ -24,7 +24,7 @@ FREE = (
 # Those of them that say how it is computed.
 _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
 # Fields that older versions did not have: None stands for what those did, under the same name of a folder.
-_LATER = ("allow_missing", "allow_unexpected")
+_LATER = ("allow_missing", "allow_unexpected", "dense", "prunable")
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
@@ -49,11 +49,12 @@ def from_fields(fields: Mapping[str, Any]) -> Config:
     """
     try:
         pruner = fields["pruner"]
-        values = {name: value for name, value in fields.items() if name not in PRUNERS}
+        common = {field.name for field in dataclasses.fields(Config)}  # "dense" is also a method, without options
+        values = {name: value for name, value in fields.items() if name in common or name not in PRUNERS}
         for name in ("data_dir", "run_dir", "pretrained"):
             values[name] = None if values[name] is None else Path(values[name])
         values["network"] = NetworkOptions(**fields["network"])
-        kind, own = PRUNERS[pruner].options, dict(fields.get(pruner, {}))
+        kind, own = PRUNERS[pruner].options, dict(fields.get(pruner) or {}) if pruner not in common else {}
         for name, hint in typing.get_type_hints(kind).items():
             if Path in typing.get_args(hint) and own.get(name) is not None:
                 own[name] = Path(own[name])

@@ -57,6 +57,11 @@ def expand(dataset: str, args: Sequence[str]) -> list[Combination]:
 
 
 def _checked(combinations: list[Combination]) -> list[Combination]:
+    places = [combination.config.run_dir for combination in combinations]
+    for place in places:
+        if place is not None and places.count(place) > 1:
+            raise UsageError(f"--run-dir: the folder {place} is that of two combinations; expected values that differ "
+                             'in more than "/" and "-"')  # fmt: skip
     config = combinations[0].config
     if config.at_once is not None and config.at_once > (num := len(combinations) * config.num_seeds):
         raise UsageError(f"--at-once: expected at most the {num} runs that there are, got {config.at_once}")

@@ -13,11 +13,12 @@ from experiments.config.config import Config
 from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
 from experiments.problem.network import network_for
+from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError
 from rare_gems import init, masks
 from rare_gems.models import read_torch
 from rare_gems.models.model import Model
-from rare_gems.phase import ModelState, Params, Ticket
+from rare_gems.phase import Mask, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
 __all__ = ["Start", "check_pretrained", "initial_ticket", "pretrained_file", "run_key", "start", "weights_of"]
@@ -33,10 +34,41 @@ _FLAGS = {
 
 
 def weights_of(config: Config) -> Callable[..., Params] | None:
-    """How `--init` draws weights, (key, params, mask) -> params; None where the network does it itself."""
+    """How `--init` draws kernels again, those of a mask: (key, params, mask) -> params; None where the network draws
+    its weights itself. What `--prunable` adds to the kernels is left as it is."""
     if config.init == "model":
         return None
-    return partial(_WEIGHTS[config.init], keep_ratio=1 - config.sparsity if config.scale_fan else 1.0)
+    law = partial(_WEIGHTS[config.init], keep_ratio=_keep_ratio(config))
+    if config.prunable is None:
+        return law
+
+    def draw(key: jax.Array, params: Params, mask: Mask) -> Params:
+        both = jax.tree.map(
+            lambda m, kernel: m if kernel is not None else None, mask, kernels_of(params), is_leaf=_none
+        )
+        return law(key, params, both)
+
+    return draw
+
+
+def _keep_ratio(config: Config) -> float:
+    return 1 - config.sparsity if config.scale_fan else 1.0
+
+
+def _redrawn(config: Config, key: jax.Array, params: Params, mask: Mask) -> Params:
+    """Kernels as `--init` draws them, also those that stay whole, whose inputs all stay; the others as they are.
+
+    What is drawn does not depend on `--prunable` and `--dense`.
+    """
+    if config.init == "model":
+        return params
+    law, kernels = _WEIGHTS[config.init], kernels_of(params)
+    whole, thinned = law(key, params, kernels), law(key, params, kernels, keep_ratio=_keep_ratio(config))
+    return jax.tree.map(lambda m, all_, kept: all_ if m is None else kept, mask, whole, thinned, is_leaf=_none)
+
+
+def _none(leaf: Any) -> bool:
+    return leaf is None
 
 
 class Start(NamedTuple):
@@ -87,11 +119,10 @@ def _start_key(config: Config) -> jax.Array:
 
 
 def _drawn(model: Model, config: Config, key: jax.Array) -> tuple[Ticket, ModelState]:
-    draw = weights_of(config)
     key_model, key_weights, key_scores = jax.random.split(key, 3)
     params, state = model.init(key_model)
-    mask = masks.ones(params)
-    params = draw(key_weights, params, mask) if draw else params
+    mask = mask_for(config, params)
+    params = _redrawn(config, key_weights, params, mask)
     return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
 
 
@@ -106,7 +137,8 @@ def _pretrained(model: Model, config: Config, drawn: Start, key: jax.Array) -> S
             raise UsageError(f"{flag_of(name)}: {path} is a ticket, which is whole; expected PyTorch weights with it")
     whole = _without_classifier(path, ticket) if config.replace_classifier else ticket
     try:
-        file = ticket_file.load(path, like=whole._replace(scores=None), like_state=state)
+        like = whole._replace(scores=None, mask=_mask_in(path, whole.params))
+        file = ticket_file.load(path, like=like, like_state=state)
     except ValueError as error:
         raise UsageError(f"--pretrained: {error}".replace("does not match 'like'", "not of this network")) from None
     kept, size = masks.num_kept(file.ticket.mask), masks.num_prunable(file.ticket.mask)
@@ -147,10 +179,22 @@ def _check_finite(path: Path, trees: tuple[Params, ModelState]) -> None:
                 )
 
 
+def _mask_in(path: Path, params: Params) -> Mask:
+    """The structure of the mask that the file has: what counted in its run may be other than what counts in this."""
+    names = {layer["name"] for layer in ticket_file.load(path).metadata["layers"]}
+
+    def one(at: tuple, leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct(leaf.shape, bool) if masks.path_name(at) in names else None
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
 def _classifier(ticket: Ticket) -> str:
-    """The path of the last layer, which is the last to be prunable in leaf order."""
-    (last, _) = jax.tree_util.tree_leaves_with_path(ticket.mask)[-1]
-    return masks.path_name(last).rpartition("/")[0]
+    """The path of the last layer, whose kernel is the last in leaf order, prunable or not."""
+    kernels = [leaf.name for leaf in masks.report(ticket.params) if leaf.prunable]
+    if not kernels:
+        raise UsageError("--replace-classifier: nothing tells which layer of the network is its last; expected no flag")
+    return kernels[-1].rpartition("/")[0]
 
 
 def _without_classifier(path: Path, ticket: Ticket) -> Ticket:
@@ -163,11 +207,7 @@ def _without_classifier(path: Path, ticket: Ticket) -> Ticket:
         of_last = name.rpartition("/")[0] == layer and name in shapes
         return jax.ShapeDtypeStruct(shapes[name], leaf.dtype) if of_last else leaf
 
-    params = jax.tree_util.tree_map_with_path(like, ticket.params)
-    return ticket._replace(params=params, mask=jax.tree.map(
-        lambda m, w: None if m is None else jax.ShapeDtypeStruct(w.shape, m.dtype), ticket.mask, params,
-        is_leaf=lambda leaf: leaf is None,
-    ))  # fmt: skip
+    return ticket._replace(params=jax.tree_util.tree_map_with_path(like, ticket.params))
 
 
 def _with_classifier(params: Params, ticket: Ticket) -> Params:

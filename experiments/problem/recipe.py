@@ -14,8 +14,9 @@ from experiments.config.config import Config
 from experiments.problem.data import facts_of
 from experiments.problem.network import network_for
 from experiments.problem.problem import make_loss
-from rare_gems import masks
+from experiments.problem.prunable import leaves_for, mask_for
 from rare_gems.data.device_batches import num_batches
+from rare_gems.masks import LeafReport
 from rare_gems.models.model import Apply
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
 from rare_gems.pruners.parts.finetune import finetune
@@ -24,11 +25,13 @@ __all__ = ["Planned", "plan_of", "recipe_for", "training_phase"]
 
 
 class Planned(NamedTuple):
-    """What is known of a run before anything is read: its recipe, an abstract mask, the steps of an epoch."""
+    """What is known of a run before anything is read: its recipe, an abstract mask, the steps of an epoch; and of each
+    leaf of the network whether it counts as prunable, and why."""
 
     recipe: Recipe
     mask: Mask
     steps_per_epoch: int
+    leaves: list[LeafReport]
 
 
 def recipe_for(
@@ -85,12 +88,14 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
     Args:
       share: of the training examples, that the search sees.
     Raises:
-      ValueError: for what the pruner refuses.
+      ValueError: for what the pruner refuses. UsageError: for what --prunable and --dense name wrongly.
     """
     facts = facts_of(config)
     shape = input_shape(config.model, facts.image_shape)
     model = network_for(config, shape, facts.num_classes)
-    mask = jax.eval_shape(masks.ones, jax.eval_shape(model.init, jax.random.key(0))[0])
+    params = jax.eval_shape(model.init, jax.random.key(0))[0]
+    leaves = leaves_for(config, params)
+    mask = jax.eval_shape(partial(mask_for, config), params)
     steps, whole = (num_batches(math.floor(facts.num_train * part), config.batch_size) for part in (share, 1.0))
     recipe = recipe_for(
         config,
@@ -101,4 +106,4 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
         apply=model.apply,
         image_shape=shape,
     )
-    return Planned(recipe, mask, steps)
+    return Planned(recipe, mask, steps, leaves)

@@ -60,14 +60,15 @@ def finish_tickets(configs: Sequence[Config], folders: Sequence[Path]) -> list[S
     fields = [fields_of(config) for config in configs]
     pairs = list(zip(folders, fields, strict=True))
     summaries = processes.on_main(lambda: [folder.finished(place, own) for place, own in pairs])
-    left: dict[Config, list[int]] = {}  # by what they train on
+    left: dict[Any, list[int]] = {}  # by what they train on, and what of it counts
     for i, summary in enumerate(summaries):
         if summary is None:
             processes.on_main(functools.partial(folder.check_free, folders[i]))
-            left.setdefault(of_problem(configs[i]), []).append(i)
-    for alike in left.values():
-        for group in _groups([configs[i] for i in alike]):
-            chosen = [alike[i] for i in group]
+            alike = of_problem(configs[i]), configs[i].prunable, configs[i].dense
+            left.setdefault(alike, []).append(i)
+    for some in left.values():
+        for group in _groups([configs[i] for i in some]):
+            chosen = [some[i] for i in group]
             benches = _benches([configs[i] for i in chosen], len(chosen))
             for line in benches[0].told:
                 progress.note(line)
