@@ -1,13 +1,14 @@
 """What the names of leaves, their parents and their classes tell: words of Flax, Haiku, Equinox, PyTorch and papers."""
 
+import functools
 import re
 from collections.abc import Mapping
 
 import jax
 
 __all__ = [
-    "NEVER", "is_bias_of", "is_norm", "is_norm_class", "is_positional", "is_state", "is_table", "kind_of", "last_of",
-    "partner_of", "parts_of", "path_name",
+    "NEVER", "is_norm", "is_norm_class", "is_positional", "is_state", "is_table", "kind_of", "last_of",
+    "partner_of", "parts_of", "path_name", "stem_of",
 ]  # fmt: skip
 
 Parts = tuple[str, ...]
@@ -15,7 +16,7 @@ Parts = tuple[str, ...]
 _BIAS_WORDS = ("bias", "biases", "b", "beta", "betas", "offset", "offsets", "shift")
 _KERNEL_WORDS = ("kernel", "kernels", "weight", "weights", "w", "scale", "scales", "gamma", "gammas", "gain", "g")
 _END = r"(_?\d+)*(_l\d+)?(_reverse)?"  # of the second of its kind, or of a layer of torch's LSTM
-_BIAS = r"(.*_)?(bias|biases|offsets?|betas?|shift|b)|bias_[a-z]{1,2}|b[qkvoihfgcrxz]"
+_BIAS = r"(.*_)?(bias|biases|offsets?|betas?|shift|intercept|b)|bias_[a-z]{1,3}|b_[a-z]{1,5}|b[qkvoihfgcrxz]"
 _POSITION = (
     r"wpe|(.*_)?(positions?|positional|posemb|posembed|rel_pos(_[hw])?|pos)"
     r"|(.*_)?(pos|positions?|positional)_?(emb|embeds?|embeddings?|enc|encodings?|table)(_.*)?"
@@ -34,7 +35,7 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
         "scale": (r"(.*_)?(scales?|gammas?|gains?|temperature|slope|lambda|layerscale|logitscale|rescale)|ls|weight_g"),
         " kernel": (
             r"(.*_)?(kernels?|weights?|w)|(weight|kernel|w)_(?!g)[a-z]{1,5}|w[a-z]"
-            r"|(.*_)?(query|key|value|out|qkv|proj|projection|dense|linear|conv|fc)"
+            r"|(.*_)?(query|key|value|out|qkv|proj|projection|dense|linear|conv|fc|einsum)"
         ),
         "embedding table": r"(.*_)?(emb|embeds?|embeddings?|codebook|lookup_table|wte|vocab)",
     }.items()
@@ -42,7 +43,7 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
 _TORCH = {"original": "kernel", "original0": "scale", "original1": "kernel"}  # parametrized; g and v of weight norm
 NEVER = ("running statistics", "mask", "positional embedding", "token", "bias", "scale")
 
-_NORM = r"(batch|layer|group|instance|rms|weight|power|filter|response)?_?norm(alization)?(\d+d)?"
+_NORM = r"(batch|layer|group|instance|rms|weight|power|filter|response)?_?norm(alization)?s?(\d+d)?"
 _NORM_NAME = re.compile(rf"(.*_)?({_NORM}|bn|ln|gn)(_?\d+)*(_(f|pre|post|final|q|k|v|in|out|attn|mlp|ffn|cross|self))?")
 _NORM_CLASS = re.compile(rf"(.*_)?{_NORM}|layer_?scale|scale|bias|p_?re_?lu")
 _STATE_CLASS = re.compile(r"(batch_stat|cache|intermediate|rng_(state|key|count|stream)|state_index)")
@@ -80,6 +81,7 @@ def last_of(parts: Parts) -> str:
     return _snake(named[-1]) if named else ""
 
 
+@functools.lru_cache(maxsize=4096)
 def kind_of(parts: Parts) -> str:
     """What the last name says that a leaf is: "kernel", "embedding table", one of `NEVER`; or "", nothing.
 
@@ -99,17 +101,20 @@ def partner_of(parts: Parts) -> Parts | None:
     return (*parts[:-1], parts[-1][:-1] + chr(ord(parts[-1][-1]) - 1))
 
 
-def is_bias_of(parts: Parts, kernel: Parts) -> bool:
-    """Whether a leaf is the bias beside that kernel, e.g. `conv1_b` beside `conv1_w`, or `bias` beside anything.
+@functools.lru_cache(maxsize=4096)
+def stem_of(parts: Parts) -> Parts:
+    """What is left of the last name without its word: equal for a kernel and its bias.
 
     Example:
-      >>> is_bias_of(("fc", "b1"), ("fc", "w1")), is_bias_of(("fc", "b2"), ("fc", "w1"))
-      (True, False)
+      >>> stem_of(("conv1_w",)), stem_of(("conv1_b",)), stem_of(("fc", "bias")), stem_of(("weight_ih_l0",))
+      (('conv', '1'), ('conv', '1'), (), ('ih', 'l', '0'))
     """
-    if parts == kernel or kind_of(parts) != "bias" or parts[-1:] == kernel[-1:]:
-        return False
-    stem, of_kernel = _stem(last_of(parts), _BIAS_WORDS), _stem(last_of(kernel), _KERNEL_WORDS)
-    return stem == of_kernel or (not stem and kind_of(kernel) == "")
+    words = _BIAS_WORDS if kind_of(parts) == "bias" else _KERNEL_WORDS
+    tokens = re.findall(r"[a-z]+|\d+", last_of(parts))
+    word = next((token for token in tokens if token in words), None)
+    if word is not None:
+        tokens.remove(word)
+    return tuple(tokens)
 
 
 def is_norm(parents: Parts) -> bool:
@@ -136,15 +141,6 @@ def is_norm_class(name: str) -> bool:
 def is_state(name: str) -> bool:
     """Whether a class of that name holds what does not train: BatchStat, RngKey (Flax), StateIndex (Equinox)."""
     return bool(_STATE_CLASS.fullmatch(_snake(name)))
-
-
-def _stem(name: str, words: tuple[str, ...]) -> list[str]:
-    """What is left of a name without its word: conv1_w -> conv, 1; w1 -> 1; weight_ih_l0 -> ih, l, 0."""
-    tokens = re.findall(r"[a-z]+|\d+", name)
-    word = next((token for token in tokens if token in words), None)
-    if word is not None:
-        tokens.remove(word)
-    return tokens
 
 
 def _snake(name: str) -> str:

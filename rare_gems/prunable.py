@@ -44,6 +44,16 @@ class _Leaf(NamedTuple):
     parts: tuple[str, ...]
 
 
+class _Beside(NamedTuple):
+    """What stands beside a leaf, itself included: parts of names; shapes of biases by stem, and of running statistics;
+    the two leaves of a nameless pair, or none."""
+
+    names: set[tuple[str, ...]]
+    biases: dict[tuple[str, ...], list[tuple[int, ...]]]
+    statistics: list[tuple[int, ...]]
+    pair: tuple[_Leaf, ...]
+
+
 def is_prunable(path: tuple, leaf: Any) -> bool:
     """The default rule as far as one leaf alone tells: `report` also looks at the leaves beside it, and at classes.
 
@@ -55,7 +65,7 @@ def is_prunable(path: tuple, leaf: Any) -> bool:
       [True, False]
     """
     (only,) = _parted([(path, leaf, "")])
-    return _judge(only, {only.parts: only}).prunable
+    return _judge(only, _beside([only])).prunable
 
 
 def report(params: PyTree, prunable: Prunable | None = None) -> list[LeafReport]:
@@ -84,14 +94,14 @@ def report(params: PyTree, prunable: Prunable | None = None) -> list[LeafReport]
       x (8, 2) True its name tells nothing
     """
     leaves = _parted(_walk(params))
-    beside: dict[tuple[str, ...], dict[tuple[str, ...], _Leaf]] = {}
+    if prunable is not None:
+        chosen = [(leaf, bool(prunable(leaf.path, leaf.value))) for leaf in leaves]
+        return [LeafReport(path_name(leaf.path), _shape(leaf.value), counts, "as asked") for leaf, counts in chosen]
+    together: dict[tuple[str, ...], list[_Leaf]] = {}
     for leaf in leaves:
-        beside.setdefault(leaf.parts[:-1], {})[leaf.parts] = leaf
-    if prunable is None:
-        return [_judge(leaf, beside[leaf.parts[:-1]]) for leaf in leaves]
-    chosen = [bool(prunable(leaf.path, leaf.value)) for leaf in leaves]
-    pairs = zip(leaves, chosen, strict=True)
-    return [LeafReport(path_name(leaf.path), _shape(leaf.value), counts, "as asked") for leaf, counts in pairs]
+        together.setdefault(leaf.parts[:-1], []).append(leaf)
+    beside = {parents: _beside(some) for parents, some in together.items()}
+    return [_judge(leaf, beside[leaf.parts[:-1]]) for leaf in leaves]
 
 
 def _walk(node: Any, path: tuple = (), owner: str = "") -> Iterator[tuple[tuple, Any, str]]:
@@ -126,45 +136,57 @@ def _parted(leaves: Any) -> list[_Leaf]:
     ]
 
 
-def _judge(leaf: _Leaf, beside: Mapping[tuple[str, ...], _Leaf]) -> LeafReport:
-    value = leaf.value
+def _beside(leaves: list[_Leaf]) -> _Beside:
+    names = {leaf.parts for leaf in leaves}
+    found = _Beside(names, {}, [], tuple(leaves) if len(leaves) == 2 else ())
+    for leaf in leaves:
+        kind = leaf_names.kind_of(leaf.parts)
+        if kind == "bias" and leaf_names.partner_of(leaf.parts) not in names:
+            found.biases.setdefault(leaf_names.stem_of(leaf.parts), []).append(_shape(leaf.value))
+        elif kind == "running statistics":
+            found.statistics.append(_shape(leaf.value))
+    return found
+
+
+def _judge(leaf: _Leaf, beside: _Beside) -> LeafReport:
+    value, kind = leaf.value, leaf_names.kind_of(leaf.parts)
     name, shape = path_name(leaf.path), _shape(value)
     if not hasattr(value, "ndim") or not hasattr(value, "dtype"):
         return LeafReport(name, shape, False, "no array")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return LeafReport(name, shape, False, f"{value.dtype}, not floating-point")
-    why_not = _why_no_kernel(leaf, shape, list(beside.values()))
+    if kind == "bias" and leaf_names.partner_of(leaf.parts) in beside.names:
+        kind = ""  # B of a product of A and B, not a bias
+    biases = beside.biases.get(leaf_names.stem_of(leaf.parts), []) + (beside.biases.get((), []) if not kind else [])
+    why_not = kind if kind in leaf_names.NEVER else _why_no_kernel(leaf, shape, beside, biases)
     if why_not:
         return LeafReport(name, shape, False, why_not)
     if len(shape) < 2:
         return LeafReport(name, shape, False, "one axis" if shape else "a single number")
-    kind = leaf_names.kind_of(leaf.parts)
-    kind = "" if kind in leaf_names.NEVER else kind
-    if kind == "kernel" and (leaf_names.is_table(leaf.parts[:-1]) or leaf_names.is_table((leaf.owner,))):
+    if kind == "kernel" and not biases and any(map(leaf_names.is_table, (leaf.parts[:-1], (leaf.owner,)))):
         kind = "embedding table"
     if not kind and sum(size > 1 for size in shape) < 2:
-        return LeafReport(name, shape, False, "its name tells nothing, and one axis at most is longer than 1")
+        return LeafReport(name, shape, False, f"{_UNKNOWN}, and one axis at most is longer than 1")
     return LeafReport(name, shape, True, kind or _UNKNOWN)
 
 
-def _why_no_kernel(leaf: _Leaf, shape: tuple[int, ...], beside: list[_Leaf]) -> str:
-    """Why the leaf is none, by name, class and what stands beside it; "" if nothing says so."""
-    parts, kind = leaf.parts, leaf_names.kind_of(leaf.parts)
-    of_pair = leaf_names.partner_of(parts) in {other.parts for other in beside}  # A and B of a low-rank product
-    if kind in leaf_names.NEVER and not of_pair:
-        return kind
+def _why_no_kernel(leaf: _Leaf, shape: tuple[int, ...], beside: _Beside, biases: list[tuple[int, ...]]) -> str:
+    """Why the leaf is none, by its class and what stands beside it; "" if nothing says so.
+
+    Args:
+      biases: the shapes of the biases that may be its own.
+    """
+    parts, name = leaf.parts, leaf_names.last_of(leaf.parts)
     if leaf_names.is_state(leaf.owner):
         return f"state, in {leaf.owner}"
-    if leaf_names.last_of(parts).startswith("kernel"):
+    if name.startswith("kernel"):
         return ""
     if leaf_names.is_norm_class(leaf.owner):
         return f"scale, in {leaf.owner}"
-    biases = [_shape(other.value) for other in beside if leaf_names.is_bias_of(other.parts, parts)]
-    row = leaf_names.last_of(parts).startswith("w") and not leaf_names.last_of(parts).startswith("weight")
-    if shape in biases and not (row and len(shape) == 2 and shape[0] == 1):  # w (1, n), b (1, n): a layer of one input
+    of_one_input = name.startswith("w") and not name.startswith("weight") and len(shape) == 2 and shape[0] == 1
+    if shape in biases and not of_one_input:  # w (1, n) and b (1, n) are a dense layer
         return "scale: it has the shape of its bias"
-    statistics = [_shape(other.value) for other in beside if leaf_names.kind_of(other.parts) == "running statistics"]
-    if shape in statistics and not biases:
+    if shape in beside.statistics and not biases:
         return "scale: it has the shape of its running statistics"
     if any(len(bias) < len(shape) for bias in biases):
         return ""
@@ -175,16 +197,12 @@ def _why_no_kernel(leaf: _Leaf, shape: tuple[int, ...], beside: list[_Leaf]) -> 
     return "bias: it has the shape of one beside its kernel" if _is_second_of_pair(leaf, shape, beside) else ""
 
 
-def _is_second_of_pair(leaf: _Leaf, shape: tuple[int, ...], beside: list[_Leaf]) -> bool:
+def _is_second_of_pair(leaf: _Leaf, shape: tuple[int, ...], beside: _Beside) -> bool:
     """Whether it is b in a nameless (w, b), w [..., in, out] and b [..., out] or [..., 1, out]."""
-    if (
-        len(beside) != 2
-        or leaf.parts[-1:] != ("1",)
-        or beside[0].parts[-1:] != ("0",)
-        or leaf_names.kind_of(leaf.parts)
-    ):
+    nameless = [other.parts[-1:] for other in beside.pair] == [("0",), ("1",)] and not leaf_names.kind_of(leaf.parts)
+    if not nameless or leaf is not beside.pair[1]:
         return False
-    kernel = _shape(beside[0].value)
+    kernel = _shape(beside.pair[0].value)
     rows = [kernel[:-2], (*kernel[:-2], 1), *(kernel[:i] for i in range(1, len(kernel) - 2))]
     return len(kernel) > 1 and shape != kernel and shape[-1:] == kernel[-1:] and shape[:-1] in rows
 

@@ -225,6 +225,15 @@ def test_alone_too_unless_what_stands_beside_it_tells(name):
         (shaped(lora_A=(8, 2), lora_B=(2, 8)), {"lora_A", "lora_B"}),
         ({"ssm": shaped(A=(8, 8), B=(8, 2))}, {"ssm/A", "ssm/B"}),
         (shaped(theta=(2, 8), bias=(2, 8), w=(2, 2)), {"w"}),
+        ({"weights": [*shaped(a=(5, 8, 4), c=(5, 4)).values()]}, {"weights/0", "weights/1"}),
+        ({"norms": [shaped(weight=(2, 8)), shaped(weight=(2, 8))], **shaped(w=(2, 2))}, {"w"}),
+        ({"time_embed": shaped(weight=(3, 8), bias=(3,))}, {"time_embed/weight"}),
+        # TransformerLens: biases of a head have two axes, W_pos is the table of positions
+        (shaped(W_Q=(2, 8, 4), b_Q=(2, 4), W_E=(50, 8), W_pos=(10, 8), b_U=(2, 50)), {"W_Q", "W_E"}),
+        # Transformers' Flax networks
+        ({"embed_positions": shaped(embedding=(9, 8)), "shared": shaped(embedding=(9, 8)),
+          "input_layernorm": shaped(weight=(2, 8)), "relative_attention_bias": shaped(embedding=(9, 8)),
+          "layernorm_embedding": shaped(scale=(2, 8)), **shaped(final_logits_bias=(1, 50))}, {"shared/embedding"}),
         ({"attention": shaped(query=(8, 8), key=(8, 8), value=(8, 8), bq=(2, 8))},
          {f"attention/{name}" for name in ("query", "key", "value")}),
         ({"bias": shaped(kernel=(2, 3)), "norm": shaped(kernel=(2, 3))}, {"bias/kernel", "norm/kernel"}),
