@@ -69,6 +69,7 @@ class Info(NamedTuple):
 
 
 View = Callable[[Ticket, Step, Key], Params]
+# (params, model state, batch, key) -> (loss, (model state, accuracy)); the key is another at each step, for dropout.
 LossFn = Callable[[Params, ModelState, Batch, Key], tuple[jax.Array, tuple[ModelState, Any]]]
 
 

@@ -33,7 +33,7 @@ from rare_gems.pruners.supermask import supermask
 from rare_gems.pruners.synflow import synflow
 from rare_gems.storage import checkpoint
 from rare_gems.training import trainer
-from tests.toy import NUM_BATCHES, make_toy
+from tests.toy import NUM_BATCHES, ORDER, make_toy
 
 KEY = jax.random.key(7)
 SPARSITY = 0.8
@@ -129,11 +129,11 @@ METHODS = {
     "prospr": Row(lambda m: prospr(m, loss_fn=_toy_loss, momentum=0.5, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "magnitude": Row(lambda m: magnitude(m, **GIVEN), {}),
     "erk": Row(lambda m: random_ticket(m, keep_ratios.erk(m, TARGET), TUNE), {}),
-    "smart_ratio": Row(lambda m: smart_ratio(m, linear=None, **GIVEN), {}),
+    "smart_ratio": Row(lambda m: smart_ratio(m, linear=None, order=ORDER, **GIVEN), {}),
     "smart_ratio_v6": Row(
-        lambda m: smart_ratio(m, version="v6", **TUNED), {(0, 9): NUM_PRUNABLE, (1, 9): NUM_PRUNABLE}
+        lambda m: smart_ratio(m, version="v6", order=ORDER, **TUNED), {(0, 9): NUM_PRUNABLE, (1, 9): NUM_PRUNABLE}
     ),
-    "hybrid": Row(lambda m: hybrid(m, training=DENSE, linear=None, **GIVEN), {(0, 9): NUM_PRUNABLE}),
+    "hybrid": Row(lambda m: hybrid(m, training=DENSE, linear=None, order=ORDER, **GIVEN), {(0, 9): NUM_PRUNABLE}),
     "jackpot": Row(lambda m: jackpot(m, finetune=TUNE, **EPOCHS), {(1, 0): TARGET, (1, 21): TARGET}, reviving=True),
     "gmp": Row(lambda m: gmp(m, finetune=TUNE, every=4, **EPOCHS), {(0, 3): 176, (0, 4): 94, (0, 8): 53, (0, 16): 35}),
     "rigl": Row(

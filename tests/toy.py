@@ -11,6 +11,7 @@ from rare_gems.training.feeds import Feed
 
 NUM_BATCHES = 3
 SIZES = {"first": (16, 8), "last": (8, 6)}  # 176 prunable weights, leading axes that eight devices divide
+ORDER = tuple(f"{name}/kernel" for name in SIZES)
 
 
 class Toy(NamedTuple):

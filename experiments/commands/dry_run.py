@@ -13,7 +13,7 @@ from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
 from experiments.problem.data import facts_of
 from experiments.problem.initial_ticket import check_pretrained
-from experiments.problem.network import forward_flop, network_for
+from experiments.problem.network import forward_flop, layers_of, network_for, unread_layers
 from experiments.problem.recipe import plan_of
 from rare_gems import masks
 from rare_gems.phase import Phase, Recipe
@@ -37,7 +37,13 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
             table.add_row(name, str(value), sources[name])
     console.print(table)
     n = masks.num_prunable(mask)
-    console.print(f"prunable: {n:,} weights in {len(jax.tree.leaves(mask))} layers")
+    shape = input_shape(config.model, facts.image_shape)
+    model = network_for(config, shape, facts.num_classes)
+    layers = layers_of(model, shape, config)
+    ends = f", the first {layers.read[0]}, the last {layers.read[-1]}" if layers.read else ""
+    console.print(f"prunable: {n:,} weights in {len(jax.tree.leaves(mask))} layers{ends}", soft_wrap=True)
+    if layers.unread:
+        console.print(unread_layers(layers), soft_wrap=True)
     print_leaves(console, leaves)
     if config.method.removes:
         console.print(f"kept at the end: {masks.count_for(n, config.sparsity):,}")
@@ -48,10 +54,9 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
             rounds.what if len(rounds.counts) > 1 else rounds.what.replace("rounds", "round").replace("keep", "keeps")
         )
         console.print(f"{len(rounds.counts)} {what} {_spelled(rounds)}", soft_wrap=True)
-    shape = input_shape(config.model, facts.image_shape)
     for line in _told_of_weights(config):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    forward, total = forward_flop(network_for(config, shape, facts.num_classes), shape), 0.0
+    forward, total = forward_flop(model, shape), 0.0
     for phase, again in _grouped(recipe):
         times = f"{again} times " if again > 1 else ""
         epochs, rest = divmod(phase.num_steps, steps)

@@ -13,7 +13,7 @@ from rare_gems.data import device_batches, stream_batches
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.device_batches import Batch
 from rare_gems.data.streamed_dataset import Examples, Streamed
-from rare_gems.models.model import Model
+from rare_gems.models.model import Model, with_key
 from rare_gems.phase import ModelState, Params
 from rare_gems.training import sharding
 
@@ -72,7 +72,8 @@ def make_evaluation(
     whole: bool | None = None,
     mesh: Mesh | None = None,
 ) -> Evaluation:
-    """The functions that count the images which a network gets right, in evaluation mode.
+    """The functions that count the images which a network gets right, in evaluation mode; a network that takes a key
+    gets the same one each time.
 
     Args:
       broken: where a stream notes the images that it leaves out, if it is to leave out broken ones.
@@ -86,7 +87,7 @@ def make_evaluation(
 
     def count(params: Params, state: ModelState, batch: Batch) -> jax.Array:
         batch = sharding.split_batch(batch, mesh)
-        logits, _ = model.apply(sharding.whole(params, mesh), state, batch.images, False)
+        logits, _ = with_key(model.apply)(sharding.whole(params, mesh), state, batch.images, False)
         return (hits(logits, batch.labels) * batch.weights).sum()
 
     def part(size: int, params: Params, state: ModelState, split: Split, first: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from experiments.catalog.networks import input_shape
 from experiments.config.config import Config
 from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
-from experiments.problem.network import network_for
+from experiments.problem.network import layers_of, network_for
 from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError
 from rare_gems import init, masks
@@ -21,7 +21,16 @@ from rare_gems.models.model import Model
 from rare_gems.phase import Mask, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["Start", "check_pretrained", "initial_ticket", "pretrained_file", "run_key", "start", "weights_of"]
+__all__ = [
+    "Start",
+    "check_pretrained",
+    "initial_ticket",
+    "last_kernel",
+    "pretrained_file",
+    "run_key",
+    "start",
+    "weights_of",
+]
 
 _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
 
@@ -79,25 +88,29 @@ class Start(NamedTuple):
     notes: tuple[str, ...]
 
 
-def initial_ticket(model: Model, config: Config) -> tuple[Ticket, ModelState]:
+def initial_ticket(model: Model, config: Config, last: str | None = None) -> tuple[Ticket, ModelState]:
     """Weights drawn as configured (or pre-trained), scores U[0, 1), a mask that keeps everything, and the statistics.
 
+    Args:
+      last: the name of the last layer that the network uses; by default the last in leaf order.
     Raises:
       ValueError: if the pre-trained weights are not there, of another network, or of a sparse one.
     """
-    begun = start(model, config)
+    begun = start(model, config, last)
     return begun.ticket, begun.model_state
 
 
-def start(model: Model, config: Config) -> Start:
+def start(model: Model, config: Config, last: str | None = None) -> Start:
     """What `initial_ticket` makes, and what is to be told of it.
 
+    Args:
+      last: as of `initial_ticket`.
     Raises:
       ValueError: as `initial_ticket`.
     """
     key = _start_key(config)
     drawn = Start(*jax.jit(partial(_drawn, model, config))(key), notes=())
-    return drawn if config.pretrained is None else _pretrained(model, config, drawn, key)
+    return drawn if config.pretrained is None else _pretrained(model, config, drawn, key, last)
 
 
 def check_pretrained(config: Config) -> tuple[str, ...]:
@@ -109,9 +122,10 @@ def check_pretrained(config: Config) -> tuple[str, ...]:
     if config.pretrained is None:
         return ()
     facts, key = facts_of(config), _start_key(config)
-    model = network_for(config, input_shape(config.model, facts.image_shape), facts.num_classes)
+    shape = input_shape(config.model, facts.image_shape)
+    model = network_for(config, shape, facts.num_classes)
     abstract = Start(*jax.eval_shape(partial(_drawn, model, config), key), notes=())
-    return _pretrained(model, config, abstract, key).notes
+    return _pretrained(model, config, abstract, key, last_kernel(model, shape)).notes
 
 
 def _start_key(config: Config) -> jax.Array:
@@ -126,16 +140,25 @@ def _drawn(model: Model, config: Config, key: jax.Array) -> tuple[Ticket, ModelS
     return Ticket(params, init.uniform_scores(key_scores, mask), mask), state
 
 
-def _pretrained(model: Model, config: Config, drawn: Start, key: jax.Array) -> Start:
+def last_kernel(model: Model, image_shape: tuple[int, ...]) -> str | None:
+    """The name of the kernel that the network uses last, whether it is pruned or not."""
+    return next(reversed(layers_of(model, image_shape).read), None)
+
+
+def _pretrained(model: Model, config: Config, drawn: Start, key: jax.Array, last: str | None) -> Start:
     """The start with the weights and statistics of the file of `--pretrained`."""
     assert config.pretrained is not None
     ticket, state, path = drawn.ticket, drawn.model_state, pretrained_file(config.pretrained)
     if not _is_ticket(path):
-        return _of_torch(path, model, config, ticket, key)
+        return _of_torch(path, model, config, ticket, key, last)
     for name in ("allow_missing", "allow_unexpected"):
         if getattr(config, name) is not None:
             raise UsageError(f"{flag_of(name)}: {path} is a ticket, which is whole; expected PyTorch weights with it")
-    whole = _without_classifier(path, ticket) if config.replace_classifier else ticket
+    if config.replace_classifier:
+        last = last or _last_by_name(ticket)
+        whole = _without_classifier(path, ticket, last)
+    else:
+        whole = ticket
     try:
         like = whole._replace(scores=None, mask=_mask_in(path, whole.params))
         file = ticket_file.load(path, like=like, like_state=state)
@@ -145,14 +168,14 @@ def _pretrained(model: Model, config: Config, drawn: Start, key: jax.Array) -> S
     if kept < size:
         raise UsageError(f"--pretrained: {path}: expected the weights of a dense network, got {kept:,} of {size:,}")
     _check_finite(path, (file.ticket.params, file.model_state))
-    params = _with_classifier(file.ticket.params, ticket) if config.replace_classifier else file.ticket.params
+    params = _with_classifier(file.ticket.params, ticket, last) if last else file.ticket.params
     return Start(ticket._replace(params=params), file.model_state, ())
 
 
-def _of_torch(path: Path, model: Model, config: Config, ticket: Ticket, key: jax.Array) -> Start:
+def _of_torch(path: Path, model: Model, config: Config, ticket: Ticket, key: jax.Array, last: str | None) -> Start:
     try:
         weights = read_torch(
-            path, model, replace_classifier=config.replace_classifier, allow_missing=config.allow_missing,
+            path, model, replace_classifier=config.replace_classifier and (last or True), allow_missing=config.allow_missing,
             allow_unexpected=config.allow_unexpected, key=key,
         )  # fmt: skip
     except ValueError as error:
@@ -189,33 +212,38 @@ def _mask_in(path: Path, params: Params) -> Mask:
     return jax.tree_util.tree_map_with_path(one, params)
 
 
-def _classifier(ticket: Ticket) -> str:
-    """The path of the last layer, whose kernel is the last in leaf order, prunable or not."""
+def _last_by_name(ticket: Ticket) -> str:
+    """The last kernel in leaf order, prunable or not."""
     kernels = [leaf.name for leaf in masks.report(ticket.params) if leaf.prunable]
     if not kernels:
         raise UsageError("--replace-classifier: nothing tells which layer of the network is its last; expected no flag")
-    return kernels[-1].rpartition("/")[0]
+    return kernels[-1]
 
 
-def _without_classifier(path: Path, ticket: Ticket) -> Ticket:
-    """The ticket with the last layer's leaves in the shapes that the file has, whatever they are."""
-    layer, found = _classifier(ticket), ticket_file.load(path).ticket
+def _is_of(name: str, kernel: str) -> bool:
+    """Whether a leaf is of the same layer as that one; a leaf outside of all layers is one by itself."""
+    layer = kernel.rpartition("/")[0]
+    return name == kernel or (layer != "" and name.rpartition("/")[0] == layer)
+
+
+def _without_classifier(path: Path, ticket: Ticket, kernel: str) -> Ticket:
+    """The ticket with the leaves of that kernel's layer in the shapes that the file has, whatever they are."""
+    found = ticket_file.load(path).ticket
     shapes = {masks.path_name(p): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(found.params)}
 
     def like(at: tuple, leaf: jax.Array) -> Any:
         name = masks.path_name(at)
-        of_last = name.rpartition("/")[0] == layer and name in shapes
+        of_last = _is_of(name, kernel) and name in shapes
         return jax.ShapeDtypeStruct(shapes[name], leaf.dtype) if of_last else leaf
 
     return ticket._replace(params=jax.tree_util.tree_map_with_path(like, ticket.params))
 
 
-def _with_classifier(params: Params, ticket: Ticket) -> Params:
-    """Those params, but for the last layer of the ticket."""
-    layer = _classifier(ticket)
+def _with_classifier(params: Params, ticket: Ticket, kernel: str) -> Params:
+    """Those params, but for that kernel's layer, which is the ticket's."""
 
     def choose(at: tuple, loaded: Any, drawn: Any) -> Any:
-        return drawn if masks.path_name(at).rpartition("/")[0] == layer else loaded
+        return drawn if _is_of(masks.path_name(at), kernel) else loaded
 
     return jax.tree_util.tree_map_with_path(choose, params, ticket.params)
 

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 
 from experiments.catalog.networks import NETWORKS, NetworkOptions, check_options, make_network
 from experiments.config.config import Config
+from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError
 from rare_gems.models.fast_conv import plain_operations
-from rare_gems.models.model import Model
+from rare_gems.models.layer_order import Layers, read_layers
+from rare_gems.models.model import Model, with_key
 
-__all__ = ["forward_flop", "network_for"]
+__all__ = ["forward_flop", "layers_of", "network_for", "unread_layers"]
 
 
 def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) -> Model:
@@ -49,7 +51,7 @@ def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes:
         params, state = jax.eval_shape(model.init, jax.random.key(0))
         for train in (True, False):
             logits, after = jax.eval_shape(
-                lambda p, s, x, train=train: model.apply(p, s, x, train), params, state, images
+                lambda p, s, x, train=train: with_key(model.apply)(p, s, x, train), params, state, images
             )
             if getattr(logits, "shape", None) != (2, num_classes):
                 raise ValueError(f"expected logits of shape (2, {num_classes}) for two images, got {logits}")
@@ -61,12 +63,27 @@ def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes:
     return model
 
 
+def layers_of(model: Model, image_shape: tuple[int, ...], config: Config | None = None) -> Layers:
+    """The layers that count in a run, in the order in which the network uses them; without a configuration, those
+    that count without any flag. The network is traced for images of that shape."""
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    mask = jax.eval_shape(kernels_of if config is None else functools.partial(mask_for, config), params)
+    return read_layers(model.apply, params, state, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), mask)
+
+
+def unread_layers(layers: Layers) -> str:
+    """A line that names the layers which the network never reads."""
+    number, whole = len(layers.unread), sum(map(len, layers))
+    names = ", ".join(layers.unread)
+    return f"the network never reads {number} of its {whole} prunable layers, which are pruned all the same: {names}"
+
+
 def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
     """Floating-point operations of the forward pass of one image, as XLA counts them before it optimizes."""
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with plain_operations():
-        lowered = jax.jit(lambda p, s, x: model.apply(p, s, x, False)[0]).lower(params, state, image)
+        lowered = jax.jit(lambda p, s, x: with_key(model.apply)(p, s, x, False)[0]).lower(params, state, image)
     cost: Any = lowered.cost_analysis()
     return float((cost or {}).get("flops", 0.0))
 
@@ -98,6 +115,6 @@ def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:
     if not callable(init) or not callable(apply):
         raise UsageError(
             f"--model: {name}: expected something with init(key) -> (params, state) and "
-            f"apply(params, state, x, train) -> (logits, state), got {type(made).__name__}"
+            f"apply(params, state, x, train) -> (logits, state), or with a key as well, got {type(made).__name__}"
         )
     return Model(init, apply)

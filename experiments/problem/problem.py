@@ -22,7 +22,7 @@ from rare_gems.data import device_batches as batches
 from rare_gems.data import stream_batches
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.streamed_dataset import Examples, Streamed
-from rare_gems.models.model import Model
+from rare_gems.models.model import Model, with_key
 from rare_gems.phase import LossFn, ModelState, Params
 from rare_gems.training import sharding
 from rare_gems.training.feeds import Feed, Stream
@@ -101,11 +101,10 @@ def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
 
 def make_loss(model: Model, temperature: float = 1.0, *, mesh: Mesh | None = None) -> LossFn:
     """Mean cross-entropy of the logits divided by `temperature`, in training mode, and the batch's accuracy; with a
-    mesh each of its devices normalises its own rows (see `sharding.per_device`)."""
+    mesh each of its devices normalises its own rows (see `sharding.per_device`). The key is for dropout."""
 
     def loss_fn(params: Params, state: ModelState, batch: batches.Batch, key: jax.Array) -> tuple[jax.Array, Any]:
-        del key
-        logits, state = model.apply(params, state, batch.images, True)
+        logits, state = with_key(model.apply, key)(params, state, batch.images, True)
         if temperature != 1.0:
             logits = logits / temperature
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()

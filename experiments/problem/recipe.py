@@ -17,7 +17,7 @@ from experiments.problem.problem import make_loss
 from experiments.problem.prunable import leaves_for, mask_for
 from rare_gems.data.device_batches import num_batches
 from rare_gems.masks import LeafReport
-from rare_gems.models.model import Apply
+from rare_gems.models.model import Model
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
 from rare_gems.pruners.parts.finetune import finetune
 
@@ -41,7 +41,7 @@ def recipe_for(
     steps_per_epoch: int,
     finetune_steps: int,
     loss: Callable[[float], LossFn],
-    apply: Apply,
+    model: Model,
     image_shape: tuple[int, ...],
     invert: bool = False,
 ) -> Recipe:
@@ -62,7 +62,7 @@ def recipe_for(
         weight_decay=config.weight_decay,
         finetune=training_phase(config, finetune_steps),
         loss=loss,
-        apply=apply,
+        model=model,
         image_shape=image_shape,
         invert=invert,
     )
@@ -93,9 +93,8 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
     facts = facts_of(config)
     shape = input_shape(config.model, facts.image_shape)
     model = network_for(config, shape, facts.num_classes)
-    params = jax.eval_shape(model.init, jax.random.key(0))[0]
-    leaves = leaves_for(config, params)
-    mask = jax.eval_shape(partial(mask_for, config), params)
+    leaves = leaves_for(config, jax.eval_shape(model.init, jax.random.key(0))[0])
+    mask = jax.eval_shape(lambda key: mask_for(config, model.init(key)[0]), jax.random.key(0))  # told of tied weights
     steps, whole = (num_batches(math.floor(facts.num_train * part), config.batch_size) for part in (share, 1.0))
     recipe = recipe_for(
         config,
@@ -103,7 +102,7 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
         steps_per_epoch=steps,
         finetune_steps=whole,
         loss=partial(make_loss, model),
-        apply=model.apply,
+        model=model,
         image_shape=shape,
     )
     return Planned(recipe, mask, steps, leaves)

@@ -55,13 +55,16 @@ def write_results(
     note: str,
     skipped: Sequence[str],
     result: RunResult,
+    *,
+    order: Sequence[str],
     at_once: int = 1,
 ) -> dict[str, Any]:
     """Writes the files of a finished run.
 
     Args:
       fields: the configuration. name: what tables call the ticket. note: about the data, e.g. "JPEG".
-      skipped: broken images that were left out. at_once: runs that shared the seconds of this one.
+      skipped: broken images that were left out. order: the names of the layers, from first to last.
+      at_once: runs that shared the seconds of this one.
     Returns:
       the summary, as in summary.json.
     """
@@ -70,10 +73,8 @@ def write_results(
     header = {key: fields[key] for key in ("dataset", "model")}
     header |= {"method": name, "seed": fields["seed"], "sparsity_target": fields["sparsity"]}
     ticket_file.save(folder / paths.TICKET, ticket, metadata=header, initial=initial, model_state=result.model_state)
-    layers = [
-        {"name": layer, "num_kept": kept, "num_prunable": size}
-        for layer, (kept, size) in masks.layer_counts(mask).items()
-    ]
+    counts = masks.layer_counts(mask)
+    layers = [{"name": name, "num_kept": counts[name][0], "num_prunable": counts[name][1]} for name in order]
     summary = _summary(fields, name, note, skipped, result, layers, at_once)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
     if result.rows:
@@ -93,6 +94,7 @@ def _summary(
     at_once: int,
 ) -> dict[str, Any]:
     mask = result.ticket.mask
+    sparsity = masks.layer_sparsity(mask)
     return {
         "name": name,
         "pruner": fields["pruner"],
@@ -105,7 +107,7 @@ def _summary(
         "num_kept": masks.num_kept(mask),
         "num_prunable": masks.num_prunable(mask),
         "accuracy": result.before | {"after_finetune": result.after, "best_validation": result.best},
-        "layer_sparsity": masks.layer_sparsity(mask),
+        "layer_sparsity": {layer["name"]: sparsity[layer["name"]] for layer in layers},
         "layers": layers,
         "overlap_with_initial_mask": result.overlap,
         "epochs": {part: cost["epochs"] for part, cost in result.cost.items()},

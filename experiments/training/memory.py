@@ -21,6 +21,7 @@ from experiments.problem.problem import Problem
 from experiments.terminal import progress
 from experiments.training.run import Run
 from rare_gems.data.streamed_dataset import Examples
+from rare_gems.models.model import with_key
 from rare_gems.training import trainer
 from rare_gems.training.feeds import Feed
 
@@ -69,7 +70,7 @@ def evaluation_bytes(run: Run, problem: Problem) -> int:
 
         def logits(params: Any, state: Any, split: Any, size: int = size) -> jax.Array:
             batch = batch_of(problem.data, split, 0, size)
-            return problem.model.apply(params, state, batch.images, False)[0]
+            return with_key(problem.model.apply)(params, state, batch.images, False)[0]
 
         given = run.ticket.params, run.model_state, split
         most = max(most, peak_bytes(logits, *given) - tree_bytes(given))

@@ -17,7 +17,8 @@ from experiments.config.config import Config
 from experiments.config.saved import fields_of, of_problem, without_free
 from experiments.distributed import processes
 from experiments.problem.data import load_data
-from experiments.problem.initial_ticket import run_key, start, weights_of
+from experiments.problem.initial_ticket import last_kernel, run_key, start, weights_of
+from experiments.problem.network import layers_of, unread_layers
 from experiments.problem.problem import Problem, make_feed, make_loss, make_problem
 from experiments.problem.recipe import recipe_for, training_phase
 from experiments.run_folder import folder, paths
@@ -28,6 +29,7 @@ from experiments.training import devices, grouping
 from experiments.training.loop import train_together
 from experiments.training.run import Run
 from rare_gems import transforms
+from rare_gems.models.layer_order import Layers
 from rare_gems.phase import ModelState, Recipe, Ticket
 from rare_gems.storage import ticket_file
 
@@ -37,8 +39,8 @@ Summary = dict[str, Any]
 
 
 class _Bench(NamedTuple):
-    """What runs of one configuration begin with: the problem, a note on its data, the first ticket, and what is to be
-    told of its weights."""
+    """What runs of one configuration begin with: the problem, a note on its data, the first ticket, what is to be told
+    of it, and the layers that count, in the order of their use."""
 
     config: Config
     problem: Problem
@@ -46,6 +48,7 @@ class _Bench(NamedTuple):
     ticket: Ticket
     model_state: ModelState
     told: tuple[str, ...]
+    layers: Layers
 
 
 def finish_tickets(configs: Sequence[Config], folders: Sequence[Path]) -> list[Summary]:
@@ -127,14 +130,26 @@ def _bench(config: Config) -> _Bench:
 
 def _bench_on(config: Config, mesh: Mesh | None) -> _Bench:
     problem, note = _problem(of_problem(config), mesh)
-    return _Bench(config, problem, note, *start(problem.model, config))
+    last = last_kernel(problem.model, problem.image_shape) if config.replace_classifier else None
+    begun = start(problem.model, config, last)
+    layers = layers_of(problem.model, problem.image_shape, config)
+    return _Bench(
+        config=config,
+        problem=problem,
+        note=note,
+        ticket=begun.ticket,
+        model_state=begun.model_state,
+        told=(*begun.notes, *([unread_layers(layers)] if layers.unread else [])),
+        layers=layers,
+    )
 
 
 @functools.lru_cache(maxsize=1)
 def _problem(config: Config, mesh: Mesh | None) -> tuple[Problem, str]:
     """Makes the problem that runs share, one after the other or at once; `config` is that of `of_problem`."""
     loaded = _loaded(config)
-    return make_problem(loaded, config, mesh), loaded.data.note
+    problem = make_problem(loaded, config, mesh)
+    return problem, loaded.data.note
 
 
 @functools.lru_cache(maxsize=1)
@@ -179,7 +194,7 @@ def _search(bench: _Bench, check: Check | None) -> Run:
         steps_per_epoch=feed.num_batches,
         finetune_steps=problem.feed.num_batches,
         loss=functools.partial(make_loss, problem.model, mesh=problem.norm_mesh),
-        apply=problem.model.apply,
+        model=problem.model,
         image_shape=problem.image_shape,
         invert=bool(check and check.invert),
     )
@@ -233,7 +248,16 @@ def _make(
 
         def write() -> list[Summary]:
             return [
-                write_results(place, own, name, note, problem.skipped, result, len(runs))
+                write_results(
+                    place,
+                    own,
+                    name,
+                    note,
+                    problem.skipped,
+                    result,
+                    order=benches[0].layers.read + benches[0].layers.unread,
+                    at_once=len(runs),
+                )
                 for place, own, result in zip(places, fields, results, strict=True)
             ]
 

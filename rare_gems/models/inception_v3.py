@@ -103,11 +103,11 @@ class InceptionC(nnx.Module):
         self.outputs = _outputs(self.branch1x1, self.branch7x7_3, self.branch7x7dbl_5, self.branch_pool)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        double = _through(x, train, self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3)
+        double = self.branch7x7dbl_1, self.branch7x7dbl_2, self.branch7x7dbl_3, self.branch7x7dbl_4, self.branch7x7dbl_5
         return _beside(
             self.branch1x1(x, train),
             _through(x, train, self.branch7x7_1, self.branch7x7_2, self.branch7x7_3),
-            _through(double, train, self.branch7x7dbl_4, self.branch7x7dbl_5),
+            _through(x, train, *double),
             self.branch_pool(avg_pool(x, 3, 1, 1), train),
         )
 
@@ -142,16 +142,12 @@ class InceptionE(nnx.Module):
         self.outputs = _outputs(self.branch1x1, self.branch_pool) + 4 * inner
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        alone = self.branch1x1(x, train)
         once = self.branch3x3_1(x, train)
+        once = self.branch3x3_2a(once, train), self.branch3x3_2b(once, train)
         twice = _through(x, train, self.branch3x3dbl_1, self.branch3x3dbl_2)
-        return _beside(
-            self.branch1x1(x, train),
-            self.branch3x3_2a(once, train),
-            self.branch3x3_2b(once, train),
-            self.branch3x3dbl_3a(twice, train),
-            self.branch3x3dbl_3b(twice, train),
-            self.branch_pool(avg_pool(x, 3, 1, 1), train),
-        )
+        twice = self.branch3x3dbl_3a(twice, train), self.branch3x3dbl_3b(twice, train)
+        return _beside(alone, *once, *twice, self.branch_pool(avg_pool(x, 3, 1, 1), train))
 
 
 BLOCKS: tuple[tuple[Any, ...], ...] = (
@@ -211,7 +207,8 @@ def inception_v3(
     Returns:
       A `Model`; params `conv/0/conv` to `conv/4/conv` (torchvision's Conv2d_1a, 2a, 2b, 3b, 4a), `inception/0/...` to
       `inception/10/...` (Mixed_5b, 5c, 5d, 6a to 6e, 7a, 7b, 7c) with torchvision's branches, e.g.
-      `inception/0/branch5x5_1/conv`, and `linear`; each has a `kernel`. Parallel branches are sorted by name.
+      `inception/0/branch5x5_1/conv`, and `linear`; each has a `kernel`. The leaves of parallel branches
+      are sorted by name; they are used in torchvision's order: 1x1, 5x5 or 7x7, twice 3x3 or 7x7, pool.
 
     Raises:
       ValueError: if a size is not positive; from `apply`, if the images are too small.

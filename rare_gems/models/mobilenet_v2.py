@@ -38,11 +38,11 @@ class InvertedResidual(nnx.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.bn1(self.conv1(x), train, relu=True)
-        y = self.bn2(self.conv2(y), train, relu=True)
+        y = self.conv3(self.bn2(self.conv2(y), train, relu=True))
         shortcut = x if self.stride == 1 else None
-        if self.downsample is not None:
+        if self.downsample is not None:  # the last layer of the block, as in the ResNets
             shortcut = self.downsample(x, train)
-        return self.bn3(self.conv3(y), train, shortcut=shortcut)
+        return self.bn3(y, train, shortcut=shortcut)
 
 
 class Pointwise(nnx.Module):
@@ -76,7 +76,7 @@ class MobileNetV2(nnx.Module):
         self.compute_dtype = compute_dtype
         inputs, last = scaled(32, width), scaled(1280, width)
 
-        # The names sort in network order: reports list the layers by leaf order.
+        # The names sort in network order: ticket files list the layers by leaf order.
         self.conv1 = Conv(in_channels, inputs)
         self.bn1 = BatchNorm(inputs, affine=affine)
         blocks = []

@@ -39,12 +39,12 @@ class BasicBlock(nnx.Module):
         self.downsample = Downsample(inputs, outputs, stride, affine=affine) if changes and shortcut == "B" else None
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = self.bn1(self.conv1(x), train, relu=True)
+        y = self.conv2(self.bn1(self.conv1(x), train, relu=True))
         if self.downsample is None:
             shortcut = option_a_shortcut(x, self.outputs, self.stride)
-        else:
+        else:  # the last layer of the block, where the papers count it
             shortcut = self.downsample(x, train)
-        return self.bn2(self.conv2(y), train, shortcut=shortcut, relu=True)
+        return self.bn2(y, train, shortcut=shortcut, relu=True)
 
 
 class ResNet(nnx.Module):
@@ -69,7 +69,7 @@ class ResNet(nnx.Module):
             sizes = [(inputs, stride)] + [(outputs, 1)] * (blocks - 1)
             return nnx.List([BasicBlock(i, outputs, s, affine=affine, shortcut=shortcut) for i, s in sizes])
 
-        # The names sort in network order: reports list the layers by leaf order.
+        # The names sort in network order: ticket files list the layers by leaf order.
         self.conv1 = Conv(in_channels, channels)
         self.bn1 = BatchNorm(channels, affine=affine)
         self.layer1 = stage(channels, channels, 1)

@@ -37,9 +37,9 @@ class Bottleneck(nnx.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.bn1(self.conv1(x), train, relu=True)
-        y = self.bn2(self.conv2(y), train, relu=True)
-        shortcut = x if self.downsample is None else self.downsample(x, train)
-        return self.bn3(self.conv3(y), train, shortcut=shortcut, relu=True)
+        y = self.conv3(self.bn2(self.conv2(y), train, relu=True))
+        shortcut = x if self.downsample is None else self.downsample(x, train)  # after the others, as papers count it
+        return self.bn3(y, train, shortcut=shortcut, relu=True)
 
 
 class ResNet(nnx.Module):
@@ -73,7 +73,7 @@ class ResNet(nnx.Module):
             sizes = [(inputs, stride)] + [(factor * channels * expansion, 1)] * (count - 1)
             return nnx.List([block(i, factor * channels, s) for i, s in sizes])
 
-        # The names sort in network order: reports list the layers by leaf order.
+        # The names sort in network order: ticket files list the layers by leaf order.
         self.conv1 = Conv(in_channels, channels, 3 if stem == "cifar" else 7, 1 if stem == "cifar" else 2)
         self.bn1 = BatchNorm(channels, affine=affine)
         self.layer1 = stage(channels, 1, blocks[0], 1)

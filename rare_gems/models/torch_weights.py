@@ -37,7 +37,7 @@ def from_torch(
     path: str | os.PathLike[str],
     model: Model,
     *,
-    replace_classifier: bool = False,
+    replace_classifier: bool | str = False,
     allow_missing: str | None = None,
     allow_unexpected: str | None = None,
     key: Key | None = None,
@@ -54,7 +54,8 @@ def from_torch(
         (`AuxLogits.*`), buffers of profilers (`total_ops`, `total_params`) and of a loss (`criterion.*`, `loss.*`).
       model: with the widths, classes, biases and BatchNorm (`affine=True`, `use_bias=True` for most) of the file's.
       replace_classifier: give the last prunable layer a fresh kernel, N(0, 2 / fan_in), and a bias of zero, whatever
-        the file holds for it: for other classes than those it was trained for.
+        the file holds for it: for other classes than those it was trained for. True takes the last in leaf order, which
+        it is in our networks; a string names its kernel.
       allow_missing: a regular expression: tensors in whose names it is found (as an error tells them) may be missing,
         and keep the values that `Model.init` draws.
       allow_unexpected: the same for tensors that the model does not have; they are left out. Of two networks in a file
@@ -107,7 +108,7 @@ def read_torch(
     path: str | os.PathLike[str],
     model: Model,
     *,
-    replace_classifier: bool = False,
+    replace_classifier: bool | str = False,
     allow_missing: str | None = None,
     allow_unexpected: str | None = None,
     key: Key | None = None,
@@ -144,10 +145,11 @@ def read_torch(
     like = jax.eval_shape(model.init, key)
     ours = {path_name(p[1:]): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(like)}
     kernels = [leaf.name for leaf in report(like[0]) if leaf.prunable]
-    leaves = _fresh_layer(key, kernels[-1], ours) if replace_classifier else {}
+    last = replace_classifier if isinstance(replace_classifier, str) else kernels[-1]
+    leaves = _fresh_layer(key, last, ours) if replace_classifier else {}
     try:
         found = find_state_dict(read_tensors(path), ours, may_be)
-        fitted = fit(found, ours, kernels[-1], replaced=leaves, allow_missing=may_miss, allow_unexpected=may_be)
+        fitted = fit(found, ours, last, replaced=leaves, allow_missing=may_miss, allow_unexpected=may_be)
         arrays = {to: to_ours(numbers(found.tensors[name]), to, ours, kernels) for to, name in fitted.names.items()}
         kept = {
             to: to_ours(numbers(found.masks[name]) != 0, to, ours, kernels)

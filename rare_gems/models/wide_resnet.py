@@ -60,7 +60,7 @@ class WideResNet(nnx.Module):
             sizes = [(inputs, stride)] + [(outputs, 1)] * (blocks - 1)
             return nnx.List([WideBlock(i, outputs, s, affine=affine) for i, s in sizes])
 
-        # The names sort in network order: reports list the layers by leaf order.
+        # The names sort in network order: ticket files list the layers by leaf order.
         self.conv1 = Conv(in_channels, channels)
         self.layer1 = stage(channels, wide, 1)
         self.layer2 = stage(wide, 2 * wide, 2)

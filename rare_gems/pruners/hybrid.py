@@ -3,6 +3,7 @@
 Source: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, 2020, section 5.2.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from rare_gems import transforms
@@ -26,13 +27,14 @@ def hybrid(
     linear: float | None = 0.3,
     exact: bool = True,
     invert: bool = False,
+    order: Sequence[str] | None = None,
 ) -> Recipe:
     """Trains the dense network, keeps the largest |w| of each layer at smart ratios, and trains on from there.
 
       q_l = top_{k_l}(|w_T|) with k_l the smart ratio's counts;  then w_T * q is trained at the full schedule.
 
     Args:
-      mask: the prunable structure, its leaf order the order of the layers. sparsity: the fraction removed.
+      mask: the prunable structure. sparsity: the fraction removed.
       training: the dense training, for example from `pruners.parts.finetune`.
       finetune: the last phase, a new one: its learning rate starts afresh. None stops at the mask.
       counts: how many weights each layer keeps, a tree of integers, instead of a smart ratio's.
@@ -40,6 +42,7 @@ def hybrid(
       linear: keep ratio of the linear layers; None: they follow the rule too
       version, ends, exact: of the smart ratio, as in `smart_ratio_counts`.
       invert: keep the smallest |w| of each layer instead (a sanity check).
+      order: the names of the layers from first to last, as in `smart_ratio_counts`.
     Returns:
       (search, finetune): `training` under that name, pruned at its end.
     Raises:
@@ -59,7 +62,7 @@ def hybrid(
         raise ValueError(f"hybrid training: expected a phase that trains 'params', got {training.trains!r}")
     if counts is None:
         counts = smart_ratio_counts(
-            mask, sparsity, version=version, family=family, ends=ends, linear=linear, exact=exact
+            mask, sparsity, version=version, family=family, ends=ends, linear=linear, exact=exact, order=order
         )
     check_counts(mask, counts)
     prune = transforms.keep_top(counts, "layer", transforms.magnitude, invert=invert)

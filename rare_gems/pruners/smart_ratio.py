@@ -5,12 +5,13 @@ Sreenivasan et al., Rare Gems (v1), Appendix B, "How far can we take random prun
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
 
 from rare_gems.phase import Mask, Phase, Recipe
+from rare_gems.pruners.parts.depth import layers_by_depth
 from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 from rare_gems.pruners.random_mask import random_ticket
 from rare_gems.pruners.smart_ratio_search import smart_ratio_search
@@ -26,7 +27,7 @@ def smart_ratio(
     finetune: Phase | None = None,
     family: Literal["resnet", "vgg"] = "resnet",
     ends: tuple[float, float] | None = None,
-    ratios: Sequence[float] | None = None,
+    ratios: Sequence[float] | Mapping[str, float] | None = None,
     exact: bool = True,
     linear: float | None = 0.3,
     num_epochs: int = 0,
@@ -37,6 +38,7 @@ def smart_ratio(
     radius: float = 0.3,
     candidate_steps: int = 20,
     seed: int = 0,
+    order: Sequence[str] | None = None,
 ) -> Recipe:
     """A random mask whose layers are the sparser the deeper they lie.
 
@@ -52,7 +54,7 @@ def smart_ratio(
     | v6 | v4's, tuned by SGD |
 
     Args:
-      mask: the prunable structure, its leaf order the order of the layers. sparsity: the fraction removed.
+      mask: the prunable structure. sparsity: the fraction removed.
       finetune: the last phase; None stops at the mask.
       version: v1: Su et al.; v2, v3: other first and last layers; v4: a search near IMP's; v5, v6: SGD on v2, v4
       family: which of Su et al.'s two rules (v1, v2, v3, v5)
@@ -60,16 +62,20 @@ def smart_ratio(
       ends: v2 and v5, as in `smart_ratio_counts`.
       exact: hit the asked sparsity exactly (v4 to v6 always do); without it the counts are as in the papers (v2 and v3
         keep more)
-      ratios: v4 and v6: one a layer, such as those of an IMP ticket; v5: instead of v2's.
+      ratios: v4 and v6: one a layer, from first to last or by name, such as those of an IMP ticket; v5: instead of
+        v2's.
       num_epochs, steps_per_epoch, learning_rate, momentum: v5 and v6, the SGD on the ratios.
       candidates: v4, v6: how many ratios are tried
       radius: v4, v6: standard deviation of the logarithm of a tried ratio around IMP's
       candidate_steps: v4, v6: random masks drawn for each
       seed: of the ratios tried (see `smart_ratio_search.choose`).
+      order: the names of the layers from first to last, as in `smart_ratio_counts`; needed where the mask is a dict
+        whose keys tell no depth.
     Returns:
       v1, v2, v3: (edit, finetune); for the others see `smart_ratio_search`.
     Raises:
-      ValueError: for an unknown version or family, ratios that are missing, or a sparsity they cannot meet.
+      ValueError: for an unknown version or family, ratios that are missing, a sparsity they cannot meet, or an order
+        that is not told.
     Example:
       >>> layers = [(3, 3, 3, 16), (3, 3, 16, 16), (16, 10)]
       >>> mask = [jax.ShapeDtypeStruct(shape, bool) for shape in layers]
@@ -79,7 +85,7 @@ def smart_ratio(
     Deviations: the mask has exactly the target count; the published counts of v2 and v3 keep more (1.47 and 1.75 % at
     1.44 %, Table 16). For those of v4 to v6, of which no code is known, see `smart_ratio_search`.
     """
-    options = {"family": family, "ends": ends, "linear": linear}
+    options = {"family": family, "ends": ends, "linear": linear, "order": order}
     if version in ("v1", "v2", "v3"):
         if ratios is not None:
             raise ValueError(f"smart ratio {version}: takes no ratios; expected version v4, v5 or v6")
@@ -92,9 +98,10 @@ def smart_ratio(
             raise ValueError(f"smart ratio {version}: starts from IMP's ratios; expected ratios=, one a layer")
         counts = smart_ratio_counts(mask, sparsity, version="v2", **options)
         sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(mask)]
-        ratios = [count / size for count, size in zip(jax.tree.leaves(counts), sizes, strict=True)]
+        started = [count / size for count, size in zip(jax.tree.leaves(counts), sizes, strict=True)]
+        ratios = [started[place] for place in layers_by_depth(mask, order)]
     return smart_ratio_search(
         mask, sparsity=sparsity, ratios=ratios, version=version, finetune=finetune,
         num_steps=num_epochs * steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
-        num_candidates=candidates, radius=radius, candidate_steps=candidate_steps, seed=seed,
+        num_candidates=candidates, radius=radius, candidate_steps=candidate_steps, seed=seed, order=order,
     )  # fmt: skip

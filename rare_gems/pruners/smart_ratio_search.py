@@ -5,7 +5,7 @@ code nor hyper-parameters for these three: what it leaves open is our choice, an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -15,6 +15,7 @@ import optax
 
 from rare_gems import masks, transforms, views
 from rare_gems.phase import Context, Key, Mask, Params, Phase, Recipe, Scores, State, Step, Ticket, Transform
+from rare_gems.pruners.parts.depth import by_leaf
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.pruners.parts.random_scores import random_scores
 from rare_gems.training import hyperparams
@@ -26,7 +27,7 @@ def smart_ratio_search(
     mask: Mask,
     *,
     sparsity: float,
-    ratios: Sequence[float],
+    ratios: Sequence[float] | Mapping[str, float],
     version: Literal["v4", "v5", "v6"],
     finetune: Phase | None = None,
     num_steps: int = 0,
@@ -36,6 +37,7 @@ def smart_ratio_search(
     radius: float = 0.3,
     candidate_steps: int = 20,
     seed: int = 0,
+    order: Sequence[str] | None = None,
 ) -> Recipe:
     """v4 tries ratios near those given, v5 tunes those given by SGD, v6 does both; then a random mask at the result.
 
@@ -43,10 +45,11 @@ def smart_ratio_search(
 
     Args:
       mask: the prunable structure, dense. sparsity: the fraction removed.
-      ratios: where to start, one a layer in leaf order (v4, v6: IMP's; v5: v2's).
+      ratios: where to start, one a layer (v4, v6: IMP's; v5: v2's), from first to last or by name.
       finetune: the last phase; None stops at the mask.
       num_steps, learning_rate, momentum: v5 and v6, as in `tune`.
       num_candidates, radius, candidate_steps, seed: v4 and v6, as in `choose`.
+      order: as in `smart_ratio_counts`; ratios by name, or all equal, need none.
     Returns:
       v4: (choose, finetune); v5: (edit, tune, finetune); v6: (choose, tune, finetune).
     Raises:
@@ -59,6 +62,7 @@ def smart_ratio_search(
     """
     if version not in ("v4", "v5", "v6"):
         raise ValueError(f"tuned ratio version: expected one of v4, v5, v6, got {version!r}")
+    ratios = by_leaf(mask, ratios, order)
     if version == "v5":
         first = transforms.edit(hyperparams.transform(_filled, ratios=candidates(mask, sparsity, ratios, 1)[0]))
     else:

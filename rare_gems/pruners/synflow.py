@@ -10,12 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rare_gems.models.model import Apply, with_key
 from rare_gems.phase import LossFn, Mask, ModelState, Params, Phase, Recipe
 from rare_gems.pruners.parts import saliency
 
 __all__ = ["log_flow", "synflow"]
-
-Apply = Callable[[Params, ModelState, jax.Array, bool], tuple[jax.Array, ModelState]]
 
 
 def log_flow(apply: Apply, image_shape: tuple[int, ...]) -> LossFn:
@@ -58,7 +57,7 @@ def _flow(apply: Apply, image_shape: tuple[int, ...], params: Params, state: Mod
         fixed = _positive(jax.tree.map(_wide, state))
 
         def flow(wide: Params) -> jax.Array:
-            logits, _ = apply(_positive(wide), fixed, image, False)
+            logits, _ = with_key(apply)(_positive(wide), fixed, image, False)
             return jnp.sum(logits.astype(jnp.float64))
 
         value, grads = jax.value_and_grad(flow)(wide)

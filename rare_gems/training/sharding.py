@@ -141,7 +141,8 @@ def per_device(loss_fn: LossFn, mesh: Mesh | None) -> LossFn:
 
       L = mean over devices d of L(w; rows of d), each normalised by its own mean and variance.
 
-    Deviation: running statistics are means over the devices (torch keeps those of the first).
+    Each device draws its own randomness (dropout). Deviation: running statistics are means over the devices (torch
+    keeps those of the first).
 
     Args:
       loss_fn: as in `trainer.make_step`. mesh: whose data and model axes share the rows; None: the loss as it is.
@@ -154,6 +155,7 @@ def per_device(loss_fn: LossFn, mesh: Mesh | None) -> LossFn:
     def local(params: Params, state: ModelState, batch: Batch, key: Key) -> Any:
         # Varying copies: their gradients are summed where the copies were made, after the backward pass.
         params, state = jax.tree.map(lambda x: jax.lax.pcast(x, _ROWS, to="varying"), (params, state))
+        key = jax.random.fold_in(key, jax.lax.axis_index(_ROWS))
         loss, (state, accuracy) = loss_fn(params, state, batch, key)
         return jax.tree.map(_mean_over_devices, (loss, (state, accuracy)))
 

@@ -9,7 +9,7 @@ from rare_gems.pruners.hybrid import hybrid
 from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 from rare_gems.training import trainer
-from tests.toy import NUM_BATCHES, make_toy
+from tests.toy import NUM_BATCHES, ORDER, make_toy
 
 TRAINING = finetune(num_epochs=2, steps_per_epoch=NUM_BATCHES, learning_rate=1.0, name="dense")
 TUNE = finetune(num_epochs=1, steps_per_epoch=NUM_BATCHES, learning_rate=0.5)
@@ -25,7 +25,9 @@ def run(toy, recipe):
 def test_keeps_the_largest_trained_weights_of_each_layer(invert):
     toy = make_toy()
     dense, *_ = run(toy, (TRAINING,))
-    recipe = hybrid(toy.ticket.mask, sparsity=0.8, training=TRAINING, finetune=TUNE, linear=None, invert=invert)
+    recipe = hybrid(
+        toy.ticket.mask, sparsity=0.8, training=TRAINING, finetune=TUNE, linear=None, invert=invert, order=ORDER
+    )
     assert [phase.name for phase in recipe] == ["search", "finetune"]
     assert recipe[1] is TUNE
     pruned, tuned = run(toy, recipe)
@@ -51,13 +53,13 @@ def test_counts_of_the_callers_choice():
     counts = {"first": {"bias": None, "kernel": 5}, "last": {"bias": None, "kernel": 7}}
     (pruned,) = run(toy, hybrid(toy.ticket.mask, sparsity=0.8, training=TRAINING, counts=counts))
     assert [kept for kept, _ in masks.layer_counts(pruned.ticket.mask).values()] == [5, 7]
-    assert smart_ratio_counts(toy.ticket.mask, 0.8, linear=None) == COUNTS
+    assert smart_ratio_counts(toy.ticket.mask, 0.8, linear=None, order=ORDER) == COUNTS
 
 
 def test_what_the_training_does_at_its_end_comes_first():
     toy = make_toy()
     training = TRAINING._replace(after=transforms.rewind())
-    (pruned,) = run(toy, hybrid(toy.ticket.mask, sparsity=0.8, training=training, linear=None))
+    (pruned,) = run(toy, hybrid(toy.ticket.mask, sparsity=0.8, training=training, linear=None, order=ORDER))
     start = np.abs(np.asarray(toy.ticket.params["last"]["kernel"]))
     np.testing.assert_array_equal(
         np.sort(start[np.asarray(pruned.ticket.mask["last"]["kernel"])]), np.sort(start.ravel())[-4:]
@@ -69,7 +71,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"hybrid training: expected a phase that trains 'params', got 'scores'"):
         hybrid(mask, sparsity=0.8, training=TRAINING._replace(trains="scores"), linear=None)
     with pytest.raises(ValueError, match=r"2 of 2 layers at fixed ratios .* linear=None"):
-        hybrid(mask, sparsity=0.8, training=TRAINING)
+        hybrid(mask, sparsity=0.8, training=TRAINING, order=ORDER)
     counts = {"first": {"bias": None, "kernel": 1}, "last": {"bias": None, "kernel": 49}}
     with pytest.raises(ValueError, match=r"counts of last/kernel: expected an integer from 0 to 48, got 49"):
         hybrid(mask, sparsity=0.8, training=TRAINING, counts=counts)

@@ -1,6 +1,7 @@
 """Smart ratios against the counts of the published code, and what is refused."""
 
 import itertools
+from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def resnet():
     mask = jax.eval_shape(masks.ones, params)
     sizes = [leaf.size for leaf in jax.tree.leaves(mask)]
     assert sizes == [432, *[2304] * 6, 4608, *[9216] * 5, 18432, *[36864] * 5, 640]  # network order
-    return mask
+    return OrderedDict(mask)
 
 
 def published(mask, sparsity, **options):

@@ -26,7 +26,7 @@ from rare_gems.pruners.snip import snip
 from rare_gems.pruners.sparse_evolutionary_training import sparse_evolutionary_training
 from rare_gems.pruners.supermask import supermask
 from rare_gems.training import hyperparams, same_program, trainer
-from tests.toy import NUM_BATCHES, make_toy
+from tests.toy import NUM_BATCHES, ORDER, make_toy
 
 TOY = make_toy()
 MASK = jax.eval_shape(lambda: TOY.ticket.mask)
@@ -58,9 +58,11 @@ SWEEPS = {
 MORE_SWEEPS = {
     "gem_miner_layer": (gem_miner, EPOCHS | {"period": 1, "scope": "layer", "norm": "l1"}, SPARSITIES | RATES),
     "force": (force, {"loss_fn": LOSS, "rounds": 3}, SPARSITIES),
-    "hybrid": (hybrid, {"linear": None}, SPARSITIES | FINETUNES | {"training": FINETUNES["finetune"]}),
-    "smart_ratio": (smart_ratio, {"linear": None}, SPARSITIES),
-    "smart_ratio_v5": (smart_ratio, TUNE | {"version": "v5", "ratios": (0.4, 0.1)}, SPARSITIES | RATES),
+    "hybrid": (hybrid, {"linear": None, "order": ORDER}, SPARSITIES | FINETUNES | {"training": FINETUNES["finetune"]}),
+    "smart_ratio": (smart_ratio, {"linear": None, "order": ORDER}, SPARSITIES),
+    "smart_ratio_v5": (
+        smart_ratio, TUNE | {"version": "v5", "ratios": (0.4, 0.1), "order": ORDER}, SPARSITIES | RATES
+    ),
     "rigl": (rigl, EPOCHS | {"every": 2}, SPARSITIES | RATES | DECAYS | {"drop_fraction": [0.3, 0.5]}),
     "set": (sparse_evolutionary_training, EPOCHS, SPARSITIES | RATES | {"drop_fraction": [0.3, 0.5]}),
     "edge_popup": (edge_popup, EPOCHS | {"sparsity": 0.8}, RATES | DECAYS | {"l2": [1e-3, 0.0]}),
@@ -203,7 +205,7 @@ def test_what_is_not_in_the_state_makes_another_program(make, numbers):
         (edge_popup, EPOCHS, SPARSITIES),
         (continuous_sparsification, EPOCHS | {"sparsity": 0.8}, {"final_temperature": [200.0, 100.0]}),
         (prospr, {"sparsity": 0.8, "loss_fn": LOSS}, {"inner_learning_rate": [0.1, 0.2]}),
-        (smart_ratio, TUNE | {"version": "v4", "ratios": (0.4, 0.1)}, SPARSITIES),
+        (smart_ratio, TUNE | {"version": "v4", "ratios": (0.4, 0.1), "order": ORDER}, SPARSITIES),
     ],
 )
 def test_choices_make_another_program(method, shared, own):

@@ -149,6 +149,15 @@ def test_statistics_per_device_are_those_of_each_part_of_the_batch():
     assert abs(float(whole[0][0]) - float(got[0][0])) > 1e-3  # another loss than that of the whole batch
 
 
+def test_devices_with_statistics_of_their_own_draw_their_own_randomness():
+    mesh, key = sharding.make_mesh(jax.devices()[:4], model=2), jax.random.key(3)
+    draws = lambda params, state, batch, key: (jax.random.uniform(key), (state, batch.mean()))  # noqa: E731
+    one = jax.jit(lambda batch: sharding.per_device(draws, mesh)({}, {}, sharding.split_batch(batch, mesh), key)[0])
+    expected = [jax.random.uniform(jax.random.fold_in(key, i)) for i in range(4)]
+    assert len(set(map(float, expected))) == 4
+    np.testing.assert_allclose(one(jnp.ones(8)), np.mean(expected), rtol=1e-6)
+
+
 def test_a_run_with_statistics_per_device_ends_on_its_count(alone):
     mesh = sharding.make_mesh(jax.devices()[:4])
     ticket, state = _run(mesh, sharding.per_device(_loss, mesh), tune=None)

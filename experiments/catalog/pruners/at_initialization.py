@@ -33,7 +33,7 @@ def _grasp(s: Setting, *, temperature: float = 200.0, **options: Any) -> Recipe:
 
 
 def _synflow(s: Setting, **options: Any) -> Recipe:
-    return synflow(s.mask, apply=s.apply, image_shape=s.image_shape, **s.common | options | s.inverted)
+    return synflow(s.mask, apply=s.model.apply, image_shape=s.image_shape, **s.common | options | s.inverted)
 
 
 def _rounds(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Rounds:

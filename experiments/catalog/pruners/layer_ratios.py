@@ -52,7 +52,7 @@ def _copied(s: Setting, *, ticket: Path | None = None) -> Recipe:
 
 
 def _ticket_counts(path: Path) -> dict[str, tuple[int, int]]:
-    """Per layer, in network order: name -> (kept, prunable), from a ticket file or the one of a run folder."""
+    """Per layer: name -> (kept, prunable), from a ticket file or the one of a run folder."""
     file = ticket_file.find(path)
     if file is None:
         raise UsageError(f"expected a ticket.safetensors or the folder of a finished run, got {path}")
@@ -73,6 +73,7 @@ def _smart_ratio(s: Setting, *, version: _Version = "v1", ticket: Path | None = 
         )
     if ticket is not None and version in ("v1", "v3"):
         raise UsageError(f"--smart-ratio.ticket: {version} takes no ratios from elsewhere; expected v2, v4, v5 or v6")
+    order = s.order
     if ticket is not None:
         try:
             counts = _ticket_counts(ticket)
@@ -80,10 +81,11 @@ def _smart_ratio(s: Setting, *, version: _Version = "v1", ticket: Path | None = 
             keep_ratios.copied(s.mask, masks.count_for(whole, s.sparsity), counts)  # refuses another network
         except ValueError as error:
             raise UsageError(f"--smart-ratio.ticket: {ticket}: {error}") from None
-        ratios = [kept / size for kept, size in counts.values()]
-        options |= {"ends": (ratios[0], ratios[-1])} if version in ("v2", "v5") else {"ratios": ratios}
+        ratios = {name: kept / size for name, (kept, size) in counts.items()}
+        ends = ratios[order[0]], ratios[order[-1]]
+        options |= {"ends": ends} if version in ("v2", "v5") else {"ratios": ratios}
     training = {k: v for k, v in s.search.items() if k != "momentum"} if version in ("v4", *_TUNED) else s.common
-    return smart_ratio(s.mask, version=version, **training | options)
+    return smart_ratio(s.mask, version=version, order=order, **training | options)
 
 
 def _other_version(options: Any, name: str) -> str | None:
@@ -98,7 +100,7 @@ def _hybrid(s: Setting, **options: Any) -> Recipe:
         num_epochs=s.num_epochs, steps_per_epoch=s.steps_per_epoch, learning_rate=s.learning_rate,
         momentum=s.momentum, weight_decay=s.weight_decay, name="search",
     )  # fmt: skip
-    return hybrid(s.mask, training=training, **s.common | options | s.inverted)
+    return hybrid(s.mask, training=training, order=s.order, **s.common | options | s.inverted)
 
 
 _SMART_GIVEN = ("sparsity", "num_epochs", "steps_per_epoch", "learning_rate", "momentum", "seed")

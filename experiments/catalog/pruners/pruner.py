@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from experiments.terminal.errors import UsageError
-from rare_gems.models.model import Apply
+from rare_gems.models.layer_order import layer_order
+from rare_gems.models.model import Model
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
 
 __all__ = ["Pruner", "Rounds", "Setting", "make_recipe"]
@@ -15,8 +19,8 @@ class Setting(NamedTuple):
 
     mask: the prunable structure. sparsity: the fraction removed. num_epochs, steps_per_epoch: the length of the search.
     learning_rate: of the search. momentum, weight_decay: of weights, wherever they train. finetune: the last phase,
-    None for none. loss: temperature -> the training loss with the logits divided by it. apply: of the network.
-    image_shape: as the network gets images. invert: turn the scores of the search upside down.
+    None for none. loss: temperature -> the training loss with the logits divided by it. model: the network.
+    image_shape: as it gets images. invert: turn the scores of the search upside down.
     """
 
     mask: Mask
@@ -28,9 +32,16 @@ class Setting(NamedTuple):
     weight_decay: float
     finetune: Phase | None
     loss: Callable[[float], LossFn]
-    apply: Apply
+    model: Model
     image_shape: tuple[int, ...]
     invert: bool = False
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The names of the layers from first to last; the network is traced for it."""
+        params, state = jax.eval_shape(self.model.init, jax.random.key(0))
+        images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
+        return layer_order(self.model.apply, params, state, images, self.mask)
 
     @property
     def common(self) -> dict[str, Any]:

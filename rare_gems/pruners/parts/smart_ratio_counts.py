@@ -7,12 +7,14 @@ Sreenivasan et al., Rare Gems (v1), Appendix B, "How far can we take random prun
 
 import fractions
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 
 from rare_gems.keep_ratios import none_empty
 from rare_gems.masks import count_for
+from rare_gems.pruners.parts.depth import layers_by_depth
 
 __all__ = ["GEM_MINER_ENDS", "smart_ratio_counts"]
 
@@ -30,6 +32,7 @@ def smart_ratio_counts(
     ends: tuple[float, float] | None = None,
     linear: float | None = 0.3,
     exact: bool = True,
+    order: Sequence[str] | None = None,
 ) -> Any:
     """How many weights of each layer a smart ratio keeps: a tree of integers for `keep_top(scope="layer")`.
 
@@ -39,20 +42,22 @@ def smart_ratio_counts(
     v2 takes the ratios of the first and last layer from GEM-MINER, v3 keeps them dense.
 
     Args:
-      mask: any tree with the prunable leaves' shapes, whose leaf order is the order of the layers in the network
-        (as in this library's models, down-sampling convolutions after their block's others). Linear layers are
-        those with two dimensions.
+      mask: any tree with the prunable leaves' shapes. Linear layers are those with two dimensions.
       sparsity: the fraction removed. version: "v1", "v2" or "v3". family: which of the two rules.
       ends: v2's ratios of the first and last layer; by default GEM_MINER_ENDS, for ResNet-20.
       linear: the ratio of linear layers; None treats them as all others (for networks that have no convolution).
       exact: meet `count_for(n, sparsity)`: v1 hands the weights that rounding down loses to the largest remainders;
         v2 and v3 scale the layers between. False reproduces the published counts: each is int(p_l m_l), so v1
         keeps a few weights too few, and v2 and v3 keep v1's ratios between the ends, and so too many.
+      order: the names of the layers from first to last, as `models.layer_order.layer_order` finds them; None: where
+        the tree tells them itself (see `layers_by_depth`). The papers count down-sampling convolutions after their
+        block's others, where our networks have them.
     Returns:
       a tree of integers.
     Raises:
-      ValueError: for an unknown version or family, ends that are missing or out of range, a layer left without a
-        weight, and where the layers of fixed ratio keep more than the target or the others cannot hold the rest.
+      ValueError: where the order is not told, for an unknown version or family, ends that are missing or out of range,
+        a layer left without a weight, and where the layers of fixed ratio keep more than the target or the others
+        cannot hold the rest.
     Example:
       >>> mask = [jax.ShapeDtypeStruct((3, 3, 3, 16), bool), jax.ShapeDtypeStruct((3, 3, 16, 16), bool)]
       >>> mask.append(jax.ShapeDtypeStruct((16, 10), bool))
@@ -64,7 +69,9 @@ def smart_ratio_counts(
             raise ValueError(f"smart ratio {name}: expected one of {', '.join(known)}, got {value!r}")
     if linear is not None and not 0 < linear <= 1:
         raise ValueError(f"linear: expected a number in (0, 1] or None, got {linear}")
-    shapes = [leaf.shape for leaf in jax.tree.leaves(mask)]
+    places = layers_by_depth(mask, order)
+    leaves = jax.tree.leaves(mask)
+    shapes = [leaves[place].shape for place in places]
     sizes = [math.prod(shape) for shape in shapes]
     n, last = sum(sizes), len(sizes) - 1
     number: Any = fractions.Fraction if exact else float
@@ -96,7 +103,8 @@ def smart_ratio_counts(
         behind = sorted(range(last + 1), key=lambda i: (counts[i] - shares[i], i))
         for i in behind[: kept - sum(counts)]:
             counts[i] += 1
-    return none_empty(mask, counts, f"smart ratio {version}", "expected a lower sparsity")
+    in_leaf_order = [count for _, count in sorted(zip(places, counts, strict=True))]
+    return none_empty(mask, in_leaf_order, f"smart ratio {version}", "expected a lower sparsity")
 
 
 def _ends(version: str, ends: tuple[float, float] | None, sizes: list[int], sparsity: float) -> tuple[float, float]:
