@@ -45,18 +45,33 @@ def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] | None = None) -
     Returns:
       bool arrays in the shapes of the prunable leaves.
     Raises:
-      ValueError: if no leaf is prunable.
+      ValueError: if no leaf is prunable, or two prunable leaves are one array: a tree of values cannot keep weights
+        tied, since the first update parts them, and they would count twice.
     """
     counts = [leaf.prunable for leaf in report(params, prunable)]
     if not any(counts):
         raise ValueError("expected at least one prunable leaf in params, got none")
     leaves, treedef = jax.tree.flatten(params)
+    _check_untied(params, counts)
     return treedef.unflatten([_whole(leaf) if one else None for leaf, one in zip(leaves, counts, strict=True)])
 
 
 def _whole(leaf: Any) -> jax.Array:
     # Like the leaf, where it is an array: the mask then lies on its devices.
     return jnp.ones_like(leaf, dtype=bool) if isinstance(leaf, jax.Array) else jnp.ones(leaf.shape, bool)
+
+
+def _check_untied(params: PyTree, counts: list[bool]) -> None:
+    seen: dict[int, tuple] = {}
+    for (path, leaf), counted in zip(jax.tree_util.tree_leaves_with_path(params), counts, strict=True):
+        if not counted or not isinstance(leaf, jax.Array | np.ndarray):
+            continue  # a ShapeDtypeStruct may describe many arrays
+        if id(leaf) in seen:
+            raise ValueError(
+                f"params: expected an array of its own for each prunable leaf, got one for {path_name(seen[id(leaf)])} "
+                f"and {path_name(path)}; weights that are tied should be one leaf that apply uses twice, others copies"
+            )
+        seen[id(leaf)] = path
 
 
 def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> PyTree:

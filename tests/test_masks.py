@@ -320,6 +320,36 @@ def test_ones_on_dicts_and_lists():
         masks.ones({"scale": jnp.ones(3)})
 
 
+def test_arrays_that_two_leaves_share_are_refused():
+    tied, match = jnp.ones((3, 3)), "got one for a/kernel and b/0; weights that are tied should be one leaf"
+    params = {"a": {"kernel": tied}, "b": [tied, jnp.zeros((3, 3))]}
+    for ones in (masks.ones, lambda params: jax.eval_shape(lambda: masks.ones(params))):
+        with pytest.raises(ValueError, match=match) as error:
+            ones(params)
+        assert "\n" not in str(error.value)
+
+    def draw():  # a tracer each, and here one for two leaves
+        drawn = jax.random.normal(jax.random.key(0), (3, 3))
+        return {"a": {"kernel": drawn}, "b": [drawn]}
+
+    with pytest.raises(ValueError, match=match):
+        jax.jit(lambda: masks.ones(draw()))()
+    with pytest.raises(ValueError, match="got one for 0 and 1"):
+        masks.ones([np.ones((2, 2))] * 2)
+
+
+def test_what_only_looks_shared_is_not_refused():
+    shape, zeros = jax.ShapeDtypeStruct((3, 3), jnp.float32), jnp.zeros((3, 3))
+    assert masks.num_prunable(masks.ones({"a": shape, "b": shape})) == 18
+    named = {name: {"kernel": jnp.zeros((3, 3)), "bias": zeros, "rate": 0.5} for name in "ab"}
+    assert masks.num_prunable(masks.ones(named)) == 18
+    traced = jax.eval_shape(lambda: masks.ones([jnp.zeros((3, 3)), jnp.zeros((3, 3))]))
+    assert masks.num_prunable(traced) == 18
+    assert masks.num_prunable(masks.ones(jax.jit(lambda: [jnp.zeros((3, 3)), jnp.zeros((3, 3))])())) == 18
+    once = masks.ones({"a": zeros, "b": zeros}, lambda path, leaf: masks.path_name(path) == "a")
+    assert masks.layer_counts(once) == {"a": (9, 9)}
+
+
 def test_ones_counts_the_kernel_of_a_layer_named_bias():
     mask = masks.ones({"bias": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones((1, 3))}})
     assert masks.layer_counts(mask) == {"bias/kernel": (6, 6)}

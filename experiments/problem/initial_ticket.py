@@ -173,9 +173,10 @@ def _pretrained(model: Model, config: Config, drawn: Start, key: jax.Array, last
 
 
 def _of_torch(path: Path, model: Model, config: Config, ticket: Ticket, key: jax.Array, last: str | None) -> Start:
+    replace = config.replace_classifier and (last or True)
     try:
         weights = read_torch(
-            path, model, replace_classifier=config.replace_classifier and (last or True), allow_missing=config.allow_missing,
+            path, model, replace_classifier=replace, allow_missing=config.allow_missing,
             allow_unexpected=config.allow_unexpected, key=key,
         )  # fmt: skip
     except ValueError as error:

@@ -61,9 +61,10 @@ def kernels_of(params: Params) -> Mask:
 
 
 def _mask(params: Params, leaves: Sequence[LeafReport]) -> Mask:
-    values, treedef = jax.tree.flatten(params)
-    pairs = zip(leaves, values, strict=True)
-    return treedef.unflatten([jnp.ones(value.shape, bool) if leaf.prunable else None for leaf, value in pairs])
+    names = {leaf.name for leaf in leaves if leaf.prunable}
+    if not names:
+        return jax.tree.map(lambda leaf: None, params)
+    return masks.ones(params, lambda path, leaf: masks.path_name(path) in names)
 
 
 def _asked(leaf: LeafReport, matches: bool) -> LeafReport:
