@@ -26,7 +26,7 @@ class Config:
     """how the ticket is found"""
     model: str = "resnet20"
     """the network, or module:function of your own: function(image_shape, num_classes) returns something with
-    init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state)"""
+    init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state), or with a key for dropout"""
     sparsity: float = 0.9856
     """fraction of the prunable weights that is removed, in [0, 1)"""
     prunable: str | None = None

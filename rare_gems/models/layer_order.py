@@ -110,8 +110,11 @@ def _follow(jaxpr: core.Jaxpr, given: Sequence[_Origin], read: dict[int, None]) 
 def _results(eqn: core.JaxprEqn, origins: list[_Origin], read: dict[int, None]) -> list[_Origin]:
     name, inside, num_out = eqn.primitive.name, list(_programs(eqn)), len(eqn.outvars)
     if name == "scan":
-        first = eqn.params["num_consts"]
-        return _loop(inside[0], origins, slice(first, first + eqn.params["num_carry"]), read)
+        # By shapes, since versions of JAX have other parameters: what is sliced or stacked has an axis more outside.
+        is_same = lambda out, within: len(out.aval.shape) == len(within.aval.shape)  # noqa: E731
+        last = sum(map(is_same, eqn.invars, inside[0].invars))
+        first = last - sum(map(is_same, eqn.outvars, inside[0].outvars))
+        return _loop(inside[0], origins, slice(first, last), read)
     if name == "while":
         split = eqn.params["cond_nconsts"], eqn.params["cond_nconsts"] + eqn.params["body_nconsts"]
         carry = origins[split[1] :]

@@ -14,6 +14,7 @@ from experiments.catalog import networks
 from rare_gems.models.layer_order import Layers, layer_order, read_layers
 from rare_gems.models.layers import Linear
 from rare_gems.models.model import from_module
+from rare_gems.training.sharding import make_mesh
 from tests.models.test_resnet_counts import layers
 
 IMAGES = jax.ShapeDtypeStruct((2, 4), jnp.float32)
@@ -138,6 +139,24 @@ def other_product(x, w):
     return x @ w
 
 
+@jax.custom_batching.custom_vmap
+def mapped(x, w):
+    return x @ w
+
+
+def shared(x, *kernels):
+    mesh, whole = make_mesh(jax.devices()[:1]), jax.sharding.PartitionSpec()
+    product = lambda x, w, v: jax.lax.pmean(x @ w, "data") @ v  # noqa: E731
+    return jax.shard_map(product, mesh=mesh, in_specs=(whole,) * 3, out_specs=whole)(x, *kernels)
+
+
+def collected(p, x):
+    """The results are those of each round, stacked."""
+    kernels = tuple(jnp.stack([kernel, kernel]) for kernel in (p["c"], p["b"]))
+    return jax.lax.scan(lambda h, w: (h @ w[0], h @ w[1]), x, kernels)[1][0] @ p["a"]
+
+
+mapped.def_vmap(lambda size, batched, x, w: (x @ w, True))
 product.defjvp(lambda primals, tangents: (product(*primals), tangents[0]))
 other_product.defvjp(lambda x, w: (x @ w, w), lambda w, g: (g @ w.T, w))
 
@@ -151,6 +170,10 @@ other_product.defvjp(lambda x, w: (x @ w, w), lambda w, g: (g @ w.T, w))
         (lambda p, x: jax.checkpoint(lambda x: jax.jit(jnp.matmul)(x, p["c"]) @ p["b"])(x) @ p["a"], "cba"),
         (lambda p, x: other_product(product(x, p["c"]), p["b"]) @ p["a"], "cba"),
         (lambda p, x: jax.vmap(lambda x: x @ p["c"] @ p["b"])(x) @ p["a"], "cba"),
+        (lambda p, x: mapped(mapped(x, p["c"]), p["b"]) @ p["a"], "cba"),
+        (lambda p, x: shared(x, p["c"], p["b"]) @ p["a"], "cba"),
+        (collected, "cba"),
+        (lambda p, x: jax.lax.fori_loop(0, 3, lambda i, c: (c[0] @ c[1], c[1]), (x, p["c"]))[0] @ p["b"], "cba"),
         # what is done to a kernel alone does not count, nor what is done to all of them at once
         (lambda p, x: x @ (p["c"] / jnp.linalg.norm(p["a"])) @ p["b"].T.astype("bfloat16").astype("f4"), "cab"),
         (lambda p, x: (lambda q: x @ q["c"] @ q["b"] @ q["a"])(jax.lax.optimization_barrier(p)), "cba"),
