@@ -85,11 +85,12 @@ class Phase(NamedTuple):
     """One static stretch of training: what the network sees, which half of the ticket trains, and how it is
     edited after each step (`during`) and once at the end (`after`; its state is made at the start).
 
-    With `hold_dead`, updates and parameter-like optimizer slots are zero where the mask is False; where the
-    params train, so are the params themselves. `loss_fn`, if given, takes the place of the trainer's: criteria such
-    as GraSP's are w * dL/dw of a loss of their own. With `rewind_state` the model state (BatchNorm statistics)
-    ends the phase as it began it. `passes` is the cost of a step, in forward and backward passes of a batch (of
-    one example, where the phase does not use the data).
+    `optimizer` is any that `rare_gems.training.optimizer` does not refuse. With `hold_dead`, updates and
+    parameter-like optimizer slots are zero where the mask is False; where the params train, so are the params
+    themselves. `loss_fn`, if given, takes the place of the trainer's: criteria such as GraSP's are w * dL/dw of a
+    loss of their own. With `rewind_state` the model state (BatchNorm statistics) ends the phase as it began it.
+    `passes` is the cost of a step, in forward and backward passes of a batch (of one example, where the phase does
+    not use the data).
     """
 
     view: View

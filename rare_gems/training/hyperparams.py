@@ -50,11 +50,12 @@ def optimizer(make: Callable[..., optax.GradientTransformation], **numbers: PyTr
         arrays = jax.tree.map(jnp.asarray, held)
         return Variant(arrays, make(**arrays).init(params))
 
-    def update(grads: Params, state: Variant, params: Params | None = None) -> tuple[Params, Variant]:
-        updates, inner = make(**state.numbers).update(grads, state.inner, params)
+    def update(grads: Params, state: Variant, params: Params | None = None, **more: Any) -> tuple[Params, Variant]:
+        made = optax.with_extra_args_support(make(**state.numbers))
+        updates, inner = made.update(grads, state.inner, params, **more)
         return updates, Variant(state.numbers, inner)
 
-    return optax.GradientTransformation(init, update)  # type: ignore
+    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
 
 def transform(make: Callable[..., Transform], **numbers: PyTree) -> Transform:

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.extend import core
 
 from rare_gems.phase import Batch, Context, ModelState, Params, Phase, PyTree, Scores, State, Step, Ticket
+from rare_gems.training import optimizer
 
 __all__ = ["program"]
 
@@ -69,16 +69,15 @@ def _of_phase(phase: Phase, ticket: Ticket, model_state: ModelState, batch: Batc
     yield from _of_function(there_and_back, seen, trained, ticket, step, key)
     if phase.loss_fn is not None:
         yield from _of_function(jax.value_and_grad(phase.loss_fn, has_aux=True), seen, model_state, batch, key)
-    with jax.numpy_dtype_promotion("standard"):  # as in the trainer
-        state = jax.eval_shape(phase.optimizer.init, trained)
-        yield from _of_function(phase.optimizer.update, trained, state, trained)
-        if phase.hold_dead:
-            slots = optax.tree.map_params(
-                phase.optimizer.init, lambda _: True, state, transform_non_params=lambda _: False
-            )
-            yield from _of(jax.tree.leaves(slots))
-    during: State = jax.eval_shape(phase.during.init, ticket)
     loss: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    state = jax.eval_shape(lambda trained: optimizer.init(phase.optimizer, trained), trained)
+    update = lambda grads, state, trained, value: optimizer.update(  # noqa: E731
+        phase.optimizer, grads, state, trained, value, lambda trained: optimizer.sum_of(trained, value)
+    )
+    yield from _of_function(update, trained, state, trained, loss)
+    if phase.hold_dead:
+        yield from _of_function(optimizer.hold, state, trained, ticket.mask)
+    during: State = jax.eval_shape(phase.during.init, ticket)
     yield from _of_function(
         phase.during.update, ticket, during, Context(step=step, key=key, batch=batch, grads=seen, loss=loss)
     )

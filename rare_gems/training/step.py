@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from rare_gems import masks, transforms
 from rare_gems.phase import Batch, Context, Key, LossFn, ModelState, Params, Phase, State, Ticket
-from rare_gems.training import sharding
+from rare_gems.training import optimizer, sharding
 
 __all__ = ["Carry", "Totals", "begin", "finish", "make_step", "step_parts"]
 
@@ -64,7 +63,7 @@ def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Ca
         ticket=ticket,
         model_state=model_state,
         first_state=model_state if phase.rewind_state else None,
-        opt_state=_init(phase.optimizer, getattr(ticket, phase.trains)),
+        opt_state=optimizer.init(phase.optimizer, getattr(ticket, phase.trains)),
         during=phase.during.init(ticket),
         after=phase.after.init(ticket),
         totals=Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
@@ -124,9 +123,12 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
         (loss, (model_state, accuracy)), dense_grads = grad_fn(network, carry.model_state, batch, key_loss)
         dense_grads = sharding.pin(dense_grads, mesh)
         (grads,) = pull_back(dense_grads)
-        with jax.numpy_dtype_promotion("standard"):  # some optimizers mix integer counts and floats
-            updates, opt_state = phase.optimizer.update(grads, carry.opt_state, trained)
-        opt_state = jax.tree.map(lambda new, old: new.astype(old.dtype), opt_state, carry.opt_state)
+
+        def value_fn(trained: Any) -> jax.Array:
+            network = sharding.whole(view(trained), mesh)
+            return (phase.loss_fn or loss_fn)(network, carry.model_state, batch, key_loss)[0]
+
+        updates, opt_state = optimizer.update(phase.optimizer, grads, carry.opt_state, trained, loss, value_fn)
         if phase.hold_dead:
             updates = masks.apply(updates, carry.ticket.mask)
         ticket = carry.ticket._replace(**{phase.trains: optax.apply_updates(trained, updates)})
@@ -154,11 +156,6 @@ def finish(phase: Phase, carry: Carry) -> Ticket:
     return ticket
 
 
-def _init(optimizer: optax.GradientTransformation, trained: Any) -> Any:
-    with jax.numpy_dtype_promotion("standard"):
-        return optimizer.init(trained)
-
-
 def _add(totals: Totals, step: jax.Array, loss: jax.Array, accuracy: jax.Array) -> Totals:
     bad = (totals.first_bad < 0) & ~jnp.isfinite(loss)
     return Totals(
@@ -170,23 +167,11 @@ def _add(totals: Totals, step: jax.Array, loss: jax.Array, accuracy: jax.Array) 
 
 
 def _hold_dead(phase: Phase, carry: Carry) -> Carry:
-    """Zeroes dead params, if they train, and what the optimizer holds of them, for any optax chain.
-
-    What has another shape than its parameter is left: placeholders (`optax.masked`), Adafactor's rows and columns.
-    """
+    """Zeroes dead params, if they train, and what the optimizer holds of them."""
     if not phase.hold_dead:
         return carry
     ticket, mask = carry.ticket, carry.ticket.mask
     if phase.trains == "params":
         ticket = ticket._replace(params=masks.apply(ticket.params, mask))
-    leaves = jax.tree.map(lambda w, m: True if m is None else m, getattr(ticket, phase.trains), mask)
-
-    def hold(slot: Any, m: Any) -> Any:
-        return jnp.where(m, slot, jnp.zeros_like(slot)) if np.shape(m) == getattr(slot, "shape", None) else slot
-
-    with jax.numpy_dtype_promotion("standard"):  # map_params calls init
-        opt_state = optax.tree.map_params(
-            phase.optimizer.init, hold, carry.opt_state, leaves,
-            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-        )  # fmt: skip
+    opt_state = optimizer.hold(carry.opt_state, getattr(ticket, phase.trains), mask)
     return carry._replace(ticket=ticket, opt_state=opt_state)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rare_gems.phase import Context, Key, LossFn, ModelState, Phase, Recipe, Ticket
-from rare_gems.training import sharding
+from rare_gems.training import optimizer, sharding
 from rare_gems.training.feeds import Feed, Stream, advance_fn
 from rare_gems.training.step import Carry, Totals, begin, finish, make_step, step_parts
 
@@ -78,7 +78,8 @@ def epochs(
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
-      ValueError: if `resume` names a phase that the recipe does not have, or there are not as many feeds as phases.
+      ValueError: if `resume` names a phase that the recipe does not have, there are not as many feeds as phases, or
+        an optimizer needs what no phase gives (see `optimizer.check`).
     """
     # Over 60 lines: one loop, of which every part reads what the others make.
     feeds = [feed] * len(recipe) if isinstance(feed, Feed | Stream) else list(feed)
@@ -93,6 +94,7 @@ def epochs(
         raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
     if variants is not None and (not many or len(variants) != key.shape[0]):
         raise ValueError(f"variants: expected many runs and a recipe for each, got {len(variants)}")
+    _check_optimizers(recipe[start:], ticket, many)
     ticket, model_state, key = sharding.place((ticket, model_state, key), mesh, many=many)
     for index in range(start, len(recipe)):
         phase, feed = recipe[index], feeds[index]
@@ -139,6 +141,14 @@ def epochs(
             ended=True,
             interrupted=False,
         )
+
+
+def _check_optimizers(recipe: Recipe, ticket: Ticket, many: bool) -> None:
+    """Raises ValueError for a phase whose optimizer could not take its first step; no step is taken before."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[int(many) :], x.dtype), ticket)
+    for phase in {id(phase): phase for phase in recipe if phase.num_steps}.values():
+        if phase.trains in Ticket._fields:
+            optimizer.check(phase.optimizer, getattr(shapes, phase.trains), phase.name)
 
 
 def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
