@@ -95,7 +95,7 @@ class Config:
     checkpoint_every: int = 5
     """epochs from one checkpoint to the next"""
     on_collapse: Literal["warn", "error"] = "warn"
-    """what to do when a layer loses its last weight"""
+    """when a layer loses its last weight, or begins without one: say so, or end the run with status 3"""
     sanity: str = ""
     """sanity checks of the ticket, separated by commas, or "all"; see python -m experiments.sanity --help"""
     compare: bool = False

@@ -15,6 +15,8 @@ from experiments.problem.data import facts_of
 from experiments.problem.network import network_for
 from experiments.problem.problem import make_loss
 from experiments.problem.prunable import leaves_for, mask_for
+from experiments.terminal.errors import UsageError
+from rare_gems import masks
 from rare_gems.data.device_batches import num_batches
 from rare_gems.masks import LeafReport
 from rare_gems.models.model import Model
@@ -88,13 +90,15 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
     Args:
       share: of the training examples, that the search sees.
     Raises:
-      ValueError: for what the pruner refuses. UsageError: for what --prunable and --dense name wrongly.
+      ValueError: for what the pruner refuses. UsageError: for what --prunable and --dense name wrongly; under
+        --on-collapse=error for fewer weights than layers.
     """
     facts = facts_of(config)
     shape = input_shape(config.model, facts.image_shape)
     model = network_for(config, shape, facts.num_classes)
     leaves = leaves_for(config, jax.eval_shape(model.init, jax.random.key(0))[0])
     mask = jax.eval_shape(lambda key: mask_for(config, model.init(key)[0]), jax.random.key(0))  # told of tied weights
+    _check_collapse(config, mask)
     steps, whole = (num_batches(math.floor(facts.num_train * part), config.batch_size) for part in (share, 1.0))
     recipe = recipe_for(
         config,
@@ -106,3 +110,13 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
         image_shape=shape,
     )
     return Planned(recipe, mask, steps, leaves)
+
+
+def _check_collapse(config: Config, mask: Mask) -> None:
+    num_layers, size = len(jax.tree.leaves(mask)), masks.num_prunable(mask)
+    num_kept = masks.count_for(size, config.sparsity)
+    if config.on_collapse == "error" and num_kept < num_layers:
+        raise UsageError(
+            f"--on-collapse=error: expected a --sparsity that leaves a weight to each of the {num_layers} layers, "
+            f"got {config.sparsity}, which keeps {num_kept} of {size:,}"
+        )

@@ -1,5 +1,6 @@
 """The rows of metrics.csv: what is measured on the device at each epoch's end is fetched an epoch later."""
 
+import math
 import operator
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ class Table:
     """The rows of a run, on disk, on the display and in TensorBoard; those not fetched yet are kept back.
 
     Args:
-      notes: what goes into checkpoints; `rows` and `warned` (layers already reported as empty) are kept there.
+      notes: what goes into checkpoints; `rows` and `warned` (layers reported as empty, and still so) are kept there.
       mask: the layers, by name and size.
       held_out: the split whose accuracy is measured every epoch, "test" or "validation".
     """
@@ -49,7 +50,8 @@ class Table:
         self.held_out = f"{held_out}_accuracy"
         self.rows: list[dict[str, Any]] = notes["rows"]
         self.warned: list[str] = notes["warned"]
-        self.names = [masks.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(mask)]
+        self.layers = [(masks.path_name(path), math.prod(leaf.shape))
+                       for path, leaf in jax.tree_util.tree_leaves_with_path(mask)]  # fmt: skip
         self.size = masks.num_prunable(mask)
         self.pending: list[tuple[dict[str, Any], tuple[Observed, jax.Array], int | None]] = []
         self.clock = time.monotonic()
@@ -82,7 +84,7 @@ class Table:
             (info, first_bad, frozen, kept), accuracy = measured
             if first_bad >= 0:
                 fail_not_finite(int(first_bad), row["phase"], row["epoch"])
-            self._check_layers(row, kept)
+            self.check_layers(kept, f"lost its last weight in epoch {row['epoch']} of the {row['phase']}", slot)
             row |= {
                 "loss": float(info.loss), "train_accuracy": float(info.accuracy), self.held_out: float(accuracy),
                 "sparsity": 1 - int(kept.sum()) / self.size, "flips": int(info.flips),
@@ -97,18 +99,27 @@ class Table:
             for name in ("loss", "train_accuracy", self.held_out, "sparsity", "sparsity_frozen", "flips"):
                 self.board.add_scalar(f"{row['phase']}/{name}", row[name], len(self.rows))
 
+    def check_layers(self, kept: np.ndarray, what: str, slot: int | None) -> None:
+        """Reports the layers that keep no weight: each at once, and again only if it had weights in between.
+
+        Args:
+          kept: int32 [layers], in leaf order. what: "lost its last weight" and when. slot: as in `add`; several runs
+            at once are told by their folders.
+        Raises:
+          RunFailed: under on_collapse="error", naming all of them, whether they were reported before or not.
+        """
+        whose = "" if slot is None else f"{self.path.parent}: "
+        empty = [name for (name, size), count in zip(self.layers, kept, strict=True) if size and not count]
+        if empty and self.on_collapse == "error":
+            layers = f"layer {empty[0]}" if len(empty) == 1 else f"each of the layers {', '.join(empty)}"
+            raise RunFailed(f"{whose}{layers} {what} (--on-collapse=error)")
+        for name in empty:
+            if name not in self.warned:
+                progress.note(f"warning: {whose}layer {name} {what}")
+        self.warned[:] = empty
+
     def close(self) -> None:
         """Ends the TensorBoard file and the display."""
         if self.board is not None:
             self.board.close()
         progress.close(self.display)
-
-    def _check_layers(self, row: dict[str, Any], kept: np.ndarray) -> None:
-        for name, count in zip(self.names, kept, strict=True):
-            if count > 0 or name in self.warned:
-                continue
-            message = f"layer {name} lost its last weight in epoch {row['epoch']} of the {row['phase']}"
-            if self.on_collapse == "error":
-                raise RunFailed(f"{message} (--on-collapse=error)")
-            self.warned.append(name)
-            progress.note(f"warning: {message}")

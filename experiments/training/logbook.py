@@ -17,7 +17,7 @@ from experiments.problem.problem import Problem
 from experiments.run_folder import paths
 from experiments.run_folder.summary import RunResult, SearchResult
 from experiments.terminal import progress
-from experiments.training import measure, stacking
+from experiments.training import collapse, measure, stacking
 from experiments.training.epoch_table import Table, fail_not_finite
 from experiments.training.run import Checkpoint, Run, load_search_result, restore
 from rare_gems import masks, schedules
@@ -108,6 +108,10 @@ def take(books: Sequence[Logbook], moment: trainer.Moment) -> None:
     first = books[0]
     if moment.ended:
         previous = measure.masked_support(moment.ticket)
+        kept = np.asarray(measure.layer_counts(moment.ticket.mask, first.slot is not None))
+        for book in books:  # of all runs, before any writes what it found
+            book.table.finish()
+            collapse.check_end(book.table, book.run, moment, kept, book.slot)
         for book in books:
             _end_phase(book, stacking.moment_of(moment, book.slot))
             book.previous = previous
@@ -162,7 +166,6 @@ def _epochs_before(run: Run, index: int) -> int:
 
 
 def _end_phase(book: Logbook, moment: trainer.Moment) -> None:
-    book.table.finish()
     moment = moment._replace(
         carry=moment.carry._replace(ticket=sharding.gathered(moment.carry.ticket, book.problem.mesh)),
         ticket=sharding.gathered(moment.ticket, book.problem.mesh),

@@ -13,7 +13,7 @@ from experiments.run_folder import paths
 from experiments.run_folder.summary import RunResult
 from experiments.terminal import progress, signals
 from experiments.terminal.errors import HostLost, Interrupted, RunFailed
-from experiments.training import logbook, profiling, stacking
+from experiments.training import collapse, logbook, profiling, stacking
 from experiments.training.run import Run
 from rare_gems.storage import checkpoint
 from rare_gems.training import trainer
@@ -34,7 +34,7 @@ def train_together(
     their checkpoints are not of one step, they train one after another.
 
     Raises:
-      RunFailed: if a loss is not finite, or (on_collapse="error") a layer loses its last weight; all stop.
+      RunFailed: if a loss is not finite, or (on_collapse="error") a mask leaves a layer without a weight; all stop.
       Interrupted: after SIGTERM or SIGINT in any process of the run, with everything saved.
       HostLost: if another process of the run is gone.
       OSError: if a folder cannot be written.
@@ -72,6 +72,9 @@ def train_together(
         moments = profiling.profiled(moments, first.folder / paths.PROFILE)
     try:
         with signals.collected() as caught, processes.guard():
+            for book in books:
+                step = 0 if book.carry is None else book.offsets[book.notes["index"]] + int(book.carry.step)
+                collapse.check_start(book.table, book.run, book.carry, step, book.slot)
             for moment in moments:
                 logbook.take(books, moment)
                 if moment.interrupted:

@@ -14,8 +14,8 @@ from rare_gems import masks, views
 from rare_gems.phase import Info, Mask, Params, Phase, Ticket
 from rare_gems.training.trainer import Carry
 
-__all__ = ["Measured", "Observed", "accuracies_before", "has_two_masks", "masked_support", "measure", "measure_many",
-           "spell_accuracies"]  # fmt: skip
+__all__ = ["Measured", "Observed", "accuracies_before", "has_two_masks", "layer_counts", "masked_support", "measure",
+           "measure_many", "spell_accuracies"]  # fmt: skip
 
 
 class Observed(NamedTuple):
@@ -61,6 +61,12 @@ def measure_many(phase: Phase, carry: Carry, previous: Mask) -> Measured:
 def masked_support(ticket: Ticket) -> Mask:
     """The effective mask where the mask alone decides: as a phase ends. Of one run or of several."""
     return views.support(views.masked, ticket, 0, jax.random.key(0))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def layer_counts(mask: Mask, many: bool = False) -> jax.Array:
+    """How many weights each layer keeps: int32 [layers], in leaf order; of `many` runs with a leading axis."""
+    return jax.vmap(_counts)(mask) if many else _counts(mask)
 
 
 def _counts(mask: Mask) -> jax.Array:
