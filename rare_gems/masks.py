@@ -23,14 +23,16 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from rare_gems import selection
 from rare_gems.leaf_names import path_name
 from rare_gems.prunable import LeafReport, is_prunable, report
 
 __all__ = [
-    "LeafReport", "apply", "check", "count_for", "is_prunable", "keep_top", "layer_counts", "layer_sparsity",
-    "map_kept", "num_kept", "num_prunable", "ones", "overlap", "path_name", "report", "shuffle", "sparsity",
+    "LeafReport", "apply", "check", "count_for", "flattened", "is_prunable", "keep_top", "laid_like", "layer_counts",
+    "layer_sparsity", "map_kept", "num_kept", "num_prunable", "ones", "overlap", "path_name", "report", "shuffle",
+    "sparsity",
 ]  # fmt: skip
 
 PyTree = Any
@@ -238,7 +240,7 @@ def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "l
     """Moves the kept weights to random positions, in equal number: within each layer, or ("global") anywhere.
 
     Args:
-      key: consumed once. mask: bool.
+      key: consumed once. mask: bool, sharded in any way; leaves on a mesh of explicit axes lie as before.
     Source: the layerwise rearrangement of Sanity-Checking Pruning, section 3; random shuffling of Rare Gems, 4.
     """
     if scope not in ("global", "layer"):
@@ -248,12 +250,40 @@ def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "l
         return mask
     if scope == "global":
         ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-        flat = jax.random.permutation(key, jnp.concatenate([leaf.reshape(-1) for leaf in leaves]))
+        flat = jax.random.permutation(key, jnp.concatenate([flattened(leaf) for leaf in leaves]))
         pieces = jnp.split(flat, ends)
     else:
         keys = jax.random.split(key, len(leaves))
-        pieces = [jax.random.permutation(k, leaf.reshape(-1)) for k, leaf in zip(keys, leaves, strict=True)]
-    return treedef.unflatten([p.reshape(leaf.shape) for p, leaf in zip(pieces, leaves, strict=True)])
+        pieces = [jax.random.permutation(k, flattened(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
+    return treedef.unflatten([laid_like(p, leaf) for p, leaf in zip(pieces, leaves, strict=True)])
+
+
+def flattened(leaf: Any) -> jax.Array:
+    """The leaf as a vector, in row-major order, to be sorted or gathered from.
+
+    On a mesh of explicit axes it is whole on every device: JAX neither sorts nor gathers along a sharded axis there.
+
+    Example:
+      >>> vector = flattened(jnp.array([[1, 2], [3, 4]]))
+      >>> vector.tolist(), laid_like(vector[::-1], jnp.zeros((2, 2))).tolist()
+      ([1, 2, 3, 4], [[4, 3], [2, 1]])
+    """
+    leaf = jnp.asarray(leaf)
+    sharding = jax.typeof(leaf).sharding
+    if _is_split(sharding):
+        leaf = jax.sharding.reshard(leaf, NamedSharding(sharding.mesh, PartitionSpec()))
+    return leaf.reshape(-1)
+
+
+def laid_like(values: jax.Array, leaf: Any) -> jax.Array:
+    """`values` in the shape of `leaf`, and on a mesh of explicit axes lying like it."""
+    values = values.reshape(leaf.shape)
+    sharding = jax.typeof(leaf).sharding
+    return jax.sharding.reshard(values, sharding) if _is_split(sharding) else values
+
+
+def _is_split(sharding: Any) -> bool:
+    return any(axis is not None for axis in sharding.spec)  # axes that XLA decides about (Auto) stand nowhere
 
 
 def overlap(a: PyTree, b: PyTree) -> Any:

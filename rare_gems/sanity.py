@@ -96,7 +96,7 @@ def _permuted(key: Key, params: Params, mask: Mask, only_kept: bool) -> Params:
         return params
     ends = np.cumsum([leaf.size for leaf in leaves])
     layer = np.repeat(np.arange(len(leaves), dtype=np.int32), [leaf.size for leaf in leaves])
-    kept = jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+    kept = jnp.concatenate([masks.flattened(leaf) for leaf in leaves])
     group = 2 * jnp.asarray(layer) + (kept.astype(jnp.int32) if only_kept else 0)
     position = jnp.arange(ends[-1], dtype=jnp.int32)
     drawn = jax.random.permutation(key, position)
@@ -110,6 +110,6 @@ def _permuted(key: Key, params: Params, mask: Mask, only_kept: bool) -> Params:
     ]
 
     def one(m: Any, index: Any, w: Any) -> Any:
-        return w if m is None else w.reshape(-1)[index]
+        return w if m is None else masks.laid_like(masks.flattened(w)[index], w)
 
     return jax.tree.map(one, mask, treedef.unflatten(pieces), params, is_leaf=lambda leaf: leaf is None)
