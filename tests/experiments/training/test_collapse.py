@@ -22,12 +22,11 @@ def _files(folder):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--pruner=random", "--finetune-epochs=0"], "when the mask was made (phase 1 of 1 of digits random)"),
-        (["--pruner=snip", "--finetune-epochs=1"], "at the end of the search (phase 1 of 2 of digits snip)"),
+        (["--pruner=snip", "--finetune-epochs=0"], "at the end of the search (phase 1 of 1 of digits snip)"),
         (["--pruner=imp", "--imp.round-epochs=1", "--imp.rounds=2", "--imp.rewind-step=1", "--finetune-epochs=1"],
          "of digits imp)"),
     ],
-    ids=["edit", "search", "round"],
+    ids=["search", "round"],
 )  # fmt: skip
 def test_a_mask_that_ends_a_phase_is_looked_at(flags, told, tmp_path, capsys):
     folder = tmp_path / "run"
