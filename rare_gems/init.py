@@ -1,6 +1,8 @@
 """Initial weights and scores: pure functions (key, tree, mask) -> tree that redraw the prunable leaves.
 
 fan_in of a kernel is the product of all its dimensions but the last (HWIO convolutions, (in, out) dense kernels).
+Kernels are drawn in float32 and come in the dtype of the params. NumPy's float64 is refused where JAX would cut it;
+leaves that are not prunable stay as they are.
 """
 
 import math
@@ -11,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rare_gems.masks import num_prunable
+from rare_gems.leaves import as_jax
+from rare_gems.masks import num_prunable, path_name
 from rare_gems.phase import Key, Mask, Params, Scores
 
 __all__ = ["kaiming_normal", "kaiming_uniform_scores", "signed_constant", "uniform", "uniform_scores"]
@@ -80,12 +83,13 @@ def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array],
         raise ValueError(f"keep_ratio: expected a number in (0, 1], got {keep_ratio}")
     drawn = _split(draw((num_prunable(mask),)), mask)
 
-    def one(m: Any, unit: Any, leaf: Any) -> Any:
+    def one(path: tuple, m: Any, unit: Any, leaf: Any) -> Any:
         if m is None or leaf.size == 0:
             return leaf
+        leaf = as_jax(f"params of {path_name(path)}", leaf)
         return (math.sqrt(2 / (math.prod(leaf.shape[:-1]) * keep_ratio)) * unit).astype(leaf.dtype)
 
-    return jax.tree.map(one, mask, drawn, params, is_leaf=lambda leaf: leaf is None)
+    return jax.tree_util.tree_map_with_path(one, mask, drawn, params, is_leaf=lambda leaf: leaf is None)
 
 
 def _split(flat: jax.Array, mask: Mask) -> Any:

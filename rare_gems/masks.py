@@ -2,7 +2,8 @@
 
 A mask is a pytree of bool arrays (True = kept) with the structure of the params, and `None` where a leaf of the
 params is not prunable. Scores have the same structure. Nothing here knows a framework: dicts, lists, NNX states
-and Equinox modules are all pytrees.
+and Equinox modules are all pytrees. Arrays of NumPy will do. Where JAX's 64-bit mode is off, those of 64 bits are
+kept as they are, or refused by name; none is cut.
 
 Example:
   >>> import jax.numpy as jnp
@@ -27,6 +28,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rare_gems import selection
 from rare_gems.leaf_names import path_name
+from rare_gems.leaves import as_jax, cut_dtype
 from rare_gems.prunable import LeafReport, is_prunable, report
 
 __all__ = [
@@ -79,11 +81,24 @@ def _check_untied(params: PyTree, counts: list[bool]) -> None:
 def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> PyTree:
     """`fn(leaf)` at every prunable leaf of `tree`, and `default` where `mask` holds None.
 
+    Args:
+      fn: gets the leaf as it is; what it makes of NumPy's, with NumPy's functions, stays as it is.
+    Raises:
+      ValueError: if JAX, in `fn`, cuts a leaf of 64 bits.
     Example:
       >>> map_kept(jnp.abs, [jnp.array([-1.0]), "name"], [jnp.array([True]), None])
       [Array([1.], dtype=float32), None]
     """
-    return jax.tree.map(lambda m, leaf: default if m is None else fn(leaf), mask, tree, is_leaf=_is_none)
+
+    def one(path: tuple, m: Any, leaf: Any) -> Any:
+        if m is None:
+            return default
+        out = fn(leaf)
+        if cut_dtype(leaf) == str(getattr(out, "dtype", None)) and isinstance(out, jax.Array):
+            as_jax(path_name(path) or "tree", leaf)  # raises
+        return out
+
+    return jax.tree_util.tree_map_with_path(one, mask, tree, is_leaf=_is_none)
 
 
 def apply(params: PyTree, mask: PyTree) -> PyTree:
@@ -92,20 +107,24 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
     Args:
       params: any pytree. mask: bool, as from `ones`.
     Returns:
-      a tree like `params`, same dtypes; differentiable in `params`.
+      a tree like `params`, same dtypes; differentiable in `params`. Arrays of JAX at the prunable leaves; of NumPy
+      those that JAX would cut.
     Raises:
-      ValueError: if a leaf of the mask is not bool, or has another shape than its parameter.
+      ValueError: if a leaf of the mask is not bool, has another shape than its parameter, or is traced where the
+        parameter is one that JAX would cut.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, m, w: w if m is None else _masked(path, m, w), mask, params, is_leaf=_is_none
     )
 
 
-def _masked(path: tuple, mask: Any, leaf: Any) -> jax.Array:
+def _masked(path: tuple, mask: Any, leaf: Any) -> Any:
     _check_bool("mask", path, mask)
     if mask.shape != np.shape(leaf):
         raise ValueError(f"mask of {path_name(path)}: expected shape {np.shape(leaf)}, got {mask.shape}")
-    leaf = jnp.asarray(leaf)
+    if cut_dtype(leaf) and _is_concrete(mask):
+        return np.where(np.asarray(mask), leaf, np.zeros((), leaf.dtype))
+    leaf = as_jax(f"params of {path_name(path)}", leaf)
     return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
 
 
@@ -202,8 +221,8 @@ def keep_top(
     """The mask of exactly `num_kept` highest scores; ties are broken by leaf order, then flat index.
 
     Args:
-      scores: float arrays, None where not prunable. NaN ranks lowest under tracing. NumPy float64 needs JAX's
-        64-bit mode.
+      scores: float arrays, None where not prunable. NaN ranks lowest under tracing. NumPy float64 is refused where
+        JAX's 64-bit mode is off.
       num_kept: Python or traced integer; with scope "layer" the number kept in each layer, or a tree of
         integers that matches `scores`.
       scope: compare all scores with each other ("global"), or within each leaf ("layer").
@@ -241,10 +260,14 @@ def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "l
 
     Args:
       key: consumed once. mask: bool, sharded in any way; leaves on a mesh of explicit axes lie as before.
+    Raises:
+      ValueError: if a leaf of the mask is not bool.
     Source: the layerwise rearrangement of Sanity-Checking Pruning, section 3; random shuffling of Rare Gems, 4.
     """
     if scope not in ("global", "layer"):
         raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        _check_bool("mask", path, leaf)
     leaves, treedef = jax.tree.flatten(mask)
     if not leaves:
         return mask
@@ -346,9 +369,7 @@ def _as_scores(path: tuple, leaf: Any) -> jax.Array:
         raise ValueError(f"{name}: expected a float array, got {leaf!r}") from error
     if not jnp.issubdtype(scores.dtype, jnp.floating):
         raise ValueError(f"{name}: expected a floating dtype, got {scores.dtype}")
-    if hasattr(leaf, "dtype") and leaf.dtype != scores.dtype:
-        raise ValueError(f"{name}: expected {scores.dtype} at most, got {leaf.dtype}, which JAX would cut silently; "
-                         f"call .astype(np.float32), or turn on jax_enable_x64")  # fmt: skip
+    scores = as_jax(name, leaf)
     if _is_concrete(scores):
         with jax.ensure_compile_time_eval():
             has_nan = bool(selection.has_nan(scores))

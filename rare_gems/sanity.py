@@ -1,6 +1,7 @@
 """Sanity checks: edits between search and finetuning that a ticket worth its search should not survive.
 
-Each is a `Transform` for `transforms.edit`, between the last search phase and the finetuning.
+Each is a `Transform` for `transforms.edit`, between the last search phase and the finetuning. What permutes weights
+only moves them: outside of `jit`, NumPy's stay NumPy's, in their dtype.
 """
 
 from collections.abc import Callable

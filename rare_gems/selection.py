@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rare_gems.leaves import as_jax
+
 __all__ = ["has_nan", "top_mask", "top_mask_per_leaf"]
 
 PyTree = Any
@@ -42,7 +44,8 @@ def top_mask(scores: PyTree, num_kept: Count, within: PyTree = None) -> PyTree:
     Returns:
       bool leaves in the structure of `scores`, exactly min(num_kept, candidates) of them True.
     Raises:
-      ValueError: if a leaf is no float, if `within` doesn't match, or if there are 2^31 scores or more.
+      ValueError: if a leaf is no float, or NumPy's float64 where JAX would cut it, if `within` doesn't match, or if
+        there are 2^31 scores or more.
     Example:
       >>> scores = {"a": jnp.array([0.1, 0.9]), "b": jnp.array([0.9, 0.5]), "bias": None}
       >>> top_mask(scores, 2)
@@ -93,7 +96,7 @@ def has_nan(scores: PyTree) -> jax.Array:
 
 def _flatten(scores: PyTree, within: PyTree) -> tuple[list, list, Any]:
     leaves, treedef = jax.tree.flatten(scores)
-    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    leaves = [as_jax("scores", leaf) for leaf in leaves]
     for leaf in leaves:
         if leaf.dtype.name not in BITS:
             raise ValueError(f"scores: expected dtypes {', '.join(BITS)}, got {leaf.dtype.name}")
@@ -114,7 +117,7 @@ def _flatten(scores: PyTree, within: PyTree) -> tuple[list, list, Any]:
 
 
 def _as_count(num_kept: Count) -> jax.Array:
-    if isinstance(num_kept, int | np.integer):
+    if isinstance(num_kept, int | np.integer | np.ndarray):
         num_kept = min(max(int(num_kept), 0), 2**31 - 1)
     return jnp.maximum(jnp.asarray(num_kept).astype(jnp.int32), 0)
 

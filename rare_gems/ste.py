@@ -1,14 +1,18 @@
-"""Straight-through estimators: discrete masks forward, the identity backward. Pure and jit-compiled."""
+"""Straight-through estimators: discrete masks forward, the identity backward. Pure and jit-compiled.
+
+NumPy's float64 is refused where JAX would cut it.
+"""
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from rare_gems.leaves import as_jax
 
 __all__ = ["chosen", "drawn", "mask_of", "masked", "round_half"]
 
 
-@jax.custom_jvp
-@jax.jit
-def round_half(scores: jax.Array) -> jax.Array:
+def round_half(scores: ArrayLike) -> jax.Array:
     """r(p) = 1[p >= 0.5], with dr/dp taken as 1 everywhere, also where p sits at 0 or 1.
 
     Args:
@@ -23,17 +27,21 @@ def round_half(scores: jax.Array) -> jax.Array:
 
     Source: Rare Gems, section 3. Deviation from the reference code: it keeps p > 0.5.
     """
-    return (scores >= 0.5).astype(scores.dtype)
-
-
-@round_half.defjvp
-def _round_half_jvp(primals, tangents):
-    return round_half(*primals), tangents[0]
+    return _round_half(as_jax("scores", scores))
 
 
 @jax.custom_jvp
 @jax.jit
-def drawn(scores: jax.Array, noise: jax.Array) -> jax.Array:
+def _round_half(scores: jax.Array) -> jax.Array:
+    return (scores >= 0.5).astype(scores.dtype)
+
+
+@_round_half.defjvp
+def _round_half_jvp(primals, tangents):
+    return _round_half(*primals), tangents[0]
+
+
+def drawn(scores: ArrayLike, noise: ArrayLike) -> jax.Array:
     """r(p) = 1[u < p], a draw from Bernoulli(p) if u ~ U[0, 1), with dr/dp taken as 1.
 
     Args:
@@ -42,17 +50,21 @@ def drawn(scores: jax.Array, noise: jax.Array) -> jax.Array:
       0.0 or 1.0 in the dtype of `scores`.
     Source: Rare Gems, section 3 (randomised rounding); Zhou et al., Deconstructing Lottery Tickets.
     """
-    return (noise < scores).astype(scores.dtype)
-
-
-@drawn.defjvp
-def _drawn_jvp(primals, tangents):
-    return drawn(*primals), tangents[0]
+    return _drawn(as_jax("scores", scores), as_jax("noise", noise))
 
 
 @jax.custom_jvp
 @jax.jit
-def mask_of(scores: jax.Array, mask: jax.Array) -> jax.Array:
+def _drawn(scores: jax.Array, noise: jax.Array) -> jax.Array:
+    return (noise < scores).astype(scores.dtype)
+
+
+@_drawn.defjvp
+def _drawn_jvp(primals, tangents):
+    return _drawn(*primals), tangents[0]
+
+
+def mask_of(scores: ArrayLike, mask: ArrayLike) -> jax.Array:
     """The mask as numbers, with d(mask)/d|s| taken as 1: the gradient is sign(s) times the incoming one.
 
     Args:
@@ -61,18 +73,22 @@ def mask_of(scores: jax.Array, mask: jax.Array) -> jax.Array:
       0.0 or 1.0 in the dtype of `scores`.
     Source: edge-popup (Ramanujan et al.), whose straight-through estimator passes through |s|.
     """
-    return mask.astype(scores.dtype)
-
-
-@mask_of.defjvp
-def _mask_of_jvp(primals, tangents):
-    scores, _ = primals
-    return mask_of(*primals), tangents[0] * jnp.sign(scores)
+    return _mask_of(as_jax("scores", scores), mask)
 
 
 @jax.custom_jvp
 @jax.jit
-def chosen(scores: jax.Array, mask: jax.Array) -> jax.Array:
+def _mask_of(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    return mask.astype(scores.dtype)
+
+
+@_mask_of.defjvp
+def _mask_of_jvp(primals, tangents):
+    scores, _ = primals
+    return _mask_of(*primals), tangents[0] * jnp.sign(scores)
+
+
+def chosen(scores: ArrayLike, mask: ArrayLike) -> jax.Array:
     """The mask as numbers, with d(mask)/ds taken as 1, whatever the sign of s.
 
     Args:
@@ -86,17 +102,21 @@ def chosen(scores: jax.Array, mask: jax.Array) -> jax.Array:
 
     Source: Lottery Jackpots, Eq. 6.
     """
-    return mask.astype(scores.dtype)
-
-
-@chosen.defjvp
-def _chosen_jvp(primals, tangents):
-    return chosen(*primals), tangents[0]
+    return _chosen(as_jax("scores", scores), mask)
 
 
 @jax.custom_jvp
 @jax.jit
-def masked(weights: jax.Array, mask: jax.Array) -> jax.Array:
+def _chosen(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    return mask.astype(scores.dtype)
+
+
+@_chosen.defjvp
+def _chosen_jvp(primals, tangents):
+    return _chosen(*primals), tangents[0]
+
+
+def masked(weights: ArrayLike, mask: jax.Array) -> jax.Array:
     """w * m, with the derivative in w taken as 1 everywhere, so that removed weights go on training.
 
     Args:
@@ -111,9 +131,15 @@ def masked(weights: jax.Array, mask: jax.Array) -> jax.Array:
     Source: Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks, Eq. 4; Lin et al., Dynamic Model
     Pruning with Feedback.
     """
+    return _masked(as_jax("weights", weights), mask)
+
+
+@jax.custom_jvp
+@jax.jit
+def _masked(weights: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(mask, weights, jnp.zeros((), weights.dtype))
 
 
-@masked.defjvp
+@_masked.defjvp
 def _masked_jvp(primals, tangents):
-    return masked(*primals), tangents[0]
+    return _masked(*primals), tangents[0]

@@ -1,6 +1,7 @@
 """Transforms of a ticket, and the combinators that join them. Each is a pure `Transform(init, update)`.
 
-`context.step` is the index, from 0, of the step just taken in its phase (`num_steps` in `after`).
+`context.step` is the index, from 0, of the step just taken in its phase (`num_steps` in `after`). Outside of `jit`
+tickets may hold arrays of NumPy; those of 64 bits are refused by name where JAX's 64-bit mode is off.
 """
 
 import itertools
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rare_gems import masks, views
+from rare_gems import leaves, masks, views
 from rare_gems.phase import Context, Phase, Scores, State, Step, Ticket, Transform
 
 __all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_next",
@@ -22,7 +23,13 @@ ScoreFn = Callable[[Ticket, Context], Scores]
 
 
 def _stateless(fn: Callable[[Ticket, Context], Ticket]) -> Transform:
-    return Transform(lambda ticket: (), lambda ticket, state, context: (fn(ticket, context), state))
+    return Transform(lambda ticket: (), lambda ticket, state, context: (fn(_kept(ticket), context), state))
+
+
+def _kept(ticket: Ticket) -> Ticket:
+    """The ticket, unless JAX would cut a leaf of it."""
+    leaves.check_kept("ticket", ticket)
+    return ticket
 
 
 _IDENTITY = _stateless(lambda ticket, context: ticket)
@@ -57,7 +64,7 @@ def when(predicate: Callable[[Step], jax.Array], transform: Transform) -> Transf
             predicate(context.step),
             lambda t, s: transform.update(t, s, context),
             lambda t, s: (t, s),
-            ticket,
+            _kept(ticket),
             state,
         )
 
@@ -94,10 +101,10 @@ def accumulate_scores(fn: ScoreFn) -> Transform:
     """scores = the sum of fn(ticket, context) over the updates of this phase, whatever they were before."""
 
     def init(ticket: Ticket) -> State:
-        return jax.tree.map(jnp.zeros_like, ticket.scores)
+        return jax.tree.map(jnp.zeros_like, _kept(ticket).scores)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        total = jax.tree.map(jnp.add, state, _like(fn(ticket, context), state))
+        total = jax.tree.map(jnp.add, state, _like(fn(_kept(ticket), context), state))
         return ticket._replace(scores=total), total
 
     return Transform(init, update)
@@ -140,7 +147,7 @@ def keep_top(
     """
 
     def select(ticket: Ticket, counts: Any) -> Ticket:
-        within = None if revive else ticket.mask
+        within = None if revive else _kept(ticket).mask
         return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), counts, scope, within))
 
     if callable(num_kept) and jax.tree_util.all_leaves([num_kept]):  # a tree can be callable: an Equinox module
@@ -174,6 +181,8 @@ def _as_counts(count: Any) -> np.ndarray:
     array = np.asarray(count)
     if array.dtype.kind not in "iu":
         raise ValueError(f"num_kept: expected an integer, got {count!r}")
+    if np.any(array > np.iinfo(np.int32).max):
+        raise ValueError(f"num_kept: expected integers that int32 holds, got {count!r}")
     return array.astype(np.int32)
 
 
@@ -202,7 +211,7 @@ def keep_next(
     table = stack_counts(counts)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        kept = jnp.int32(masks.num_kept(ticket.mask))
+        kept = jnp.int32(masks.num_kept(_kept(ticket).mask))
         lower = jnp.where(state < kept, state, 0).max()
         count = jnp.where(lower > 0, lower, kept)
         mask = masks.keep_top(_ranked(score(ticket), invert), count, within=ticket.mask)
@@ -228,7 +237,7 @@ def rewind() -> Transform:
     to iteration k. Source: Stabilizing the Lottery Ticket Hypothesis, Algorithm 2.
     """
     return Transform(
-        lambda ticket: jax.tree.map(jnp.copy, ticket.params),
+        lambda ticket: jax.tree.map(jnp.copy, _kept(ticket).params),
         lambda ticket, start, context: (ticket._replace(params=start), start),
     )
 

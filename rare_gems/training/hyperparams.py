@@ -35,7 +35,9 @@ def optimizer(make: Callable[..., optax.GradientTransformation], **numbers: PyTr
 
     Args:
       make: called with float32 arrays, traced ones in `update`; it must not ask for their values.
-      numbers: floats, or trees of floats or arrays of them.
+      numbers: floats, or trees of floats or arrays of them, of any precision; they are rounded to float32.
+    Raises:
+      ValueError: for what float32 does not hold.
     Returns:
       an optimizer with a `Variant` as its state; the numbers are no parameters to `optax.tree.map_params`.
     Example:
@@ -44,7 +46,8 @@ def optimizer(make: Callable[..., optax.GradientTransformation], **numbers: PyTr
       >>> updates
       Array([-0.5], dtype=float32)
     """
-    held = jax.tree.map(lambda number: np.asarray(number, np.float32), numbers)
+    held = {name: jax.tree.map(lambda number, name=name: _rounded(name, np.asarray(number)), tree)
+            for name, tree in numbers.items()}  # fmt: skip
 
     def init(params: Params) -> Variant:
         arrays = jax.tree.map(jnp.asarray, held)
@@ -63,11 +66,11 @@ def transform(make: Callable[..., Transform], **numbers: PyTree) -> Transform:
 
     Args:
       make: called with arrays, traced ones in `update`; it must not ask for their values.
-      numbers: trees of integers (int32 in the state) and of floats (float32), or arrays of them.
+      numbers: trees of integers (int32 in the state) and of floats (rounded to float32), or arrays of them.
     Returns:
       a transform with a `Variant` as its state.
     Raises:
-      ValueError: for something that is not a number.
+      ValueError: for something that is not a number, or that 32 bits do not hold.
     Example:
       >>> fill = lambda value: Transform(lambda t: (), lambda t, s, _: (t._replace(scores=[value + t.params[0]]), s))
       >>> ticket = Ticket([jnp.array([2.0])], [jnp.array([0.0])], [jnp.array([True])])
@@ -88,11 +91,23 @@ def transform(make: Callable[..., Transform], **numbers: PyTree) -> Transform:
     return Transform(init, update)
 
 
+def _rounded(name: str, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        rounded = array.astype(np.float32)
+    if np.any(np.isinf(rounded) & np.isfinite(array)):
+        raise ValueError(f"{name}: expected numbers that float32 holds, got {array}")
+    return rounded
+
+
 def _numbers(name: str, tree: PyTree) -> PyTree:
     def one(number: Any) -> np.ndarray:
         array = np.asarray(number)
         if array.dtype.kind not in "iuf":
             raise ValueError(f"{name}: expected numbers, got {number!r}")
-        return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+        if array.dtype.kind == "f":
+            return _rounded(name, array)
+        if np.any(array > np.iinfo(np.int32).max) or np.any(array < np.iinfo(np.int32).min):
+            raise ValueError(f"{name}: expected integers that int32 holds, got {number!r}")
+        return array.astype(np.int32)
 
     return jax.tree.map(one, tree)
