@@ -6,7 +6,7 @@ Source: Wang et al., Picking Winning Tickets Before Training by Preserving Gradi
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks
+from rare_gems import leaves, masks
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
 from rare_gems.pruners.parts import saliency
 
@@ -24,7 +24,7 @@ def half_squared_gradient(loss_fn: LossFn, mask: Mask) -> LossFn:
     """
 
     def loss(params, state, batch, key):  # type: ignore
-        (_, (_, aux)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, state, batch, key)
+        (_, (_, aux)), grads = leaves.value_and_grad(loss_fn)(params, state, batch, key)
         squares = masks.map_kept(lambda g: jnp.sum(jnp.square(g.astype(jnp.float32))), grads, mask)
         return 0.5 * sum(jax.tree.leaves(squares), jnp.float32(0)), (state, aux)
 

@@ -7,6 +7,7 @@ import math
 
 import jax
 
+from rare_gems import leaves
 from rare_gems.phase import Batch, LossFn, Mask, Phase, Recipe
 from rare_gems.pruners.parts import saliency
 
@@ -40,9 +41,9 @@ def loss_after_steps(
     """
 
     def loss(params, state, batch, key):  # type: ignore
-        step_loss = jax.jit(lambda *inputs: loss_fn(*inputs))  # traced once for all steps of this call
+        step_loss = jax.jit(lambda weights, *inputs: loss_fn(leaves.join(weights, rest), *inputs))  # traced once
         batches = _split(batch, inner_steps + 1) if split_batch else [batch] * (inner_steps + 1)
-        weights, moved, velocity = params, state, None
+        (weights, rest), moved, velocity = leaves.split(params), state, None
         for k in range(inner_steps):
             grad_fn = jax.grad(step_loss, has_aux=True)
             grads, (moved, _) = grad_fn(weights, moved, batches[k], jax.random.fold_in(key, k))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rare_gems import leaves
 from rare_gems.models.model import Apply, with_key
 from rare_gems.phase import LossFn, Mask, ModelState, Params, Phase, Recipe
 from rare_gems.pruners.parts import saliency
@@ -53,17 +54,18 @@ def log_flow(apply: Apply, image_shape: tuple[int, ...]) -> LossFn:
 
 def _flow(apply: Apply, image_shape: tuple[int, ...], params: Params, state: ModelState) -> tuple[jax.Array, Params]:
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):  # a network may mix in its own float32
-        wide, image = jax.tree.map(_wide, params), jnp.ones((1, *image_shape), jnp.float64)
+        trained, rest = leaves.split(params)
+        wide, image = jax.tree.map(_wide, trained), jnp.ones((1, *image_shape), jnp.float64)
         fixed = _positive(jax.tree.map(_wide, state))
 
         def flow(wide: Params) -> jax.Array:
-            logits, _ = with_key(apply)(_positive(wide), fixed, image, False)
+            logits, _ = with_key(apply)(leaves.join(_positive(wide), rest), fixed, image, False)
             return jnp.sum(logits.astype(jnp.float64))
 
         value, grads = jax.value_and_grad(flow)(wide)
         log = jnp.log(jnp.maximum(value, jnp.finfo(jnp.float64).tiny))
         whole = jnp.where(value > 0, value, 1.0)
-        return log.astype(jnp.float32), jax.tree.map(lambda g, w: (g / whole).astype(w.dtype), grads, params)
+        return log.astype(jnp.float32), jax.tree.map(lambda g, w: (g / whole).astype(w.dtype), grads, trained)
 
 
 def _batchable(fn: Callable) -> Any:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from rare_gems import leaves
 from rare_gems.phase import Batch, Key
 from rare_gems.training import sharding
 
@@ -17,7 +18,7 @@ class Feed(NamedTuple):
     """Batches from data on the device, all of it traced into the step.
 
     `order(key) -> int32 [num_batches, batch_size]` is drawn once an epoch; `batch(data, indices, key) -> Batch`
-    reads one row of it from `data`, a pytree that lies on the device.
+    reads one row of it from `data`, a pytree that lies on the device (NumPy arrays of 64 bits are refused).
     """
 
     data: Any
@@ -109,10 +110,15 @@ def _from_stream(descend: Callable, jit_edit: Callable, feed: Stream, mesh: Mesh
 
     def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
         epoch, first = divmod(done, feed.num_batches)
-        batches = feed.open(int(jit_seed(carry.key, epoch)), first)
+        batches = map(_checked, feed.open(int(jit_seed(carry.key, epoch)), first))
         return _loop(jit_step, jit_edit, carry, done, target, poll, batches)
 
     return advance
+
+
+def _checked(batch: Any) -> Any:
+    leaves.check_arrays("batch of the stream", batch)
+    return batch
 
 
 def _from_device(

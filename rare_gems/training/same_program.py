@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from rare_gems import leaves
 from rare_gems.phase import Batch, Context, ModelState, Params, Phase, PyTree, Scores, State, Step, Ticket
 from rare_gems.training import optimizer
 
@@ -56,19 +57,21 @@ def _of_phase(phase: Phase, ticket: Ticket, model_state: ModelState, batch: Batc
     if phase.num_steps == 0:
         return
 
-    trained = getattr(ticket, phase.trains)
+    trained, _ = leaves.split(getattr(ticket, phase.trains))
 
-    def view(trained: Params | Scores, ticket: Ticket, step: Step, key: jax.Array) -> Params:
-        return phase.view(ticket._replace(**{phase.trains: trained}), step, key)
+    def view(trained: Params | Scores, ticket: Ticket, step: Step, key: jax.Array) -> tuple[Params, Params]:
+        half = leaves.join(trained, leaves.split(getattr(ticket, phase.trains))[1])
+        return leaves.split(phase.view(ticket._replace(**{phase.trains: half}), step, key))
 
     def there_and_back(grads: Params, trained: Params | Scores, *inputs: Any) -> Any:
-        seen, pull_back = jax.vjp(lambda trained: view(trained, *inputs), trained)
-        return seen, pull_back(grads)
+        seen, pull_back, fixed = jax.vjp(lambda trained: view(trained, *inputs), trained, has_aux=True)
+        return seen, fixed, pull_back(grads)
 
-    seen = jax.eval_shape(view, trained, ticket, step, key)
+    seen, fixed = jax.eval_shape(view, trained, ticket, step, key)
     yield from _of_function(there_and_back, seen, trained, ticket, step, key)
     if phase.loss_fn is not None:
-        yield from _of_function(jax.value_and_grad(phase.loss_fn, has_aux=True), seen, model_state, batch, key)
+        network = leaves.join(seen, fixed)
+        yield from _of_function(leaves.value_and_grad(phase.loss_fn), network, model_state, batch, key)
     loss: Any = jax.ShapeDtypeStruct((), jnp.float32)
     state = jax.eval_shape(lambda trained: optimizer.init(phase.optimizer, trained), trained)
     update = lambda grads, state, trained, value: optimizer.update(  # noqa: E731
@@ -107,8 +110,7 @@ def _of(value: Any) -> Iterator[str]:
     elif isinstance(value, set | frozenset):
         yield str(sorted(map(_named, value)))
     elif hasattr(value, "__array__"):
-        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-        array = np.asarray(jax.random.key_data(value) if is_key else value)
+        array = np.asarray(jax.random.key_data(value) if leaves.is_key(value) else value)
         yield f"{array.dtype}{array.shape} {array.tobytes().hex()}"
     elif callable(value):
         yield getattr(value, "__name__", type(value).__name__)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from rare_gems import leaves
 from rare_gems.phase import Batch, Key, LossFn, ModelState, Params, PyTree
 
 __all__ = ["LARGE", "gathered", "make_mesh", "num_sharing", "over_runs", "per_device", "pin", "place", "row_sharding",
@@ -92,7 +93,11 @@ def place(tree: PyTree, mesh: Mesh | None, *, many: bool = False) -> PyTree:
     """Outside `jit`: the tree on the mesh, every leaf where `spec_of` puts it; of many runs, along "runs".
 
     In a run of several processes each passes the same values and keeps its part of them.
+
+    Raises:
+      ValueError: for an array of NumPy that JAX would cut to 32 bits.
     """
+    leaves.check_arrays("tree", tree)
     if mesh is None:
         return tree
 
@@ -102,7 +107,7 @@ def place(tree: PyTree, mesh: Mesh | None, *, many: bool = False) -> PyTree:
         sharding = NamedSharding(mesh, PartitionSpec("runs", *own) if many else own)
         if not x.is_fully_addressable or jax.process_count() == 1:
             return jax.device_put(x, sharding)
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if leaves.is_key(x):
             return jax.random.wrap_key_data(_from_all(jax.random.key_data(x), sharding), impl=jax.random.key_impl(x))
         return _from_all(x, sharding)
 
@@ -154,7 +159,7 @@ def per_device(loss_fn: LossFn, mesh: Mesh | None) -> LossFn:
 
     def local(params: Params, state: ModelState, batch: Batch, key: Key) -> Any:
         # Varying copies: their gradients are summed where the copies were made, after the backward pass.
-        params, state = jax.tree.map(lambda x: jax.lax.pcast(x, _ROWS, to="varying"), (params, state))
+        params, state = jax.tree.map(_varying, (params, state))
         key = jax.random.fold_in(key, jax.lax.axis_index(_ROWS))
         loss, (state, accuracy) = loss_fn(params, state, batch, key)
         return jax.tree.map(_mean_over_devices, (loss, (state, accuracy)))
@@ -172,10 +177,21 @@ def num_sharing(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["model"]
 
 
+def _varying(x: jax.Array) -> jax.Array:
+    return _on_data(lambda x: jax.lax.pcast(x, _ROWS, to="varying"), x)
+
+
+def _on_data(fn: Callable, x: jax.Array) -> jax.Array:
+    """`fn(x)`, of typed keys of their data."""
+    if not leaves.is_key(x):
+        return fn(x)
+    return jax.random.wrap_key_data(fn(jax.random.key_data(x)), impl=leaves.key_impl(x))
+
+
 def _mean_over_devices(x: jax.Array) -> jax.Array:
     if jnp.issubdtype(x.dtype, jnp.floating):
         return jax.lax.pmean(x, _ROWS)
-    return jax.lax.pmax(x, _ROWS)  # counters, which are equal
+    return _on_data(lambda x: jax.lax.pmax(x, _ROWS), x)  # counters and keys, which are equal
 
 
 def over_runs(fn: Callable, mesh: Mesh | None, in_axes: Any, out_axes: Any) -> Callable:

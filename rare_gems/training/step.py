@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from rare_gems import masks, transforms
+from rare_gems import leaves, masks, transforms
 from rare_gems.phase import Batch, Context, Key, LossFn, ModelState, Params, Phase, State, Ticket
 from rare_gems.training import optimizer, sharding
 
@@ -47,13 +47,18 @@ Edit = Callable[[Carry, Context], Carry]
 def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
     """The carry at the start of a phase: fresh optimizer and transform states, no buffer shared with the caller.
 
+    Params of integers, bools and PRNG keys stay as they are: neither gradient nor optimizer sees them.
+
     Raises:
-      ValueError: if the phase trains scores that the ticket does not have.
+      ValueError: if the phase trains scores that the ticket does not have, or that holds
+        what is no array, or one of NumPy that JAX would cut to 32 bits.
     """
     if phase.trains not in ("params", "scores"):
         raise ValueError(f"phase {phase.name!r}: trains: expected 'params' or 'scores', got {phase.trains!r}")
     if jax.tree.structure(ticket.scores) != jax.tree.structure(ticket.mask):
         raise ValueError("ticket: expected scores and mask of one structure, got different ones")
+    for name, tree in (*ticket._asdict().items(), ("state", model_state)):
+        leaves.check_arrays(name, tree)
     if phase.hold_dead and phase.trains == "params":
         ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
     zero = jnp.float32(0)
@@ -63,7 +68,7 @@ def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Ca
         ticket=ticket,
         model_state=model_state,
         first_state=model_state if phase.rewind_state else None,
-        opt_state=optimizer.init(phase.optimizer, getattr(ticket, phase.trains)),
+        opt_state=optimizer.init(phase.optimizer, leaves.split(getattr(ticket, phase.trains))[0]),
         during=phase.during.init(ticket),
         after=phase.after.init(ticket),
         totals=Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
@@ -112,26 +117,29 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
 
     def descend(carry: Carry, batch: Batch) -> tuple[Carry, Context]:
         key_view, key_loss, key_during = jax.random.split(jax.random.fold_in(carry.key, carry.step), 3)
-        trained = getattr(carry.ticket, phase.trains)
+        trained, rest = leaves.split(getattr(carry.ticket, phase.trains))
 
-        def view(trained: Any) -> Params:
-            return phase.view(carry.ticket._replace(**{phase.trains: trained}), carry.step, key_view)
+        def view(trained: Any) -> tuple[Params, Params]:
+            half = {phase.trains: leaves.join(trained, rest)}
+            return leaves.split(phase.view(carry.ticket._replace(**half), carry.step, key_view))
 
-        seen, pull_back = jax.vjp(view, trained)
-        grad_fn = jax.value_and_grad(phase.loss_fn or loss_fn, has_aux=True)
-        network = sharding.whole(seen, mesh)
+        seen, pull_back, fixed = jax.vjp(view, trained, has_aux=True)
+        grad_fn = leaves.value_and_grad(phase.loss_fn or loss_fn)
+        network = leaves.join(sharding.whole(seen, mesh), fixed)
         (loss, (model_state, accuracy)), dense_grads = grad_fn(network, carry.model_state, batch, key_loss)
         dense_grads = sharding.pin(dense_grads, mesh)
         (grads,) = pull_back(dense_grads)
 
         def value_fn(trained: Any) -> jax.Array:
-            network = sharding.whole(view(trained), mesh)
+            seen, fixed = view(trained)
+            network = leaves.join(sharding.whole(seen, mesh), fixed)
             return (phase.loss_fn or loss_fn)(network, carry.model_state, batch, key_loss)[0]
 
         updates, opt_state = optimizer.update(phase.optimizer, grads, carry.opt_state, trained, loss, value_fn)
         if phase.hold_dead:
             updates = masks.apply(updates, carry.ticket.mask)
-        ticket = carry.ticket._replace(**{phase.trains: optax.apply_updates(trained, updates)})
+        trained = leaves.join(optax.apply_updates(trained, updates), rest)
+        ticket = carry.ticket._replace(**{phase.trains: trained})
         totals = _add(carry.totals, carry.step, loss, accuracy)
         after = carry._replace(
             step=carry.step + 1, ticket=ticket, model_state=model_state, opt_state=opt_state, totals=totals
@@ -173,5 +181,6 @@ def _hold_dead(phase: Phase, carry: Carry) -> Carry:
     ticket, mask = carry.ticket, carry.ticket.mask
     if phase.trains == "params":
         ticket = ticket._replace(params=masks.apply(ticket.params, mask))
-    opt_state = optimizer.hold(carry.opt_state, getattr(ticket, phase.trains), mask)
+    trained, _ = leaves.split(getattr(ticket, phase.trains))
+    opt_state = optimizer.hold(carry.opt_state, trained, mask)
     return carry._replace(ticket=ticket, opt_state=opt_state)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from rare_gems import leaves
 from rare_gems.phase import Context, Key, LossFn, ModelState, Phase, Recipe, Ticket
 from rare_gems.training import optimizer, sharding
 from rare_gems.training.feeds import Feed, Stream, advance_fn
@@ -78,8 +79,9 @@ def epochs(
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
-      ValueError: if `resume` names a phase that the recipe does not have, there are not as many feeds as phases, or
-        an optimizer needs what no phase gives (see `optimizer.check`).
+      ValueError: if `resume` names a phase that the recipe does not have, there are not as many feeds as phases, a
+        leaf of ticket, state or batches is no array, or one of NumPy that JAX would cut to 32 bits, or an optimizer
+        needs what no phase gives (see `optimizer.check`).
     """
     # Over 60 lines: one loop, of which every part reads what the others make.
     feeds = [feed] * len(recipe) if isinstance(feed, Feed | Stream) else list(feed)
@@ -94,6 +96,10 @@ def epochs(
         raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
     if variants is not None and (not many or len(variants) != key.shape[0]):
         raise ValueError(f"variants: expected many runs and a recipe for each, got {len(variants)}")
+    given = (*ticket._asdict().items(), ("state", model_state), *((f"data of feed {i}", feed.data) for i, feed in
+             enumerate(feeds) if isinstance(feed, Feed)))  # fmt: skip
+    for name, tree in given:
+        leaves.check_arrays(name, tree)
     _check_optimizers(recipe[start:], ticket, many)
     ticket, model_state, key = sharding.place((ticket, model_state, key), mesh, many=many)
     for index in range(start, len(recipe)):
@@ -148,7 +154,7 @@ def _check_optimizers(recipe: Recipe, ticket: Ticket, many: bool) -> None:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[int(many) :], x.dtype), ticket)
     for phase in {id(phase): phase for phase in recipe if phase.num_steps}.values():
         if phase.trains in Ticket._fields:
-            optimizer.check(phase.optimizer, getattr(shapes, phase.trains), phase.name)
+            optimizer.check(phase.optimizer, leaves.split(getattr(shapes, phase.trains))[0], phase.name)
 
 
 def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
