@@ -7,6 +7,7 @@ needs to hold a large array, what is saved on some number of devices and process
 damage is found rather than trained on. In a run of several processes, all call each function, on one file system.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -19,13 +20,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from rare_gems import leaves
 from rare_gems.storage.checksum import checksum
-from rare_gems.storage.packing import Array, PyTree, entries_of, layout_of, one_copy, pack, spelled, unpack
+from rare_gems.storage.packing import Array, PyTree, check_kept, entries_of, layout_of, one_copy, pack, spelled, unpack
 
 __all__ = ["DamagedCheckpoint", "Restored", "close", "open_folder", "restore_latest", "save"]
 
@@ -94,7 +95,8 @@ def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str,
       template: from the notes to the tree that was saved (arrays or `ShapeDtypeStruct`s). A leaf with a `NamedSharding`
         is restored onto it, whatever it was saved from; others onto the default device.
     Raises:
-      ValueError: if `template` does, because the notes belong to something else, or if the arrays are of other sizes.
+      ValueError: if `template` does, because the notes belong to something else, the arrays are of other sizes,
+        or JAX would cut one of 64 bits (that is no array of NumPy in the template).
     """
     for position in sorted(manager.all_steps(), reverse=True):
         folder = manager.directory / str(position)
@@ -108,6 +110,7 @@ def restore_latest(manager: ocp.CheckpointManager, template: Callable[[dict[str,
         expected, got = spelled(layout_of(like)), meta.get("layout")
         if got != expected:
             raise ValueError(f"{manager.directory}: made by another version: expected arrays {expected}, got {got}")
+        check_kept(like)
         try:
             packed, large = _together(_read, folder / "arrays", like, meta["digest"])
             _together(_check, large, meta.get("checksums"))
@@ -159,7 +162,7 @@ def _put_aside(folder: Path) -> None:
         folder.rename(aside)
 
 
-def _read(folder: Any, like: PyTree, digest: str) -> tuple[dict[str, np.ndarray], dict[str, jax.Array]]:
+def _read(folder: Any, like: PyTree, digest: str) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     """The packed vectors, and the large leaves, of which each process reads its parts.
 
     Not through the manager, which would wait for the other processes even if one of them failed.
@@ -174,15 +177,20 @@ def _read(folder: Any, like: PyTree, digest: str) -> tuple[dict[str, np.ndarray]
     finally:
         handler.close()
     names = [entry.name for entry in entries_of(like) if entry.large]
-    large = {name: jnp.asarray(arrays.pop(name)) for name in names}
+    large = {name: arrays.pop(name) for name in names}
     if _digest(arrays) != digest:
         raise ValueError("its digest does not match its contents")
     return arrays, large
 
 
 def _checksums(large: Mapping[str, Array]) -> dict[str, int]:
-    sums = {name: checksum(one_copy(leaf)) for name, leaf in large.items()}
+    sums = {name: _checksum(one_copy(leaf)) for name, leaf in large.items()}
     return {name: int(value) for name, value in jax.device_get(sums).items()}
+
+
+def _checksum(leaf: Array) -> jax.Array:
+    with jax.enable_x64(True) if leaves.cut_dtype(leaf) else contextlib.nullcontext():  # not of a cut copy of NumPy's
+        return checksum(leaf)
 
 
 def _digest(packed: dict[str, np.ndarray]) -> str:

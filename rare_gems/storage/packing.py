@@ -1,6 +1,7 @@
 """The arrays of a checkpoint: small leaves in one vector for each dtype, large ones by themselves, as they lie."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,21 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from rare_gems import leaves
+from rare_gems.masks import path_name
 from rare_gems.training.sharding import LARGE
 
-__all__ = ["Entry", "entries_of", "layout_of", "one_copy", "pack", "spelled", "unpack"]
+__all__ = ["Entry", "check_kept", "entries_of", "layout_of", "one_copy", "pack", "spelled", "unpack"]
 
 PyTree = Any
 Array = np.ndarray | jax.Array
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _impl(leaf: Any) -> str:
-    tag = str(leaf.dtype)[4:-1]  # "key<fry>"; jax.random.key_impl wants an array
-    return {"fry": "threefry2x32", "urbg": "unsafe_rbg"}.get(tag, tag)
 
 
 class Entry(NamedTuple):
@@ -39,7 +33,7 @@ def entries_of(tree: PyTree) -> list[Entry]:
     """The entry of each leaf. Only its size says whether it is large: it may lie otherwise when it is restored."""
     out = []
     for i, leaf in enumerate(jax.tree.leaves(tree)):
-        raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+        raw = jax.eval_shape(jax.random.key_data, leaf) if leaves.is_key(leaf) else leaf
         shape, dtype, sharding = tuple(raw.shape), np.dtype(raw.dtype), getattr(leaf, "sharding", None)
         if not (isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)):
             sharding = None
@@ -72,7 +66,7 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     small: list[Any] = []
     large: dict[str, Array] = {}
     for leaf, entry in zip(jax.tree.leaves(tree), entries_of(tree), strict=True):
-        raw = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        raw = jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf
         if entry.large:  # in a run of several processes, Orbax takes from the host what one device holds
             raw = one_copy(raw)
             large[entry.name] = np.asarray(raw) if jax.process_count() > 1 and _is_local(raw) else raw
@@ -87,20 +81,30 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     return {name: np.concatenate(group) for name, group in groups.items()}, large
 
 
-def unpack(packed: dict[str, np.ndarray], large: dict[str, jax.Array], like: PyTree) -> PyTree:
+def check_kept(like: PyTree) -> None:
+    """Raises ValueError for a leaf of 64 bits that JAX would cut, unless it is NumPy's."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(like):
+        if not isinstance(leaf, np.ndarray | np.generic) and leaves.cut_dtype(leaf):
+            leaves.as_jax(path_name(path), leaf)
+
+
+def unpack(packed: dict[str, np.ndarray], large: Mapping[str, Array], like: PyTree) -> PyTree:
     """A tree like `like` with the values that `pack` took apart, each leaf where `like`'s is to lie."""
     used = dict.fromkeys(packed, 0)
-    leaves, treedef = jax.tree.flatten(like)
-    out = []
-    for leaf, entry in zip(leaves, entries_of(like), strict=True):
+    templates, treedef = jax.tree.flatten(like)
+    out: list[Any] = []
+    for leaf, entry in zip(templates, entries_of(like), strict=True):
         if entry.large:
             raw = large[entry.name]
         else:
             start, size = used[entry.name], math.prod(entry.shape)
             used[entry.name] += size
             part = packed[entry.name][start : start + size].reshape(entry.shape)
-            raw = jnp.asarray(part) if entry.sharding is None else _put(part, entry.sharding)
-        out.append(jax.random.wrap_key_data(raw, impl=_impl(leaf)) if _is_key(leaf) else raw)
+            raw = part if entry.sharding is None else _put(part, entry.sharding)
+        if leaves.is_key(leaf):
+            out.append(jax.random.wrap_key_data(jnp.asarray(raw), impl=leaves.key_impl(leaf)))
+        else:
+            out.append(raw if leaves.cut_dtype(leaf) else jnp.asarray(raw))
     return treedef.unflatten(out)
 
 

@@ -4,6 +4,8 @@ Tensors, named by the key path of the leaf (parts joined by "/"; a tree of one a
   params/<key path>   the weights                  mask/<key path>      the mask's bits, uint8
   scores/<key path>   the scores, if saved         initial/<key path>   weights to start training from
   state/<key path>    model state (BatchNorm statistics)
+Typed PRNG keys are saved as their data, uint32 with one axis more; the header's `prng_keys`, there only where there
+are some, names the implementation of each such tensor ({"state/rng": "threefry2x32"}). Without it they are numbers.
 A mask is flattened in row-major order and packed eight to a byte, the first weight in the highest bit
 (`numpy.packbits`); its shape is that of the params of the same name. The header's one metadata entry,
 `rare_gems`, is JSON: format version, method, seed, sparsity, counts, the layers, and what the caller added.
@@ -21,27 +23,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from rare_gems.masks import path_name
 from rare_gems.phase import Params, PyTree, Ticket
 from rare_gems.storage.atomic import write_whole
+from rare_gems.storage.ticket_contents import DTYPES, fit, on_host, specs_of, tensor_name
+from rare_gems.storage.ticket_trees import Keys, Named, like_ticket, nested, nested_ticket, restore
 
-__all__ = ["FILE_NAME", "FORMAT_VERSION", "TicketFile", "find", "is_ticket", "load", "save"]
+__all__ = ["FILE_NAME", "FORMAT_VERSION", "TicketFile", "check", "find", "is_ticket", "load", "save"]
 
 FORMAT_VERSION = 1
 FILE_NAME = "ticket.safetensors"  # in the folder of a run
 _KEY = "rare_gems"  # one entry: safetensors writes several in arbitrary order
-_DTYPES = {
-    "F64": np.dtype("float64"), "F32": np.dtype("float32"), "F16": np.dtype("float16"),
-    "BF16": np.dtype(jnp.bfloat16), "BOOL": np.dtype("bool"), "I64": np.dtype("int64"),
-    "I32": np.dtype("int32"), "I16": np.dtype("int16"), "I8": np.dtype("int8"), "U64": np.dtype("uint64"),
-    "U32": np.dtype("uint32"), "U16": np.dtype("uint16"), "U8": np.dtype("uint8"),
-}  # fmt: skip
-Named = dict[str, np.ndarray]
 
 
 class TicketFile(NamedTuple):
@@ -51,6 +46,27 @@ class TicketFile(NamedTuple):
     initial: Params | None
     model_state: PyTree | None
     metadata: dict[str, Any]
+
+
+def check(ticket: Ticket, state: PyTree = None) -> None:
+    """Refuses what `save` would refuse: to be called before anything is trained.
+
+    Args:
+      ticket, state: arrays or `ShapeDtypeStruct`s, such as `jax.eval_shape` makes of the function that draws them.
+    Raises:
+      ValueError: naming the leaf: it is no array, of a dtype that the file format does not know (objects, strings,
+        float8, int4) or of keys of an implementation without a name; its name is another leaf's too; mask, scores and
+        params do not fit each other.
+    Example:
+      >>> params, mask = [np.ones(2)], [np.ones(2, bool)]
+      >>> check(Ticket(params, None, mask), {"rng": jax.random.key(0)})
+      >>> check(Ticket(params, None, mask), {"act": "relu"})
+      Traceback (most recent call last):
+      ValueError: state/act: expected an array of numbers or bool, got str
+    """
+    trees = {"params": ticket.params, "mask": ticket.mask, "scores": ticket.scores, "state": state}
+    specs = {group: specs_of(group, tree) for group, tree in trees.items() if tree is not None}
+    fit({group: {name: spec for name, (spec, _) in found.items()} for group, found in specs.items()})
 
 
 def save(
@@ -66,19 +82,20 @@ def save(
 
     Args:
       path: the file, by custom `ticket.safetensors`; its folder must exist.
-      ticket: params in any dtype of NumPy or bfloat16, mask bool. The leaves must be arrays or None.
+      ticket: params in any real dtype of NumPy or bfloat16, or typed PRNG keys; mask bool. The leaves must be arrays
+        (Python numbers will do) or None.
       metadata: JSON-able; should have `method` and `seed`. The entries that follow from the ticket
-        (`format_version, groups, layers, num_kept, num_prunable, sparsity`) replace any of the same name.
+        (`format_version, groups, layers, num_kept, num_prunable, prng_keys, sparsity`) replace any of the same name.
       initial: the weights that the ticket starts training from, structured as the params.
       model_state: any tree of arrays.
       with_scores: also save the scores.
     Raises:
       ValueError: a mask that is not bool or not in the shape of its params, scores that don't match the mask,
-        leaves that are no arrays or share a name, metadata that is not JSON.
+        what else `check` refuses, metadata that is not JSON.
       OSError: naming `path`, where it can't be written; nothing is left behind.
     Example:
       >>> import tempfile
-      >>> weights, mask = {"kernel": jnp.ones((2, 2))}, {"kernel": jnp.array([[True, False], [False, False]])}
+      >>> weights, mask = {"kernel": np.ones((2, 2))}, {"kernel": np.array([[True, False], [False, False]])}
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     file = Path(folder) / "ticket.safetensors"
       ...     save(file, Ticket(weights, None, mask), metadata={"method": "random", "seed": 0})
@@ -87,18 +104,24 @@ def save(
     """
     trees = {"params": ticket.params, "mask": ticket.mask, "initial": initial, "state": model_state}
     trees["scores"] = ticket.scores if with_scores else None
-    groups = {group: _named(group, tree) for group, tree in trees.items() if tree is not None}
-    layers = _layers(groups)
+    specs = {group: specs_of(group, tree) for group, tree in trees.items() if tree is not None}
+    fit({group: {name: spec for name, (spec, _) in found.items()} for group, found in specs.items()})
+    groups = {group: {name: on_host(leaf) for name, (_, leaf) in found.items()} for group, found in specs.items()}
+    keys = {tensor_name(group, name): spec.impl for group, found in specs.items()
+            for name, (spec, _) in found.items() if spec.impl}  # fmt: skip
+    layers = _layers(groups["mask"])
     totals = {count: sum(layer[count] for layer in layers) for count in ("num_kept", "num_prunable")}
     header = {"method": None, "seed": None, **metadata, **totals, "layers": layers, "groups": sorted(groups)}
     header["sparsity"] = 1 - totals["num_kept"] / max(totals["num_prunable"], 1)
     header["format_version"] = FORMAT_VERSION
+    header.pop("prng_keys", None)
+    header |= {"prng_keys": keys} if keys else {}
     try:
         text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata: expected values that JSON can hold: {error}") from None
     groups["mask"] = {name: np.packbits(bits.reshape(-1)) for name, bits in groups["mask"].items()}
-    tensors = {_tensor(group, name): leaf for group, named in groups.items() for name, leaf in named.items()}
+    tensors = {tensor_name(group, name): leaf for group, named in groups.items() for name, leaf in named.items()}
     write_whole(path, safetensors.numpy.save(tensors, {_KEY: text}))
 
 
@@ -108,23 +131,26 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
     Args:
       path: a file that `save` wrote.
       like: a ticket of arrays or `jax.ShapeDtypeStruct`: the file must have its names, shapes and dtypes, and
-        `ticket` (and `initial`, as `like.params`) come in its structure, as JAX arrays (NumPy if `like` is).
-        With `like.scores` None the scores are not read. Without `like`: nested dicts of NumPy arrays (keys
-        that are all numbers become int; masks and scores have None where params are not prunable).
+        `ticket` (and `initial`, as `like.params`) come in its structure, as JAX arrays (NumPy if `like` is, a Python
+        number if it is one). With `like.scores` None the scores are not read. Without `like`: nested dicts of NumPy
+        arrays (keys that are all numbers become int; masks and scores have None where params are not prunable), and
+        typed PRNG keys as such.
       like_state: the same for the model state.
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: in one line that names the file: it is cut off, not ours, newer, its masks don't have the
-        counts of its header, or it does not match `like`.
+        counts of its header, or it does not match `like`, or JAX would cut a leaf of 64 bits (NumPy in `like`, or
+        jax_enable_x64, keeps them).
     """
     data = Path(path).read_bytes()
     try:
         groups, header = _read(data)
-        trees = _nested_ticket(groups) if like is None else _like_ticket(groups, like)
+        keys = header.get("prng_keys", {})
+        trees = nested_ticket(groups, keys) if like is None else like_ticket(groups, keys, like)
         if "state" in groups and like_state is None:
-            trees["state"] = _nested("state", groups["state"])
+            trees["state"] = nested("state", groups["state"], keys)
         elif like_state is not None:
-            trees |= _restore({"state": like_state}, groups)
+            trees |= restore({"state": like_state}, groups, keys)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     ticket = Ticket(trees["params"], trees.get("scores"), trees["mask"])
@@ -154,48 +180,12 @@ def is_ticket(path: str | os.PathLike[str]) -> bool:
     return isinstance(metadata, dict) and _KEY in metadata
 
 
-def _tensor(group: str, name: str) -> str:
-    return f"{group}/{name}" if name else group
-
-
-def _named(group: str, tree: PyTree) -> Named:
-    named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = path_name(path)
-        if name in named:
-            raise ValueError(f"{group}: two leaves have the name {name!r}")
-        try:
-            named[name] = np.asarray(leaf, order="C")
-        except TypeError:  # typed PRNG keys
-            named[name] = np.asarray(None)
-        if named[name].dtype.newbyteorder("=") not in _DTYPES.values():
-            got = getattr(leaf, "dtype", type(leaf).__name__)
-            raise ValueError(f"{_tensor(group, name)}: expected an array of numbers or bool, got {got}")
-    return named
-
-
-def _layers(groups: dict[str, Named]) -> list[dict[str, Any]]:
-    """The header's `layers`, in leaf order, after checking that the trees fit each other."""
-    params, mask = groups["params"], groups.get("mask")
-    if mask is None:
-        raise ValueError("mask: expected a tree of bool arrays, got None")
-    _fit("mask", mask, {name: params[name] for name in mask if name in params})
-    _fit("scores", groups.get("scores", mask), mask)
-    _fit("initial", groups.get("initial", params), params)
-    for name, bits in mask.items():
-        if bits.dtype != bool:
-            raise ValueError(f"{_tensor('mask', name)}: expected dtype bool, got {bits.dtype}")
+def _layers(mask: Named) -> list[dict[str, Any]]:
+    """The header's `layers`, in leaf order."""
     return [
         {"name": name, "shape": list(m.shape), "num_prunable": m.size, "num_kept": int(np.count_nonzero(m))}
         for name, m in mask.items()
     ]
-
-
-def _fit(group: str, found: Named, wanted: Named) -> None:
-    for name in [*wanted, *found]:
-        expected, got = (named[name].shape if name in named else "nothing" for named in (wanted, found))
-        if got != expected:
-            raise ValueError(f"{_tensor(group, name)}: expected shape {expected}, got {got}")
 
 
 def _read(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:
@@ -215,12 +205,26 @@ def _read(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:
         groups: dict[str, Named] = {group: {} for group in header["groups"]}
         for tensor, entry in entries.items():
             group, _, name = tensor.partition("/")
-            array = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
+            array = np.frombuffer(entry["data"], DTYPES[entry["dtype"]])
             groups[group][name] = array.reshape(entry["shape"])
         groups["mask"] = _unpacked(groups, header)
+        _check_keys(groups, header.get("prng_keys", {}))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"not a ticket: its header or its tensors are damaged ({error!r})") from None
     return groups, header
+
+
+def _check_keys(groups: dict[str, Named], keys: Keys) -> None:
+    for tensor, impl in keys.items():
+        group, _, name = tensor.partition("/")
+        data = groups[group][name]
+        try:
+            size = jax.eval_shape(lambda impl=impl: jax.random.key_data(jax.random.key(0, impl=impl))).shape
+        except ValueError:
+            raise ValueError(f"{tensor}: JAX knows no PRNG keys of the implementation {impl!r}") from None
+        if data.dtype != np.uint32 or data.shape[-len(size) :] != size:
+            got = f"{data.dtype}{list(data.shape)}"
+            raise ValueError(f"{tensor}: expected the data of {impl} keys, uint32[..., {size[-1]}], got {got}")
 
 
 def _unpacked(groups: dict[str, Named], header: dict[str, Any]) -> Named:
@@ -240,85 +244,10 @@ def _unpacked(groups: dict[str, Named], header: dict[str, Any]) -> Named:
         }
         for what, (expected, got) in checks.items():
             if expected != got:
-                raise ValueError(f"{_tensor('mask', name)}: expected {what} {expected}, got {got}")
+                raise ValueError(f"{tensor_name('mask', name)}: expected {what} {expected}, got {got}")
         masks[name] = bits[:size].astype(bool).reshape(weights.shape)
     for count in ("num_kept", "num_prunable"):
         total = sum(layer[count] for layer in layers.values())
         if header[count] != total:
             raise ValueError(f"{count}: expected {header[count]} as in the header, got {total}")
     return masks
-
-
-def _nested_ticket(groups: dict[str, Named]) -> dict[str, PyTree]:
-    empty = dict.fromkeys(groups["params"])  # None where not prunable
-    named = {group: groups[group] for group in ("params", "initial") if group in groups}
-    named |= {group: empty | groups[group] for group in ("mask", "scores") if group in groups}
-    return {group: _nested(group, leaves) for group, leaves in named.items()}
-
-
-def _nested(group: str, named: dict[str, Any]) -> PyTree:
-    if list(named) == [""]:
-        return named[""]
-    tree: dict[str, Any] = {}
-    for name, leaf in named.items():
-        *parents, last = name.split("/")
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                break
-        if not isinstance(node, dict) or last in node:
-            tensor = _tensor(group, name)
-            raise ValueError(f"{tensor}: its name overlaps with another leaf's: load with `like`")
-        node[last] = leaf
-    return _int_keys(tree)
-
-
-def _int_keys(tree: PyTree) -> PyTree:
-    if not isinstance(tree, dict):
-        return tree
-    # mixed keys stay strings: JAX can't order int and str in one dict
-    numbers = all(key.isdecimal() and key == str(int(key)) for key in tree)
-    return {int(key) if numbers else key: _int_keys(child) for key, child in tree.items()}
-
-
-def _like_ticket(groups: dict[str, Named], like: Ticket) -> dict[str, PyTree]:
-    wanted = {"params": like.params, "mask": like.mask}
-    if like.scores is not None:
-        if "scores" not in groups:
-            raise ValueError("saved without scores: load with like._replace(scores=None)")
-        wanted["scores"] = like.scores
-    if "initial" in groups:
-        wanted["initial"] = like.params
-    return _restore(wanted, groups)
-
-
-def _restore(wanted: dict[str, PyTree], groups: dict[str, Named]) -> dict[str, PyTree]:
-    missing, unexpected, wrong, trees = [], [], [], {}
-    for group, like in wanted.items():
-        paths, treedef = jax.tree_util.tree_flatten_with_path(like)
-        specs, found = [(path_name(path), leaf) for path, leaf in paths], groups.get(group, {})
-        if len({name for name, _ in specs}) != len(specs):
-            raise ValueError(f"like: two leaves of {group} have the same name")
-        missing += [_tensor(group, name) for name, _ in specs if name not in found]
-        unexpected += sorted(_tensor(group, name) for name in set(found) - {name for name, _ in specs})
-        for name, leaf in specs:
-            got = found.get(name)
-            if got is not None and (got.shape != tuple(leaf.shape) or got.dtype != leaf.dtype):
-                expected, got = (f"{array.dtype}{list(array.shape)}" for array in (leaf, got))
-                wrong.append(f"{_tensor(group, name)} (expected {expected}, got {got})")
-        if not (missing or unexpected or wrong):
-            trees[group] = treedef.unflatten([_as(leaf, found[name]) for name, leaf in specs])
-    problems = {"missing": missing, "unexpected": unexpected, "not of the shape or dtype": wrong}
-    listed = [f"{what}: {_some(names)}" for what, names in problems.items() if names]
-    if listed:
-        raise ValueError(f"does not match `like`: {'; '.join(listed)}")
-    return trees
-
-
-def _as(like: Any, array: np.ndarray) -> Any:
-    return array if isinstance(like, np.ndarray) else jnp.asarray(array)
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -193,6 +193,36 @@ def test_the_digest_covers_the_arrays(tmp_path):
     check_same(restored.tree, make_carry(4))
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_keys_of_other_implementations(tmp_path, impl):
+    """Small and large batches, on one device and on several."""
+    keys = jax.random.split(jax.random.key(1, impl=impl), 2**14)  # 2**16 numbers
+    tree = {"a": keys[0], "b": keys[:3], "c": keys}
+    with opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, tree | {"c": jax.device_put(keys, on(4, "model"))}, {})
+        manager.wait_until_finished()
+        split = jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=on(2, "data"))
+        for like in (tree, jax.eval_shape(lambda: tree), tree | {"c": split}):
+            check_same(checkpoint.restore_latest(manager, lambda notes, like=like: like).tree, tree)
+
+
+def test_64_bits_of_numpy_are_kept_or_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    tree = {"n": np.int64(2**40), "w": rng.normal(size=3), "large": rng.integers(2**62, size=2**16)}
+    with opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, tree, {})
+        manager.wait_until_finished()
+        check_same(checkpoint.restore_latest(manager, lambda notes: tree).tree, tree)
+        for name in ("n", "large"):
+            abstract = tree | {name: jax.ShapeDtypeStruct(np.shape(tree[name]), np.int64)}
+            with pytest.raises(ValueError, match=f"{name}: expected int32 at most, got int64, which JAX would cut"):
+                checkpoint.restore_latest(manager, lambda notes, like=abstract: like)
+        with jax.enable_x64(True):
+            restored = checkpoint.restore_latest(manager, lambda notes: jax.eval_shape(lambda: tree)).tree
+            check_same(restored, tree)
+            assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
+
+
 def test_all_damaged(tmp_path):
     save_all(tmp_path, [4, 8])
     flip_byte(tmp_path, 4)

@@ -325,8 +325,18 @@ BAD = {
     "scores/w: expected shape (2, 2), got nothing": {"ticket": Ticket(W, {"w": None}, M)},
     "initial/w: expected shape (2, 2), got (2,)": {"ticket": Ticket(W, None, M), "initial": {"w": W["w"][0]}},
     "params: two leaves have the name 'a/b'": {"ticket": Ticket({"a": {"b": 1.0}, "a/b": 1.0}, None, {})},
-    "state/k: expected an array of numbers or bool, got key<fry>": {
-        "ticket": Ticket(W, None, M), "model_state": {"k": jax.random.key(0)}},
+    "state/o: expected an array of numbers or bool, got object": {
+        "ticket": Ticket(W, None, M), "model_state": {"o": np.array([None])}},
+    "state/s: expected an array of numbers or bool, got <U1": {
+        "ticket": Ticket(W, None, M), "model_state": {"s": np.array(["a"])}},
+    "state/f: expected an array of numbers or bool, got float8_e4m3fn": {
+        "ticket": Ticket(W, None, M), "model_state": {"f": jnp.zeros(2, jnp.float8_e4m3fn)}},
+    "state/c: expected an array of numbers or bool, got complex64": {
+        "ticket": Ticket(W, None, M), "model_state": {"c": jnp.zeros(2, jnp.complex64)}},
+    "state/n: expected an array of numbers or bool, got int": {
+        "ticket": Ticket(W, None, M), "model_state": {"n": 2**80}},
+    "state: expected names that UTF-8 can hold, got '\\ud800'": {
+        "ticket": Ticket(W, None, M), "model_state": {"\ud800": np.ones(1)}},
     "state/f: expected an array of numbers or bool, got str": {
         "ticket": Ticket(W, None, M), "model_state": {"f": "relu"}},
     "metadata: expected values that JSON can hold": {"ticket": Ticket(W, None, M), "metadata": {"p": Path()}},
@@ -341,6 +351,95 @@ def test_bad_arguments(tmp_path, expected, options):
         save(tmp_path / "t.safetensors", **options)
     assert expected in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+    if not {"metadata", "initial"} & set(options):  # before there is a value, too
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            ticket_file.check(options["ticket"], options.get("model_state"))
+        assert expected in str(caught.value)
+
+
+def test_check_takes_abstract_values():
+    ticket = make_ticket()
+    state = {"rng": jax.random.key(0), "n": jnp.int32(0)}
+    ticket_file.check(*jax.eval_shape(lambda: (ticket, state)))
+    wrong = jax.eval_shape(lambda: ticket._replace(mask=jax.tree.map(lambda m: m[:1], ticket.mask)))
+    with pytest.raises(ValueError, match=r"mask/net/0/conv/kernel: expected shape \(3, 5\), got \(1, 5\)"):
+        ticket_file.check(wrong)
+
+
+def _keys(impl, *shape):
+    key = jax.random.key(7, impl=impl)
+    return jax.random.split(key, shape) if shape else key
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_are_restored_as_they_were(tmp_path, impl):
+    """In the state, alone and in batches, and in params that are not prunable."""
+    state = {"rng": _keys(impl), "more": [_keys(impl, 3), _keys(impl, 2, 2)], "none": _keys(impl, 3)[:0]}
+    params, mask = W | {"key": _keys(impl, 2)}, M | {"key": None}
+    path = save(tmp_path / "t.safetensors", Ticket(params, None, mask), initial=params, model_state=state)
+    with safetensors.safe_open(path, "numpy") as file:
+        assert json.loads(file.metadata()["rare_gems"])["prng_keys"]["state/more/1"] == impl
+        np.testing.assert_array_equal(file.get_tensor("state/rng"), jax.random.key_data(state["rng"]))
+    for like in (Ticket(params, None, mask), jax.eval_shape(lambda: Ticket(params, None, mask)), None):
+        like_state = state if like else None
+        got = ticket_file.load(path, like, like_state=like_state)
+        for tree, expected in ((got.ticket.params, params), (got.initial, params), (got.model_state, state)):
+            expected = (
+                expected if like or "more" not in expected else expected | {"more": dict(enumerate(state["more"]))}
+            )
+            assert jax.tree.structure(tree) == jax.tree.structure(expected)
+            for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                if jax.dtypes.issubdtype(b.dtype, jax.dtypes.prng_key):
+                    a, b = jax.random.key_data(a), jax.random.key_data(b)
+                np.testing.assert_array_equal(a, b)
+    again = tmp_path / "again.safetensors"  # what was read without `like` can be saved
+    ticket_file.save(again, got.ticket, metadata=got.metadata, initial=got.initial, model_state=got.model_state)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_files_without_keys_say_nothing_of_them(tmp_path):
+    """As before there were any: equal tickets are equal files, whatever version wrote them."""
+    path = save(tmp_path / "t.safetensors", metadata=METADATA | {"prng_keys": {"state/rng": "rbg"}})
+    assert path.read_bytes() == save(tmp_path / "u.safetensors").read_bytes()
+    assert "prng_keys" not in ticket_file.load(path).metadata
+
+
+def test_keys_that_do_not_fit(tmp_path):
+    state, like = {"rng": jax.random.key(0)}, Ticket(W, None, M)
+    path = save(tmp_path / "t.safetensors", like, model_state=state)
+    other = {"rng": jax.random.key(0, impl="rbg")}
+    assert "state/rng (expected key<rbg>[], got key<fry>[])" in message(path, like=like, like_state=other)
+    raw = {"rng": jax.random.key_data(state["rng"])}
+    assert "state/rng (expected uint32[2], got key<fry>[])" in message(path, like=like, like_state=raw)
+    rewrite(path, lambda tensors, header: header["prng_keys"].update({"state/rng": "rbg"}))
+    assert "state/rng: expected the data of rbg keys, uint32[..., 4], got uint32[2]" in message(path)
+    rewrite(path, lambda tensors, header: header["prng_keys"].update({"state/rng": "dice"}))
+    assert "state/rng: JAX knows no PRNG keys of the implementation 'dice'" in message(path)
+    rewrite(path, lambda tensors, header: header["prng_keys"].update({"state/rng": "threefry2x32", "state/x": "rbg"}))
+    assert "damaged" in message(path)
+
+
+def test_64_bits_are_kept_or_refused(tmp_path):
+    params = {"w": np.array([[5e-300, 1.0], [1 + 1e-12, 0.1]])}
+    state = {"n": np.int64(2**40), "m": np.array([5_000_000_000]), "u": np.uint64(2**63), "p": 2**40, "f": 0.1}
+    ticket = Ticket(params, {"w": np.ones((2, 2))}, {"w": np.ones((2, 2), bool)})
+    path = save(tmp_path / "t.safetensors", ticket, model_state=state)
+    for like in (ticket, None):  # NumPy stays NumPy
+        got = ticket_file.load(path, like, like_state=state)
+        assert {name: leaf.item() if name in "nu" else leaf for name, leaf in got.model_state.items()} == {
+            "n": 2**40, "m": 5_000_000_000, "u": 2**63, "p": 2**40, "f": 0.1}  # fmt: skip
+        assert [got.model_state[name].dtype for name in "nmu"] == [np.int64, np.int64, np.uint64]
+        assert isinstance(got.model_state["p"], int)
+        np.testing.assert_array_equal(got.ticket.params["w"], params["w"], strict=True)
+    abstract = {"n": jax.ShapeDtypeStruct((), np.int64)} | {name: state[name] for name in "mupf"}
+    text = message(path, like=ticket, like_state=abstract)
+    assert "state/n: expected int32 at most, got int64, which JAX would cut silently" in text
+    assert "turn on jax_enable_x64" in text
+    with jax.enable_x64(True):
+        got = ticket_file.load(path, jax.eval_shape(lambda: ticket), like_state=abstract)
+        assert got.model_state["n"] == 2**40
+        assert got.ticket.params["w"].dtype == jnp.float64
 
 
 @pytest.mark.parametrize(("module", "function"), [("os", "fsync"), ("pathlib.Path", "replace")])
