@@ -22,7 +22,7 @@ from experiments.problem.data import facts_of
 from experiments.problem.recipe import plan_of
 from experiments.run_folder import paths
 from experiments.terminal.errors import RunFailed, UsageError
-from experiments.training.runner import finish_tickets
+from experiments.training.runner import check_folders, finish_tickets
 from rare_gems.storage.atomic import write_whole
 
 __all__ = ["compare"]
@@ -97,6 +97,7 @@ def compare(args: list[str]) -> None:
         told = f"{len(combinations)} runs, {passes:,} forward and backward passes of a batch, in {folder}"
         Console().print(told, soft_wrap=True)
         return
+    check_folders([config for config, _ in combinations], [place for _, place in combinations])
     if not worker.in_job():
         tell_doubts(Console(), combinations[0].config.model, leaves)
     folder.mkdir(parents=True, exist_ok=True)

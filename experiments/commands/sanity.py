@@ -17,7 +17,7 @@ from experiments.config.validate import chosen_checks
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
-from experiments.training.runner import finish_checks
+from experiments.training.runner import check_folders, finish_checks
 
 __all__ = ["sanity"]
 
@@ -53,7 +53,7 @@ def sanity(args: list[str]) -> None:
     asked = read_flags(Sanity, args, "python -m experiments.sanity")
     if asked.checks.strip(" ,") == "":
         raise UsageError(f"--checks: expected all, or some of {', '.join(CHECKS)}, got none")
-    summaries = []
+    runs = []
     for folder in _run_folders(asked.run_dir):
         config = _configuration(folder)
         data_dir = asked.data_dir or config.data_dir
@@ -65,7 +65,13 @@ def sanity(args: list[str]) -> None:
         ticket = run_folders.finished(folder, fields_of(config))
         if ticket is None:
             raise UsageError(f"{folder}: expected a finished run, got one without {paths.SUMMARY}; finish it first")
-        summaries.append([ticket, *finish_checks(config, folder, names)])
+        first = runs[0] if runs else (config, folder, names, ticket)
+        for what, there, here in (("pruner", first[0].pruner, config.pruner), ("checks", first[2], names)):
+            if there != here:
+                raise UsageError(f"{folder}: expected the {what} of {first[1]}, {there}, got {here}")
+        check_folders([config], [folder], names)
+        runs.append((config, folder, names, ticket))
+    summaries = [[ticket, *finish_checks(config, folder, names)] for config, folder, names, ticket in runs]
     report_checks(Console(), asked.run_dir, summaries)
 
 

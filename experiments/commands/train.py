@@ -59,6 +59,8 @@ def train(dataset: str, args: list[str]) -> None:
         check_recipes(own, names)
     for (model, *_), some in leaves.items():
         tell_doubts(console, model or "", some)
+    everything = [run for combination in combinations for run in _seeds(combination.config)]
+    runner.check_folders([config for config, _ in everything], [folder for _, folder in everything], names)
     if len(combinations) > 1:
         _check_weights(combinations)
     _finish(console, combinations, names)

@@ -17,7 +17,16 @@ from rare_gems.models.model import Model, with_key
 from rare_gems.phase import ModelState, Params
 from rare_gems.training import sharding
 
-__all__ = ["Accuracy", "Evaluation", "batch_of", "batch_size", "hits", "make_evaluation", "stream_place"]
+__all__ = [
+    "Accuracy",
+    "Evaluation",
+    "batch_of",
+    "batch_size",
+    "hits",
+    "make_evaluation",
+    "stream_batch_size",
+    "stream_place",
+]
 
 Accuracy = Callable[[Params, ModelState, Split | Examples], jax.Array]
 
@@ -50,6 +59,11 @@ def batch_size(num: int, side: int, runs: int = 1, whole: bool | None = None, mu
     most = max(multiple, most // multiple * multiple)
     size = -(-num // -(-num // most))  # as few batches as it takes
     return -(-size // multiple) * multiple
+
+
+def stream_batch_size(num: int, multiple: int = 1) -> int:
+    """Images in a batch of a stream: at most 256, or the multiple above it."""
+    return -(-min(256, num) // multiple) * multiple
 
 
 def batch_of(data: Dataset | Streamed, split: Split, first: jax.Array | int, size: int) -> Batch:
@@ -146,7 +160,7 @@ def _streamed_batches(
 ) -> Iterator[Batch]:
     assert isinstance(data, Streamed)
     multiple = sharding.num_sharing(mesh)
-    size = -(-min(256, split.num) // multiple) * multiple
+    size = stream_batch_size(split.num, multiple)
     return stream_batches.eval_batches(
         split, batch_size=size, image_size=data.image_size, skip_broken=broken, **stream_place(mesh)
     )

@@ -15,22 +15,14 @@ from experiments.problem.data import facts_of
 from experiments.problem.network import layers_of, network_for
 from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError
-from rare_gems import init, masks
+from rare_gems import init, leaves, masks
 from rare_gems.models import read_torch
 from rare_gems.models.model import Model
 from rare_gems.phase import Mask, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = [
-    "Start",
-    "check_pretrained",
-    "initial_ticket",
-    "last_kernel",
-    "pretrained_file",
-    "run_key",
-    "start",
-    "weights_of",
-]
+__all__ = ["Start", "check_pretrained", "initial_ticket", "last_kernel", "pretrained_file", "run_key", "start",
+           "weights_of"]  # fmt: skip
 
 _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
 
@@ -196,7 +188,7 @@ def _check_finite(path: Path, trees: tuple[Params, ModelState]) -> None:
     """Raises UsageError for weights or statistics that are NaN, or infinite as float32, naming the first."""
     for tree in trees:
         for at, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            if not np.isfinite(leaf).all():
+            if not leaves.is_key(leaf) and not np.isfinite(leaf).all():
                 raise UsageError(
                     f"--pretrained: {path}: expected finite numbers, got NaN or infinity (as float32) in "
                     f"{masks.path_name(at)}"

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import jax.numpy as jnp
 from experiments.catalog.networks import NETWORKS, NetworkOptions, check_options, make_network
 from experiments.config.config import Config
 from experiments.problem.prunable import kernels_of, mask_for
-from experiments.terminal.errors import UsageError
+from experiments.terminal.errors import UsageError, one_line
+from rare_gems import leaves, masks
+from rare_gems.data.device_batches import Batch
 from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.layer_order import Layers, read_layers
 from rare_gems.models.model import Model, with_key
+from rare_gems.phase import LossFn, ModelState, Params, Ticket
+from rare_gems.storage import ticket_file
 
-__all__ = ["forward_flop", "layers_of", "network_for", "unread_layers"]
+__all__ = ["check_sizes", "forward_flop", "layers_of", "network_for", "unread_layers"]
 
 
 def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) -> Model:
@@ -48,15 +53,16 @@ def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes:
     """The model, once its shapes are seen to be right, without computing anything."""
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     try:
-        params, state = jax.eval_shape(model.init, jax.random.key(0))
+        params, state = jax.eval_shape(functools.partial(_drawn, model), jax.random.key(0))
         for train in (True, False):
             logits, after = jax.eval_shape(
                 lambda p, s, x, train=train: with_key(model.apply)(p, s, x, train), params, state, images
             )
             if getattr(logits, "shape", None) != (2, num_classes):
                 raise ValueError(f"expected logits of shape (2, {num_classes}) for two images, got {logits}")
-            if jax.tree.map(jnp.shape, after) != jax.tree.map(jnp.shape, state):
-                raise ValueError("expected apply to return a state like the one it was given, got another")
+            if not jnp.issubdtype(logits.dtype, jnp.floating):
+                raise ValueError(f"expected logits of floating point, got {logits.dtype}")
+            _check_state(state, after)
     except Exception as error:
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise UsageError(f"--model: {name}, for images of {'x'.join(map(str, image_shape))}: {kind}{error}") from None
@@ -76,6 +82,57 @@ def unread_layers(layers: Layers) -> str:
     number, whole = len(layers.unread), sum(map(len, layers))
     names = ", ".join(layers.unread)
     return f"the network never reads {number} of its {whole} prunable layers, which are pruned all the same: {names}"
+
+
+def _drawn(model: Model, key: jax.Array) -> tuple[Params, ModelState]:
+    """What the network draws; raises ValueError for what could not be saved, or would be cut on its way."""
+    params, state = model.init(key)
+    mask = kernels_of(params)
+    if jax.tree.leaves(mask) and not masks.num_prunable(mask):
+        raise ValueError("expected prunable weights, got arrays of none")
+    ticket_file.check(Ticket(params, None, mask), state)
+    leaves.check_kept("params", params)
+    leaves.check_kept("state", state)
+    return params, state
+
+
+def _check_state(state: ModelState, after: ModelState) -> None:
+    if jax.tree.structure(after) != jax.tree.structure(state):
+        raise ValueError("expected apply to return a state like the one it was given, got another")
+    spelled = lambda leaf: f"{leaf.dtype}{list(leaf.shape)}"  # noqa: E731
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(after), strict=True):
+        if spelled(old) != spelled(new):
+            raise ValueError(f"expected apply to return a state like the one it was given, but of "
+                             f"{masks.path_name(path)} got {spelled(new)} for {spelled(old)}")  # fmt: skip
+
+
+def check_sizes(name: str, model: Model, loss: LossFn, image_shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
+    """Refuses a network that fails on the batches of this run, without computing anything.
+
+    Args:
+      loss: of training. sizes: images in a batch, "training" and what is evaluated.
+    Raises:
+      UsageError: naming the network and the batch.
+    """
+    if name in NETWORKS:
+        return  # tested in all of them
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    for what, size in sizes.items():
+        batch = jax.eval_shape(lambda size=size: Batch(
+            jnp.zeros((size, *image_shape), jnp.float32), jnp.zeros(size, jnp.int32), jnp.ones(size, jnp.float32)
+        ))  # fmt: skip
+        try:
+            if what == "training":
+                jax.eval_shape(leaves.value_and_grad(loss), params, state, batch, jax.random.key(0))
+                continue
+            logits, _ = jax.eval_shape(
+                lambda p, s, x: with_key(model.apply)(p, s, x, False), params, state, batch.images
+            )
+            if logits.shape[0] != size:
+                raise ValueError(f"expected logits of as many, got {logits.shape}")
+        except Exception as error:
+            told = f"{type(error).__name__}: {one_line(error)[:300]}"
+            raise UsageError(f"--model: {name}, {what} in batches of {size}: {told}") from None
 
 
 def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:

@@ -12,7 +12,8 @@ from experiments.catalog.pruners.options import as_dict
 from experiments.catalog.pruners.pruner import Setting, make_recipe
 from experiments.config.config import Config
 from experiments.problem.data import facts_of
-from experiments.problem.network import network_for
+from experiments.problem.evaluation import batch_size, stream_batch_size
+from experiments.problem.network import check_sizes, network_for
 from experiments.problem.problem import make_loss
 from experiments.problem.prunable import leaves_for, mask_for
 from experiments.terminal.errors import UsageError
@@ -109,6 +110,14 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
         model=model,
         image_shape=shape,
     )
+    if share == 1.0:  # the evaluation is that of all
+        streamed, held = (
+            config.data.streamed or config.stream,
+            {"test": facts.num_test, "validation": facts.num_validation},
+        )
+        sizes = {f"evaluating the {split} images": stream_batch_size(num) if streamed else batch_size(num, shape[0])
+                 for split, num in held.items() if num}  # fmt: skip
+        check_sizes(config.model, model, make_loss(model), shape, {"training": config.batch_size} | sizes)
     return Planned(recipe, mask, steps, leaves)
 
 

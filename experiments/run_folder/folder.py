@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from experiments.run_folder import paths
 from experiments.terminal.errors import Busy, UsageError
 from rare_gems.storage.atomic import write_whole
 
-__all__ = ["check_free", "claim", "finished", "held", "read_fields", "write_json"]
+__all__ = ["check_free", "check_place", "claim", "finished", "held", "read_fields", "write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,6 +55,19 @@ def read_fields(folder: Path) -> dict[str, Any]:
       ValueError: if there is something else. OSError: if there is none.
     """
     return json.loads((folder / paths.CONFIG).read_text())
+
+
+def check_place(folder: Path) -> None:
+    """Refuses a folder that could not be made, or not be written, when its turn comes. Writes nothing.
+
+    Raises:
+      UsageError: naming it, and what is in its way.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"{folder}: expected a folder, or a place for one, got the file {there}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder}: expected a place that can be written, got {there}, which cannot")
 
 
 def check_free(folder: Path) -> None:

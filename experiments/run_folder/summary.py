@@ -117,8 +117,15 @@ def _summary(
         "skipped_images": list(skipped),
         "runs_at_once": at_once,
         "device": _device(),
-        "versions": {"python": platform.python_version()} | {p: metadata.version(p) for p in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from a clone that is not installed
+        return None
 
 
 def _dataset_name(dataset: str, note: str) -> str:

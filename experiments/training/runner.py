@@ -24,7 +24,7 @@ from experiments.problem.recipe import recipe_for, training_phase
 from experiments.run_folder import folder, paths
 from experiments.run_folder.summary import write_results
 from experiments.terminal import progress
-from experiments.terminal.errors import RunFailed, spell
+from experiments.terminal.errors import RunFailed, UsageError, spell
 from experiments.training import devices, grouping
 from experiments.training.loop import train_together
 from experiments.training.run import Run
@@ -33,7 +33,7 @@ from rare_gems.models.layer_order import Layers
 from rare_gems.phase import ModelState, Recipe, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["finish_checks", "finish_tickets"]
+__all__ = ["check_folders", "finish_checks", "finish_tickets"]
 
 Summary = dict[str, Any]
 
@@ -85,6 +85,36 @@ def finish_tickets(configs: Sequence[Config], folders: Sequence[Path]) -> list[S
             for i, summary in zip(chosen, made, strict=True):
                 summaries[i] = summary
     return [summary for summary in summaries if summary is not None]
+
+
+def check_folders(configs: Sequence[Config], folders: Sequence[Path], names: Sequence[str] = ()) -> None:
+    """Refuses, before the first of several runs, folders of which one would be refused at its turn. Writes nothing.
+
+    Args:
+      names: the sanity checks that each run undergoes.
+    Raises:
+      UsageError: for a folder of something else, or that cannot be written, and for a finished run without what its
+        checks begin with.
+    """
+
+    def look() -> None:
+        for config, place in zip(configs, folders, strict=True):
+            fields = fields_of(config)
+            done = folder.finished(place, fields) is not None
+            if not done:
+                folder.check_place(place)
+            for name in names:
+                own = paths.check_folder(place, name)
+                if folder.finished(own, fields | {"check": name}) is not None:
+                    continue
+                folder.check_place(own)
+                edits = CHECKS[name].edit is not None and not CHECKS[name].afresh
+                if done and edits and not (place / paths.SEARCH).is_file():
+                    raise UsageError(
+                        f"--sanity={name}: {place / paths.SEARCH} is not there; expected what the search left"
+                    )
+
+    processes.on_main(look)
 
 
 def finish_checks(config: Config, run_folder: Path, names: Sequence[str]) -> list[Summary]:

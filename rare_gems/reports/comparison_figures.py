@@ -89,7 +89,7 @@ def plot_comparison(
     sparsity_axis(axes, x)
     _limit(axes, rows, value, [*reference, chance])
     axes.set(xlabel="Sparsity (%)", ylabel=f"Accuracy {value} finetuning (%)")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, parse_math=False)
     if handles:
         figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9, handlelength=2.8)
     return save(figure, path)
@@ -137,7 +137,7 @@ def plot_sanity(rows: Sequence[Row], path: PathLike | None, title: str) -> Figur
         axes.axvline(level, color="black", linewidth=0.9, linestyle="--", label="_ticket", zorder=2.5)
     axes.set_yticks(range(len(rows)), [str(row["check"]) for row in rows])
     axes.set(xlabel="Accuracy (%)", xlim=(0, max(1.04 * max(tops), 1.0)), ylim=(len(rows) - 0.45, -0.55))
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=11, parse_math=False)
     plain(axes, grid=False)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     axes.tick_params(axis="y", length=0)

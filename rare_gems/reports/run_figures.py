@@ -56,7 +56,7 @@ def plot_search(rows: Sequence[Row], path: PathLike | None, title: str) -> Figur
     for column, (label, colour, width) in _ACCURACIES.items():
         measured[column] = _line(top, epochs, rows, column, label=label, color=colour, linewidth=width)
     top.set(ylabel="Accuracy (%)", ylim=(0, 100))
-    top.set_title(title, fontsize=11, pad=18 if len(set(phases)) == 2 else 8)
+    top.set_title(title, fontsize=11, parse_math=False, pad=18 if len(set(phases)) == 2 else 8)
     shown = next((column for column in reversed(_ACCURACIES) if measured[column]), None)
     if shown:
         colour = _ACCURACIES[shown][1]
@@ -145,9 +145,9 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
         axes.text(-0.6, total, label, va="bottom", fontsize=8, color="#444444")
     axes.set(xlabel="Layer", ylabel="Sparsity (%)", xlim=(-0.7, len(names) - 0.3))
     step = math.ceil(len(names) / 60)
-    axes.set_xticks(x[::step], _short_names(names)[::step], rotation=90)
+    axes.set_xticks(x[::step], _short_names(names)[::step], rotation=90, parse_math=False)
     size = 8 if len(names) <= 30 else 6
-    axes.set_title(title, fontsize=11, pad=10 if len(tickets) == 1 else 26)
+    axes.set_title(title, fontsize=11, parse_math=False, pad=10 if len(tickets) == 1 else 26)
     plain(axes, grid=False)
     axes.tick_params(axis="x", labelsize=size)
     bars.tick_params(labelsize=9)
