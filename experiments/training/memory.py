@@ -97,8 +97,6 @@ def _bytes(leaf: Any) -> int:
     shape, dtype = getattr(leaf, "shape", ()), getattr(leaf, "dtype", None)
     if dtype is None:
         return 0
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
-        return 8 * math.prod(shape)
     # XLA's CPU compiler computes in float32 what is asked for in bfloat16.
     widened = dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
     return math.prod(shape) * (4 if widened else dtype.itemsize)

@@ -55,6 +55,7 @@ def test_by_hand():
     assert memory.peak_bytes(lambda x: ((x + 1) * x).sum(), x) == 4000 + 1.5 * 8000
     assert memory.peak_bytes(jax.jit(lambda x: ((x + 1) * 2).sum()), x) == 4000 + 1.5 * 8000  # the caller holds x
     assert memory.tree_bytes((x, None, jax.random.key(0), jnp.int8(0))) == 4009
+    assert memory.tree_bytes(jax.random.split(jax.random.key(0, impl="rbg"), 3)) == 48
 
 
 def test_evaluation_is_of_one_batch(digits):
