@@ -49,7 +49,7 @@ def cut_dtype(leaf: Any) -> str | None:
       ('float32', None, None)
     """
     dtype = None if isinstance(leaf, jax.Array) else getattr(leaf, "dtype", None)
-    return None if dtype is None or jax.config.jax_enable_x64 else _CUT.get(str(dtype))  # type: ignore
+    return None if dtype is None or jax.config.jax_enable_x64 else _CUT.get(getattr(dtype, "name", ""))  # type: ignore
 
 
 def as_jax(name: str, leaf: Any) -> jax.Array:
