@@ -157,19 +157,30 @@ def toy():
     return make_toy()
 
 
-@pytest.fixture(scope="module", params=list(METHODS))
-def case(request, toy):
-    """A method's recipe. Its steps are traced and compiled once for all of its tests."""
-    row = METHODS[request.param]
+@pytest.fixture(scope="module")
+def programs():
+    """Steps are traced and compiled once for all laws of a method, and for all methods that have a phase in common."""
+    known = {}, {}
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("step_parts", "advance_fn"):
-            patch.setattr(trainer, name, _once(getattr(trainer, name)))
-        yield toy, row, row.make(toy.ticket.mask)
+        for name, of in zip(("step_parts", "advance_fn"), known, strict=True):
+            patch.setattr(trainer, name, _once(getattr(trainer, name), of))
+        yield known
 
 
-def _once(fn):
+@pytest.fixture(scope="module", params=list(METHODS))
+def case(request, toy, programs):
+    row = METHODS[request.param]
+    yield toy, row, row.make(toy.ticket.mask)
+    parts, advances = programs
+    for key in [key for key, ((_, phase, _), _) in parts.items() if phase not in (TUNE, DENSE)]:
+        del parts[key]
+    kept = [descend for _, (descend, _) in parts.values()]
+    for key in [key for key, (args, _) in advances.items() if args[0] not in kept]:
+        del advances[key]
+
+
+def _once(fn, known):
     """What `fn` returned for the very same arguments, which are kept alive."""
-    known = {}
 
     def remembered(*args):
         key = tuple(map(id, args))
@@ -181,25 +192,45 @@ def _once(fn):
 
 
 @pytest.fixture(scope="module")
-def alone(case):
-    """What a run ends with, and how often it traced the toy's loss."""
-    toy, _, recipe = case
+def traced():
+    """What was traced already, for whichever method: phases by their identity, and all that are so named, alive."""
+    return set(), []
+
+
+@pytest.fixture(scope="module")
+def alone(case, traced):
+    """What a run ends with, and how often it traced the toy's loss, for how many phases that no run had before."""
+    (toy, _, recipe), (before, alive) = case, traced
+    new = {id(phase) for phase in _counted(recipe)} - before
+    before |= new
+    alive.append(recipe)
     toy.num_traces[0] = 0
-    return _run(toy, recipe, loop="python"), toy.num_traces[0]
+    return _run(toy, recipe, loop="python"), toy.num_traces[0], len(new)
+
+
+def _counted(recipe):
+    """The phases that step with the toy's own loss, which counts how often it is traced."""
+    return [phase for phase in recipe if phase.num_steps and phase.loss_fn is None]
 
 
 def _steps(toy, recipe):
-    """Every carry of a run, compiled step by step, and the ticket at the end of each phase."""
+    """Every carry of a run that is stopped after each step, and the ticket at the end of each phase."""
     ticket, state = toy.ticket, toy.model_state
     for index, phase in enumerate(recipe):
         carry = trainer.begin(phase, ticket, state, jax.random.fold_in(KEY, index))
-        step = jax.jit(trainer.make_step(toy.loss_fn, phase))
         yield index, phase, carry, carry.ticket
-        for i in range(phase.num_steps):
-            carry = step(carry, toy.feed.data[i % 3 * 4 : i % 3 * 4 + 4])
+        for _ in range(phase.num_steps):
+            options = {"resume": (index, carry), "poll": lambda index, done: True}
+            moments = trainer.epochs(
+                recipe, ticket, state, loss_fn=toy.loss_fn, feed=toy.feed, key=KEY, loop="python", **options
+            )
+            carry = next(moments).carry
             yield index, phase, carry, carry.ticket
-        ticket, state = trainer.finish(phase, carry), carry.model_state
+        ticket, state = _finish(phase, carry), carry.model_state
         yield index, phase, carry, ticket
+
+
+_finish = jax.jit(trainer.finish, static_argnums=0)
 
 
 def _run(toy, recipe, **options):
@@ -217,26 +248,23 @@ def _raw(x):
     return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
-def test_counts_nesting_and_dead_weights(case):
+def test_counts_nesting_and_dead_weights(case, alone):
     toy, row, recipe = case
-    seen, before = set(), masks.ones(toy.ticket.params)
+    seen, before = set(), _host(masks.ones(toy.ticket.params))
     for index, phase, carry, ticket in _steps(toy, recipe):
         done = (index, int(carry.step))
         if done in row.rounds:
             seen.add(done)
             assert masks.num_kept(carry.ticket.mask) == row.rounds[done]
+        mask, trained = _host(ticket.mask), _host(getattr(ticket, phase.trains))
         if not row.reviving:
-            assert all(map(lambda new, old: bool(jnp.all(old | ~new)), *map(jax.tree.leaves, (ticket.mask, before))))
-        before = ticket.mask
+            assert all(map(lambda new, old: bool(np.all(old | ~new)), *map(jax.tree.leaves, (mask, before))))
+        before = mask
         if phase.hold_dead:
             if phase.trains == "params":  # the ticket of the step, or what `finish` makes of it
-                gone = jax.tree.map(jnp.logical_not, ticket.mask)
-                _assert_zero(masks.apply(ticket.params, gone), gone)
-            dead = jax.tree.map(jnp.logical_not, carry.ticket.mask)
-            where_dead = jax.tree.map(
-                lambda w, d: jnp.zeros(w.shape, bool) if d is None else d, getattr(ticket, phase.trains), dead
-            )
-            optax.tree.map_params(phase.optimizer, _assert_zero_where, carry.opt_state, where_dead)
+                jax.tree.map(_assert_zero_where, trained, _dead(mask, trained))
+            dead = _dead(carry.ticket.mask, trained)
+            optax.tree.map_params(phase.optimizer, _assert_zero_where, _host(carry.opt_state), dead)
     assert seen == set(row.rounds)
     final = masks.num_kept(ticket.mask)
     assert final == row.target if row.exact else 0 < final <= row.target
@@ -244,13 +272,17 @@ def test_counts_nesting_and_dead_weights(case):
         masks.check(ticket.mask, row.target)
 
 
+def _host(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+def _dead(mask, like):
+    """Where a weight is dead, in the structure of `like`: nowhere in what is not prunable."""
+    return jax.tree.map(lambda w, m: np.zeros(w.shape, bool) if m is None else ~np.asarray(m), like, mask)
+
+
 def _assert_zero_where(slot, dead):
-    np.testing.assert_array_equal(jnp.where(dead, slot, jnp.zeros_like(slot)), jnp.zeros_like(slot))
-
-
-def _assert_zero(tree, mask):
-    for leaf in jax.tree.leaves(masks.map_kept(lambda x: x, tree, mask)):
-        np.testing.assert_array_equal(leaf, jnp.zeros_like(leaf))
+    np.testing.assert_array_equal(slot[dead], 0)
 
 
 def test_the_carry_keeps_its_types_and_abstract_values_suffice(case):
@@ -265,15 +297,16 @@ def test_the_carry_keeps_its_types_and_abstract_values_suffice(case):
         assert describe(end) == describe(carry.ticket)
 
 
-def test_loop_and_scan_agree_and_compile_once(case, alone):
+def test_loop_and_scan_agree_and_compile_once(case, alone, traced):
     toy, _, recipe = case
-    counted = [phase for phase in recipe if phase.loss_fn is None]  # the toy counts how often its own loss is traced
+    counted = _counted(recipe)
     chunks = {(id(p), min(NUM_BATCHES, p.num_steps - i)) for p in counted for i in range(0, p.num_steps, NUM_BATCHES)}
-    (dispatched, _), num_traces = alone
-    assert num_traces == len({phase for phase, _ in chunks})  # however often a phase comes again
+    (dispatched, _), num_traces, num_phases = alone
+    assert num_traces == num_phases  # however often a phase comes again
     toy.num_traces[0] = 0
     scanned, _ = _run(toy, recipe, loop="scan")
-    assert toy.num_traces[0] == len(chunks)
+    assert toy.num_traces[0] == len(chunks - traced[0])
+    traced[0].update(chunks)
     _equal(dispatched.mask, scanned.mask)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dispatched.params, scanned.params)
 

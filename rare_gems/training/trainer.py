@@ -157,6 +157,7 @@ def _check_optimizers(recipe: Recipe, ticket: Ticket, many: bool) -> None:
             optimizer.check(phase.optimizer, leaves.split(getattr(shapes, phase.trains))[0], phase.name)
 
 
+@functools.cache  # one function each: what the next run asks for is traced and compiled already
 def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
     """`begin`, `finish` and `jax.random.fold_in` for many runs."""
 
