@@ -160,18 +160,18 @@ def toy():
 @pytest.fixture(scope="module")
 def programs():
     """Steps are traced and compiled once for all laws of a method, and for all methods that have a phase in common."""
-    known = {}, {}
+    known, asked = ({}, {}), []
     with pytest.MonkeyPatch.context() as patch:
         for name, of in zip(("step_parts", "advance_fn"), known, strict=True):
-            patch.setattr(trainer, name, _once(getattr(trainer, name), of))
-        yield known
+            patch.setattr(trainer, name, _once(getattr(trainer, name), of, asked))
+        yield *known, asked
 
 
 @pytest.fixture(scope="module", params=list(METHODS))
 def case(request, toy, programs):
     row = METHODS[request.param]
     yield toy, row, row.make(toy.ticket.mask)
-    parts, advances = programs
+    parts, advances, _ = programs
     for key in [key for key, ((_, phase, _), _) in parts.items() if phase not in (TUNE, DENSE)]:
         del parts[key]
     kept = [descend for _, (descend, _) in parts.values()]
@@ -179,11 +179,11 @@ def case(request, toy, programs):
         del advances[key]
 
 
-def _once(fn, known):
-    """What `fn` returned for the very same arguments, which are kept alive."""
+def _once(fn, known, asked):
+    """What `fn` returned for the very same arguments, which are kept alive; `asked` lists every call's."""
 
     def remembered(*args):
-        key = tuple(map(id, args))
+        asked.append(key := tuple(map(id, args)))
         if key not in known:
             known[key] = args, fn(*args)
         return known[key][1]
@@ -198,14 +198,17 @@ def traced():
 
 
 @pytest.fixture(scope="module")
-def alone(case, traced):
+def alone(case, traced, programs):
     """What a run ends with, and how often it traced the toy's loss, for how many phases that no run had before."""
+    programs[-1].clear()
     (toy, _, recipe), (before, alive) = case, traced
     new = {id(phase) for phase in _counted(recipe)} - before
     before |= new
     alive.append(recipe)
     toy.num_traces[0] = 0
-    return _run(toy, recipe, loop="python"), toy.num_traces[0], len(new)
+    ended = _run(toy, recipe, loop="python")
+    assert len(set(programs[-1])) == len(programs[-1])  # the trainer itself makes the programs of a phase once
+    return ended, toy.num_traces[0], len(new)
 
 
 def _counted(recipe):
