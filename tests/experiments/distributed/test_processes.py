@@ -143,11 +143,12 @@ def test_an_error_that_comes_of_a_lost_process_is_told_from_others(monkeypatch):
 
 def test_an_abort_is_a_loss_only_if_jax_service_made_it():
     program = """
-import os, signal, time
+import functools, os, signal, time
 from jax._src import distributed
 from experiments.distributed import processes
 class Stuck:
     key_value_try_get = lambda self, key: time.sleep(60)
+processes._service_is_stuck = functools.partial(processes._service_is_stuck, wait_s=0.3)
 processes._catch_aborts()
 for client in (None, Stuck()):
     distributed.global_state.client = client
