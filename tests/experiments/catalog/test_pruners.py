@@ -13,6 +13,7 @@ from experiments.problem.recipe import plan_of
 from rare_gems import masks
 from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
 from rare_gems.storage import ticket_file
+from tests.experiments.conftest import made_once
 
 NUM_PRUNABLE = 64 * 300 + 300 * 100 + 100 * 10
 NUM_KEPT = 5020
@@ -77,10 +78,12 @@ def test_pruner(name, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A dense network, trained until it knows something."""
-    folder = tmp_path_factory.mktemp("dense") / "run"
-    flags = ["--pruner=dense", "--model=lenet_300_100", "--batch-size=50", "--finetune-epochs=3"]
-    assert run("digits", [*flags, f"--run-dir={folder}"]) == 0
-    return folder
+
+    def make(folder):
+        flags = ["--pruner=dense", "--model=lenet_300_100", "--batch-size=50", "--finetune-epochs=3"]
+        assert run("digits", [*flags, f"--run-dir={folder}"]) == 0
+
+    return made_once(tmp_path_factory, "trained", make)
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "snip", "grasp", "random"])

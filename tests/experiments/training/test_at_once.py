@@ -14,7 +14,7 @@ from experiments.config import sweep
 from experiments.terminal import signals
 from experiments.terminal.errors import UsageError
 from rare_gems.storage import ticket_file
-from tests.experiments.conftest import SMALL
+from tests.experiments.conftest import SMALL, made_once
 
 WHOLE = [flag for flag in SMALL if not flag.startswith(("--train-examples", "--epochs", "--finetune-epochs"))]
 FLAGS = [*WHOLE, "--epochs=3", "--finetune-epochs=2", "--batch-size=100", "--gem-miner.period=1", "--num-seeds=2"]
@@ -43,9 +43,10 @@ def _same_rows(*files):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    assert run("digits", [*FLAGS, f"--run-dir={folder}"]) == 0
-    return folder
+    def make(folder):
+        assert run("digits", [*FLAGS, f"--run-dir={folder}"]) == 0
+
+    return made_once(tmp_path_factory, "at_once", make)
 
 
 class _Stop(list):
