@@ -13,7 +13,7 @@ from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, T
 from rare_gems.sparse.methods import Method, fixed
 from rare_gems.sparse.plan import Plan, plan_of
 from rare_gems.sparse.stacked import Stacked, join, split
-from rare_gems.training.hold_dead import hold_dead
+from rare_gems.training.optimizer import hold
 
 __all__ = ["SparseState", "masks", "prune", "sparsity"]
 
@@ -143,7 +143,7 @@ def prune(
             mask=after.mask,
             scores=None if state.scores is None else after.scores,
             edits=edits,
-            inner=hold_dead(inner, held, params, after.mask),
+            inner=hold(held, params, after.mask),
         )
         return _difference(after, moved, updates, params), new
 
