@@ -2,6 +2,17 @@
 
 Each is a `Transform` for `transforms.edit`, between the last search phase and the finetuning. What permutes weights
 only moves them: outside of `jit`, NumPy's stay NumPy's, in their dtype.
+
+Example:
+  >>> from rare_gems import transforms
+  >>> kernel = jnp.arange(8.0)
+  >>> ticket = Ticket(params=[kernel], scores=[kernel], mask=[kernel > 4])
+  >>> shuffled = transforms.edit(shuffle())  # a phase; in a recipe it comes between search and finetuning
+  >>> shuffled.name, shuffled.num_steps
+  ('edit', 0)
+  >>> edited, _ = shuffle().update(ticket, (), Context(step=0, key=jax.random.key(0), batch=None, grads=None))
+  >>> masks.num_kept(edited.mask) == masks.num_kept(ticket.mask) == 3
+  True
 """
 
 from collections.abc import Callable

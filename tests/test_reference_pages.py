@@ -8,6 +8,7 @@ import pdoc
 import pdoc.render
 import pytest
 
+import rare_gems
 from tests.test_docstrings import MODULES, public
 
 # What a dotted name in backticks may begin with, and is then one of ours.
@@ -58,3 +59,10 @@ def test_pages(tmp_path):
         text = page.read_text()
         missing = [entry for entry in public(importlib.import_module(name)) if f'id="{entry}"' not in text]
         assert missing == [], name
+
+
+def test_the_first_page_leads_to_a_page_with_an_example_for_each_question():
+    rows = re.findall(r"^\| ([^|]*\?) \| `(rare_gems\.\w+)` \|$", rare_gems.__doc__, re.MULTILINE)
+    assert len(rows) >= 7
+    for question, name in rows:
+        assert "\n  >>> " in importlib.import_module(name).__doc__, question

@@ -1,1 +1,1 @@
-"""Data: sources on the host (`sources`, `prepare`) and batches made on the device (`batches`)."""
+"""Data: one file for each data set, streams of images that are too many for memory, and batches on the device."""

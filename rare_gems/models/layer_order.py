@@ -68,7 +68,7 @@ def read_layers(apply: Apply, params: Params, state: ModelState, images: Any, ma
     Raises:
       ValueError: if two leaves have one name.
     Example:
-      >>> params = {"a": jax.numpy.ones((3, 2)), "b": jax.numpy.ones((4, 3)), "c": jax.numpy.ones((1, 1))}
+      >>> params = {"a": jax.numpy.ones((3, 2)), "b": jax.numpy.ones((4, 3)), "c": jax.numpy.ones((2, 2))}
       >>> apply = lambda params, state, x, train: (x @ params["b"] @ params["a"], state)
       >>> read_layers(apply, params, {}, jax.ShapeDtypeStruct((1, 4), "float32"))
       Layers(read=('b', 'a'), unread=('c',))
