@@ -67,11 +67,11 @@ def prune(
     To start from zero: `params = masks.apply(params, sparse.masks(state))`.
 
     Example:
-      >>> params = [jnp.array([[1.0, 2.0, 3.0, 4.0]])]
-      >>> tx = prune(optax.sgd(0.5, momentum=0.9), [jnp.array([[True, False, True, False]])])
-      >>> updates, state = tx.update([jnp.ones((1, 4))], tx.init(params), params)
-      >>> optax.apply_updates(params, updates)
-      [Array([[0.5, 0. , 2.5, 0. ]], dtype=float32)]
+      >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+      >>> tx = prune(optax.sgd(0.5, momentum=0.9), {"kernel": jnp.array([[True, False], [True, False]])})
+      >>> updates, state = tx.update({"kernel": jnp.ones((2, 2))}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["kernel"].tolist()
+      [[0.5, 0.0], [2.5, 0.0]]
 
     Deviations: a step of JaxPruner's RigL and gradual pruning skips the optimizer where the mask changes; here none is
     skipped, as in the trainer of this library.

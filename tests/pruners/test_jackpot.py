@@ -22,7 +22,7 @@ CONTEXT = Context(jnp.int32(0), KEY, None, None)
 def small():
     """The four largest |w| are two in a, two in b, none in c."""
     params = {"a": jnp.array([[4.0, -0.1], [0.2, -3.0]]), "b": jnp.array([[0.3, 5.0, -6.0]]), "c": jnp.array([[0.4]])}
-    mask = masks.ones(params)
+    mask = masks.ones(params, lambda path, leaf: True)
     scores = {"a": jnp.array([[0.1, 0.9], [0.8, 0.2]]), "b": jnp.array([[3.0, 2.0, 1.0]]), "c": jnp.array([[9.0]])}
     return Ticket(params, scores, mask)
 

@@ -27,7 +27,7 @@ COUNT = 17  # of 172, at a sparsity of 0.9
 
 def make_ticket(params=None):
     params = [jnp.array(p, jnp.float32) for p in GOLDEN["params"]] if params is None else params
-    mask = masks.ones(params)
+    mask = masks.ones(params, lambda path, leaf: leaf.ndim > 1)
     return Ticket(params, masks.map_kept(lambda w: np.full(w.shape, 0.5, np.float32), params, mask), mask)
 
 

@@ -149,11 +149,11 @@ def test_a_mask_or_a_transform_stands_for_a_method():
 
 
 def test_a_removed_weight_forgets_its_momentum():
-    params, momentum = jnp.array([[3.0, -1.0]]), optax.sgd(0.1, momentum=0.9)
+    params, momentum = {"kernel": jnp.array([[3.0, -1.0]])}, optax.sgd(0.1, momentum=0.9)
     tx = sparse.prune(momentum, sparse.gradual(0.5, start=2, stop=2))
     *_, (params, state) = train(tx, params, 2)
-    assert np.count_nonzero(state.inner[0].trace) == 1
-    assert np.count_nonzero(params) == 1
+    assert np.count_nonzero(state.inner[0].trace["kernel"]) == 1
+    assert np.count_nonzero(params["kernel"]) == 1
 
 
 def test_other_transformations_around_it():
