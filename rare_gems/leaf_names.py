@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import jax
 
 __all__ = [
-    "NEVER", "is_norm", "is_norm_class", "is_positional", "is_state", "is_table", "kind_of", "last_of",
-    "partner_of", "parts_of", "path_name", "stem_of",
+    "NEVER", "is_norm", "is_norm_class", "is_norm_weight", "is_positional", "is_state", "is_table", "kind_of",
+    "last_of", "partner_of", "parts_of", "path_name", "stem_of",
 ]  # fmt: skip
 
 Parts = tuple[str, ...]
@@ -18,8 +18,8 @@ _KERNEL_WORDS = ("kernel", "kernels", "weight", "weights", "w", "scale", "scales
 _END = r"(_?\d+)*(_l\d+)?(_reverse)?"  # of the second of its kind, or of a layer of torch's LSTM
 _BIAS = r"(.*_)?(bias|biases|offsets?|betas?|shift|intercept|b)|bias_[a-z]{1,3}|b_[a-z]{1,5}|b[qkvoihfgcrxz]"
 _POSITION = (
-    r"wpe|(.*_)?(positions?|positional|posemb|posembed|rel_pos(_[hw])?|pos)"
-    r"|(.*_)?(pos|positions?|positional)_?(emb|embeds?|embeddings?|enc|encodings?|table)(_.*)?"
+    r"w?pe|(.*_)?(positions?|positional|posemb|posembed|rel_pos(_[hw])?|pos)"
+    r"|(.*_)?(pos|positions?|positional|temporal|spatial)_?(emb|embeds?|embeddings?|enc|encodings?|table)(_.*)?"
     r"|(.*_)?(emb|embed|embeddings?)_(pos|positions?)|(relative|rel)_(.*_)?bias(_table)?"
 )
 # The first kind that matches the last name is the leaf's.
@@ -43,8 +43,10 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
 _TORCH = {"original": "kernel", "original0": "scale", "original1": "kernel"}  # parametrized; g and v of weight norm
 NEVER = ("running statistics", "mask", "positional embedding", "token", "bias", "scale")
 
-_NORM = r"(batch|layer|group|instance|rms|weight|power|filter|response)?_?norm(alization)?s?(\d+d)?"
-_NORM_NAME = re.compile(rf"(.*_)?({_NORM}|bn|ln|gn)(_?\d+)*(_(f|pre|post|final|q|k|v|in|out|attn|mlp|ffn|cross|self))?")
+_NORM = r"([blgi]|batch|layer|group|instance|rms|weight|power|filter|response)?_?norm(alization)?s?(\d+d)?"
+_NORM_NAME = re.compile(
+    rf"(.*_)?({_NORM}|bn|ln|gn|p_?relu)(_?\d+)*(_(f|pre|post|final|q|k|v|in|out|attn|mlp|ffn|cross|self))?"
+)
 _NORM_CLASS = re.compile(rf"(.*_)?{_NORM}|layer_?scale|scale|bias|p_?re_?lu")
 _STATE_CLASS = re.compile(r"(batch_stat|cache|intermediate|rng_(state|key|count|stream)|state_index)")
 
@@ -115,6 +117,17 @@ def stem_of(parts: Parts) -> Parts:
     if word is not None:
         tokens.remove(word)
     return tuple(tokens)
+
+
+def is_norm_weight(parts: Parts) -> bool:
+    """Whether the last name is that of a norm, with or without a word for a weight: rmsnorm_w, ln1_g, rms_att_weight.
+
+    Example:
+      >>> is_norm_weight(("norm_weight",)), is_norm_weight(("rms_att_weight",)), is_norm_weight(("attn_weight",))
+      (True, True, False)
+    """
+    stem = re.sub(r"_?(weights?|w|g)$", "", last_of(parts))
+    return bool(_NORM_NAME.fullmatch(stem)) or re.match(r"(.*_)?rms(_|$)", stem) is not None
 
 
 def is_norm(parents: Parts) -> bool:

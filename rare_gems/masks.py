@@ -56,6 +56,9 @@ def ones(params: PyTree, prunable: Callable[[tuple, Any], bool] | None = None) -
     if not any(counts):
         raise ValueError("expected at least one prunable leaf in params, got none")
     leaves, treedef = jax.tree.flatten(params)
+    for leaf, counted in zip(leaves, counts, strict=True):
+        if counted and not hasattr(leaf, "shape"):
+            raise ValueError(f"prunable: expected arrays, got {leaf!r}")
     _check_untied(params, counts)
     return treedef.unflatten([_whole(leaf) if one else None for leaf, one in zip(leaves, counts, strict=True)])
 
@@ -70,12 +73,14 @@ def _check_untied(params: PyTree, counts: list[bool]) -> None:
     for (path, leaf), counted in zip(jax.tree_util.tree_leaves_with_path(params), counts, strict=True):
         if not counted or not isinstance(leaf, jax.Array | np.ndarray):
             continue  # a ShapeDtypeStruct may describe many arrays
-        if id(leaf) in seen:
+        memory = id(leaf) if isinstance(leaf, jax.Array) else leaf.__array_interface__["data"][0]  # views, transposes
+        if leaf.size and memory in seen:
             raise ValueError(
-                f"params: expected an array of its own for each prunable leaf, got one for {path_name(seen[id(leaf)])} "
-                f"and {path_name(path)}; weights that are tied should be one leaf that apply uses twice, others copies"
+                f"params: expected an array of its own for each prunable leaf, got one for "
+                f"{path_name(seen[memory])} and {path_name(path)}; weights that are tied should be one leaf that "
+                "apply uses twice, others copies"
             )
-        seen[id(leaf)] = path
+        seen[memory] = path
 
 
 def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> PyTree:
@@ -94,7 +99,7 @@ def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> P
         if m is None:
             return default
         out = fn(leaf)
-        if cut_dtype(leaf) == str(getattr(out, "dtype", None)) and isinstance(out, jax.Array):
+        if cut_dtype(leaf) and any(isinstance(part, jax.Array) for part in jax.tree.leaves(out)):
             as_jax(path_name(path) or "tree", leaf)  # raises
         return out
 

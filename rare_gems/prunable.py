@@ -192,6 +192,8 @@ def _why_no_kernel(leaf: _Leaf, shape: tuple[int, ...], beside: _Beside, biases:
         return ""
     if leaf_names.is_norm(parts[:-1]):
         return "scale: its parent's name is that of a norm"
+    if leaf_names.is_norm_weight(parts):
+        return "scale: its name is that of a norm"
     if leaf_names.is_positional(parts[:-1]) or leaf_names.is_positional((leaf.owner,)):
         return "positional embedding"
     return "bias: it has the shape of one beside its kernel" if _is_second_of_pair(leaf, shape, beside) else ""

@@ -612,3 +612,22 @@ assert new == {"rare_gems"}, new
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_views_of_one_memory_are_refused_too():
+    w = np.ones((2, 2), np.float32)
+    with pytest.raises(ValueError, match="an array of its own for each prunable leaf, got one for a and b"):
+        masks.ones({"a": w, "b": w.T})  # one memory
+
+
+def test_what_jax_cuts_in_a_function_of_map_kept_is_refused_whatever_it_returns():
+    tree, mask = {"w": np.array([1.0, 2.0])}, {"w": np.array([True, True])}
+    for fn in (lambda w: jnp.abs(w) > 1, lambda w: (jnp.abs(w), 1), jnp.abs):
+        with pytest.raises(ValueError, match=r"^w: expected float32 at most, got float64"):
+            masks.map_kept(fn, tree, mask)
+    assert masks.map_kept(lambda w: np.abs(w) > 1, tree, mask)["w"].tolist() == [False, True]
+
+
+def test_a_leaf_that_is_no_array_cannot_count():
+    with pytest.raises(ValueError, match="prunable: expected arrays, got 'net'"):
+        masks.ones({"name": "net"}, lambda path, leaf: True)

@@ -243,6 +243,15 @@ def test_plain_dicts(params, expected):
     assert kernels(params) == expected
 
 
+def test_norms_that_are_named_as_weights():
+    norms = "norm_weight", "rms_att_weight", "rmsnorm_w", "norm1Weight", "ln1_g", "att_norm", "layernorm"
+    others = "attn_weight", "transform_weight", "form_w", "norm_kernel", "w1"
+    params = shaped(**dict.fromkeys((*norms, *others), (3, 8)), temporal_embed=(1, 4, 8), pe=(4, 8))
+    params |= {name: shaped(weight=(3, 8)) for name in ("bnorm", "prelu", "fc")}
+    assert kernels(params) == {*others, "fc/weight"}
+    assert reason(params, "temporal_embed") == reason(params, "pe") == "positional embedding"
+
+
 def test_nameless_pairs_of_kernel_and_bias():
     conv, dense, stacked = ((3, 3, 1, 8), (1, 1, 1, 8)), ((8, 4), (4,)), ((5, 8, 4), (5, 4))
     params = [tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in pair) for pair in (conv, dense, stacked)]

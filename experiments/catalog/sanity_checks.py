@@ -20,8 +20,8 @@ class Check(NamedTuple):
 
     what: as in tables. edit: of the ticket found, made from how the run draws weights. corrupt: the search's training
     data. invert: the search keeps the lowest scores. afresh: the edit is of the untrained network, whose weights and
-    statistics the search has not touched. share: of the training examples, that the search sees. redraws: it draws
-    weights as the run did, which a network of one's own does whole.
+    statistics the search has not touched. share: of the training examples, that the search sees. draws: it draws
+    kernels again. redraws: it draws them as the run did, which a network of one's own does whole.
     """
 
     what: str
@@ -30,6 +30,7 @@ class Check(NamedTuple):
     invert: bool = False
     afresh: bool = False
     share: float = 1.0
+    draws: bool = False
     redraws: bool = False
 
 
@@ -65,10 +66,13 @@ CHECKS: dict[str, Check] = {
     "reinit": Check(
         what="weights drawn again, as at first",
         edit=lambda draw: sanity.reinit(draw or init.kaiming_normal),
+        draws=True,
         redraws=True,
     ),
     "reinit_kaiming_normal": Check(
-        what="weights drawn again, N(0, 2/fan)", edit=lambda draw: sanity.reinit(init.kaiming_normal)
+        what="weights drawn again, N(0, 2/fan)",
+        edit=lambda draw: sanity.reinit(init.kaiming_normal),
+        draws=True,
     ),
     "shuffle_weights": Check(
         what="kept weights shuffled within each layer", edit=lambda draw: sanity.shuffle_weights()

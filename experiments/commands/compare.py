@@ -95,11 +95,11 @@ def compare(args: list[str]) -> None:
         leaves = plan.leaves  # of one network
     if asked.dry_run:
         told = f"{len(combinations)} runs, {passes:,} forward and backward passes of a batch, in {folder}"
-        Console().print(told, soft_wrap=True)
+        Console(markup=False, emoji=False).print(told, soft_wrap=True)
         return
     check_folders([config for config, _ in combinations], [place for _, place in combinations])
     if not worker.in_job():
-        tell_doubts(Console(), combinations[0].config.model, leaves)
+        tell_doubts(Console(markup=False, emoji=False), combinations[0].config.model, leaves)
     folder.mkdir(parents=True, exist_ok=True)
     collects = asked.launch.launcher is not None
     failures = _have_run(asked, args, combinations, folder) if collects else _run_all(combinations, folder)
@@ -108,7 +108,7 @@ def compare(args: list[str]) -> None:
         raise RunFailed(f"all of {len(combinations)} runs failed; the first: {failures[0]}")
     if not worker.in_job():
         chance = 1 / facts_of(combinations[0].config).num_classes
-        compare_report.report(Console(), folder, rows, chance)
+        compare_report.report(Console(markup=False, emoji=False), folder, rows, chance)
     if failures:
         raise RunFailed(f"{len(failures)} of {len(combinations)} runs failed: {'; '.join(failures)}")
 

@@ -72,7 +72,7 @@ def sanity(args: list[str]) -> None:
         check_folders([config], [folder], names)
         runs.append((config, folder, names, ticket))
     summaries = [[ticket, *finish_checks(config, folder, names)] for config, folder, names, ticket in runs]
-    report_checks(Console(), asked.run_dir, summaries)
+    report_checks(Console(markup=False, emoji=False), asked.run_dir, summaries)
 
 
 def _run_folders(folder: Path) -> list[Path]:

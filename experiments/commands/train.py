@@ -20,6 +20,7 @@ from experiments.config.sweep import Combination
 from experiments.config.validate import chosen_checks
 from experiments.distributed import processes
 from experiments.problem.initial_ticket import check_pretrained
+from experiments.problem.prunable import is_kernel
 from experiments.problem.recipe import plan_of
 from experiments.run_folder import folder as run_folder
 from experiments.run_folder import paths
@@ -47,7 +48,7 @@ def train(dataset: str, args: list[str]) -> None:
         raise
     swept = [combination.swept for combination in combinations]
     processes.check_agreement(_agreed(config) | {"sweep": swept, "error": None})
-    console = Console(quiet=not processes.is_main())
+    console = Console(quiet=not processes.is_main(), markup=False, emoji=False)
     if config.dry_run:
         _print_plans(console, combinations)
         return
@@ -70,9 +71,11 @@ def check_recipes(config: Config, names: Sequence[str]) -> None:
     """Raises UsageError for a check that would be refused once its turn comes, naming it."""
     for name in names:
         try:
-            plan_of(config, CHECKS[name].share)
+            leaves = plan_of(config, CHECKS[name].share).leaves
         except ValueError as error:
             raise UsageError(f"--sanity={name}: {error}") from None
+        if CHECKS[name].draws and not any(leaf.prunable and is_kernel(leaf) for leaf in leaves):
+            raise UsageError(f"--sanity={name}: expected a kernel to draw again, got none among what --prunable names")
 
 
 def _check_weights(combinations: Sequence[Combination]) -> None:

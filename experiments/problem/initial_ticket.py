@@ -35,21 +35,10 @@ _FLAGS = {
 
 
 def weights_of(config: Config) -> Callable[..., Params] | None:
-    """How `--init` draws kernels again, those of a mask: (key, params, mask) -> params; None where the network draws
-    its weights itself. What `--prunable` adds to the kernels is left as it is."""
+    """How `--init` draws the kernels of a mask: (key, params, mask) -> params; None where the network draws them."""
     if config.init == "model":
         return None
-    law = partial(_WEIGHTS[config.init], keep_ratio=_keep_ratio(config))
-    if config.prunable is None:
-        return law
-
-    def draw(key: jax.Array, params: Params, mask: Mask) -> Params:
-        both = jax.tree.map(
-            lambda m, kernel: m if kernel is not None else None, mask, kernels_of(params), is_leaf=_none
-        )
-        return law(key, params, both)
-
-    return draw
+    return partial(_WEIGHTS[config.init], keep_ratio=_keep_ratio(config))
 
 
 def _keep_ratio(config: Config) -> float:
@@ -175,7 +164,7 @@ def _of_torch(path: Path, model: Model, config: Config, ticket: Ticket, key: jax
         raise UsageError(f"--pretrained: {_as_flags(str(error))}") from None
     _check_finite(path, (weights.params, weights.state))
     notes = [f"--pretrained: {note}" for note in weights.notes]
-    if weights.mask is not None:
+    if weights.mask is not None and (config.prunable, config.dense) == (None, None):
         kept, size = masks.num_kept(weights.mask), masks.num_prunable(weights.mask)
         notes.append(
             "--pretrained: removed weights start at zero and may come back; --pruner=magnitude "

@@ -11,11 +11,12 @@ from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.masks import LeafReport
-from rare_gems.phase import Mask, Params
+from rare_gems.phase import Context, Mask, Params, State, Ticket, Transform
 
-__all__ = ["kernels_of", "leaves_for", "mask_for"]
+__all__ = ["is_kernel", "kernels_of", "leaves_for", "mask_for", "of_kernels"]
 
 _SHOWN = 60  # names in an error
+_UNUSUAL = ", though usually not: "
 
 
 def leaves_for(config: Config, params: Params) -> list[LeafReport]:
@@ -60,6 +61,23 @@ def kernels_of(params: Params) -> Mask:
     return _mask(params, masks.report(params))
 
 
+def of_kernels(edit: Transform) -> Transform:
+    """An edit that sees the kernels only: what --prunable adds to them, such as biases, has no law to be drawn by."""
+
+    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+        mask = jax.tree.map(
+            lambda m, kernel: None if kernel is None else m, ticket.mask, kernels_of(ticket.params), is_leaf=_none
+        )
+        edited, state = edit.update(ticket._replace(mask=mask), state, context)
+        return edited._replace(mask=ticket.mask), state
+
+    return Transform(init=edit.init, update=update)
+
+
+def _none(leaf: object) -> bool:
+    return leaf is None
+
+
 def _mask(params: Params, leaves: Sequence[LeafReport]) -> Mask:
     names = {leaf.name for leaf in leaves if leaf.prunable}
     if not names:
@@ -70,8 +88,13 @@ def _mask(params: Params, leaves: Sequence[LeafReport]) -> Mask:
 def _asked(leaf: LeafReport, matches: bool) -> LeafReport:
     if not matches:
         return leaf._replace(prunable=False, reason="does not match --prunable")
-    usual = "" if leaf.prunable else f", though usually not: {leaf.reason}"
+    usual = "" if leaf.prunable else f"{_UNUSUAL}{leaf.reason}"
     return leaf._replace(prunable=True, reason=f"matches --prunable{usual}")
+
+
+def is_kernel(leaf: LeafReport) -> bool:
+    """Whether a leaf that counts would do so without --prunable."""
+    return _UNUSUAL not in leaf.reason
 
 
 def _found(flag: str, text: str, leaves: Sequence[LeafReport]) -> set[str]:

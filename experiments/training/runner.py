@@ -20,6 +20,7 @@ from experiments.problem.data import load_data
 from experiments.problem.initial_ticket import last_kernel, run_key, start, weights_of
 from experiments.problem.network import layers_of, unread_layers
 from experiments.problem.problem import Problem, make_feed, make_loss, make_problem
+from experiments.problem.prunable import of_kernels
 from experiments.problem.recipe import recipe_for, training_phase
 from experiments.run_folder import folder, paths
 from experiments.run_folder.summary import write_results
@@ -242,7 +243,11 @@ def _edited(bench: _Bench, check: Check, run_folder: Path) -> Run:
     """
     config, problem, ticket, state = bench.config, bench.problem, bench.ticket, bench.model_state
     assert check.edit is not None
-    mask = ticket_file.load(run_folder / paths.TICKET, like=ticket).ticket.mask
+    try:
+        mask = ticket_file.load(run_folder / paths.TICKET, like=ticket).ticket.mask
+    except ValueError as error:
+        told = "made when other leaves counted as prunable, or by another network of this name"
+        raise UsageError(f"{run_folder}: {told}; it cannot be checked ({error})") from None
     if check.afresh:
         begin = ticket._replace(mask=mask)
     else:
@@ -253,7 +258,8 @@ def _edited(bench: _Bench, check: Check, run_folder: Path) -> Run:
         )  # fmt: skip
         begin, state = Ticket(whole, search.ticket.scores, mask), search.model_state
     finetuning = training_phase(config, problem.feed.num_batches)
-    recipe = (transforms.edit(check.edit(weights_of(config))), *([finetuning] if finetuning else []))
+    edit = check.edit(weights_of(config))
+    recipe = (transforms.edit(of_kernels(edit) if check.draws else edit), *([finetuning] if finetuning else []))
     title = f"{config.dataset} {config.pruner}, {check.what}"
     return Run(
         title=title,

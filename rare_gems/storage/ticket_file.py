@@ -169,7 +169,11 @@ def find(path: str | os.PathLike[str]) -> Path | None:
 
 
 def is_ticket(path: str | os.PathLike[str]) -> bool:
-    """Whether the file's header says that `save` wrote it; False for other safetensors files, and for no such files."""
+    """Whether the file's header says that `save` wrote it; False for other files.
+
+    Raises:
+      OSError: if it is not there, or no file.
+    """
     with Path(path).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         try:
@@ -209,7 +213,7 @@ def _read(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:
             groups[group][name] = array.reshape(entry["shape"])
         groups["mask"] = _unpacked(groups, header)
         _check_keys(groups, header.get("prng_keys", {}))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
         raise ValueError(f"not a ticket: its header or its tensors are damaged ({error!r})") from None
     return groups, header
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands.leaf_table import rows_of, tell_doubts
 from experiments.commands.program import run
 from experiments.config import sweep
@@ -19,12 +20,13 @@ from experiments.config.parse import known_fields, parse
 from experiments.config.saved import digest, fields_of, from_fields
 from experiments.problem.initial_ticket import initial_ticket, weights_of
 from experiments.problem.network import network_for
-from experiments.problem.prunable import leaves_for, mask_for
+from experiments.problem.prunable import leaves_for, mask_for, of_kernels
 from experiments.problem.recipe import plan_of
 from experiments.terminal.errors import UsageError
 from rare_gems import init, masks
 from rare_gems.models.lenet import lenet_300_100
 from rare_gems.models.resnet_imagenet import resnet50
+from rare_gems.phase import Context, Ticket
 from rare_gems.storage import ticket_file
 
 LENET = ["--model=lenet_300_100", "--pruner=magnitude", "--sparsity=0.5", "--finetune-epochs=0"]
@@ -296,3 +298,26 @@ def test_only_floating_leaves_can_be_asked_for():
     assert masks_of(mask_for(Config("digits", prunable="."), params)) == {"w": 4}
     with pytest.raises(UsageError, match=r"the names are w$"):
         mask_for(Config("digits", prunable="count"), params)
+
+
+@pytest.mark.parametrize("check", ["reinit", "reinit_kaiming_normal"])
+def test_checks_that_draw_again_draw_kernels_only(check):
+    law = init.kaiming_normal if check == "reinit_kaiming_normal" else weights_of(parse("digits", LENET)[0])
+    params = {"linear": {"kernel": jnp.zeros((4, 3)), "bias": jnp.full((1, 3), 7.0)}}
+    mask = masks.ones(params, lambda path, leaf: True)  # as --prunable=. counts
+    edit = of_kernels(CHECKS[check].edit(law))
+    after, _ = edit.update(Ticket(params, mask, mask), (), Context(0, jax.random.key(0), None, None))
+    assert np.count_nonzero(after.params["linear"]["kernel"]) == 12
+    np.testing.assert_array_equal(after.params["linear"]["bias"], params["linear"]["bias"])
+    assert jax.tree.structure(after.mask) == jax.tree.structure(mask)
+
+
+def test_a_check_that_would_draw_nothing_again_is_refused(own, capsys):
+    flags = ["--model=own_networks:misnamed", "--prunable=scale", "--sanity=reinit"]
+    assert run("digits", [*LENET, *flags])[0] == 2
+    assert "--sanity=reinit: expected a kernel to draw again, got none" in capsys.readouterr().err
+
+
+def test_brackets_in_expressions_are_no_markup(capsys):
+    assert run("digits", [*LENET, "--dense=linear1[/]kernel", "--dry-run"])[0] == 0
+    assert "linear1[/]kernel" in capsys.readouterr().out
