@@ -11,5 +11,6 @@ Example:
   268336
 """
 
+from rare_gems.models.torch_export import to_torch as to_torch
 from rare_gems.models.torch_weights import from_torch as from_torch
 from rare_gems.models.torch_weights import read_torch as read_torch

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["our_paths", "torch_name"]
+__all__ = ["RULES", "our_paths", "torch_name"]
 
 _LEAVES = {  # the last part of torch's name, in a layer with a kernel and in a BatchNorm
     "weight": ("kernel", "scale"),
@@ -19,7 +19,7 @@ _MIXED = tuple(f"Mixed_{i}{letter}" for i, letters in ((5, "bcd"), (6, "abcde"),
 
 # A name may have several translations: the first that the network has is taken. Before, members of an nn.Sequential
 # are numbered within their kind and the kind is appended (see `_numbered`): downsample.1 is downsample.0.bn here.
-_RULES = (
+RULES = (
     (r"(.*)", r"\1"),
     (r"fc|classifier|(?:fc|linear|classifier)\.\d+\.(?:conv|dense)", "linear"),
     (r"(.*)\.(?:downsample|shortcut)\.0\.(conv|bn)", r"\1.downsample.\2"),
@@ -95,7 +95,7 @@ def torch_name(path: str) -> str:
 
 
 def _translations(name: str) -> list[str]:
-    matches = [(re.fullmatch(pattern, name), template) for pattern, template in _RULES]
+    matches = [(re.fullmatch(pattern, name), template) for pattern, template in RULES]
     return [match.expand(template).replace(".", "/") for match, template in matches if match]
 
 
