@@ -9,12 +9,8 @@ are some, names the implementation of each such tensor ({"state/rng": "threefry2
 A mask is flattened in row-major order and packed eight to a byte, the first weight in the highest bit
 (`numpy.packbits`); its shape is that of the params of the same name. The header's one metadata entry,
 `rare_gems`, is JSON: format version, method, seed, sparsity, counts, the layers, and what the caller added.
-There is no time stamp and every order is fixed, so equal tickets are equal files.
-
-Reading one without this library:
-  tensors = safetensors.numpy.load_file("ticket.safetensors")
-  weight = tensors["params/conv1/kernel"]
-  mask = np.unpackbits(tensors["mask/conv1/kernel"], count=weight.size).reshape(weight.shape).astype(bool)
+There is no time stamp and every order is fixed, so equal tickets are equal files. `rare_gems/storage/README.md` has the
+whole format, and how to read it without this library.
 """
 
 import json
@@ -32,7 +28,7 @@ from rare_gems.storage.atomic import write_whole
 from rare_gems.storage.ticket_contents import DTYPES, fit, on_host, specs_of, tensor_name
 from rare_gems.storage.ticket_trees import Keys, Named, like_ticket, nested, nested_ticket, restore
 
-__all__ = ["FILE_NAME", "FORMAT_VERSION", "TicketFile", "check", "find", "is_ticket", "load", "save"]
+__all__ = ["FILE_NAME", "FORMAT_VERSION", "TicketFile", "check", "find", "is_ticket", "load", "read", "save"]
 
 FORMAT_VERSION = 1
 FILE_NAME = "ticket.safetensors"  # in the folder of a run
@@ -155,6 +151,30 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
         raise ValueError(f"{path}: {error}") from None
     ticket = Ticket(trees["params"], trees.get("scores"), trees["mask"])
     return TicketFile(ticket, trees.get("initial"), trees.get("state"), header)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Named], dict[str, Any]]:
+    """What a file holds, as it is: its arrays by group and name, masks as bool, and the header.
+
+    Args:
+      path: a file that `save` wrote.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load`.
+
+    Example:
+      >>> import tempfile
+      >>> import jax.numpy as jnp
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(f"{folder}/a", Ticket([jnp.ones(2)], None, [jnp.array([True, False])]), metadata={})
+      ...     groups, header = read(f"{folder}/a")
+      >>> groups["mask"]["0"].tolist(), header["num_kept"]
+      ([True, False], 1)
+    """
+    try:
+        return _read(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def find(path: str | os.PathLike[str]) -> Path | None:

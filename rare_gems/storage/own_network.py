@@ -1,0 +1,122 @@
+"""Tickets for a network of the user's own: leaves are found by name and shape, and what does not fit is told."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rare_gems.masks import path_name
+from rare_gems.phase import Params, PyTree, Ticket
+from rare_gems.storage.ticket_file import TicketFile, read
+
+__all__ = ["load_into"]
+
+Named = dict[str, Any]
+_SHOWN = 6  # names of each kind in a message
+
+
+def load_into(
+    path: str | os.PathLike[str],
+    params: Params,
+    state: PyTree = None,
+    *,
+    rename: Callable[[str], str] | None = None,
+) -> TicketFile:
+    """Loads a ticket in the structure of a network's own params.
+
+    Args:
+      path: a file that `ticket_file.save` wrote.
+      params: of any framework, arrays or `jax.ShapeDtypeStruct`s. A leaf takes the tensor that has its name, which is
+        its key path joined by "/" (the `.value` of NNX variables left out), its shape and its dtype.
+      state: the model state (BatchNorm statistics), likewise; None does not read it.
+      rename: translates a name of the network into that of the file, where they differ, for params and state.
+
+    Returns:
+      As `ticket_file.load`: JAX arrays, or NumPy's where the params are. The mask has None where the file has none;
+      scores and initial weights are None where they were not saved.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: in one line that begins with the path: it is damaged, or no ticket; or names are missing in it or in
+        the network (with the nearest name there), or shapes or dtypes differ.
+
+    Example:
+      >>> import tempfile
+      >>> from rare_gems.storage import ticket_file
+      >>> ticket = Ticket({"dense": {"w": jnp.ones(2)}}, None, {"dense": {"w": jnp.array([True, False])}})
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     ticket_file.save(f"{folder}/a", ticket, metadata={})
+      ...     found = load_into(f"{folder}/a", {"net/dense/w": jnp.zeros(2)}, rename=lambda name: name[4:])
+      >>> found.ticket.mask["net/dense/w"].tolist()
+      [True, False]
+    """
+    groups, header = read(path)
+    wanted = {"params": params} | ({} if state is None else {"state": state})
+    files = {group: {_plain(name): array for name, array in groups.get(group, {}).items()} for group in groups}
+    try:
+        names = {group: _names(group, tree, rename or str) for group, tree in wanted.items()}
+        _check({group: (names[group], tree) for group, tree in wanted.items()}, files)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+    def tree_of(group: str, like: str = "params") -> PyTree:
+        if group not in files or like not in names:
+            return None
+        leaves, structure = jax.tree.flatten(wanted[like])
+        found = [files[group].get(name) for name in names[like]]
+        return structure.unflatten([_as(leaf, array) for leaf, array in zip(leaves, found, strict=True)])
+
+    ticket = Ticket(tree_of("params"), tree_of("scores"), tree_of("mask"))
+    return TicketFile(ticket, tree_of("initial"), tree_of("state", "state"), header)
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix("/value")
+
+
+def _names(group: str, tree: PyTree, rename: Callable[[str], str]) -> list[str]:
+    """The name in the file of each leaf."""
+    names = [rename(_plain(path_name(path))) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise ValueError(f"two leaves of the network's {group} have the name {twice!r}")
+    return names
+
+
+def _check(wanted: Mapping[str, tuple[list[str], PyTree]], files: Mapping[str, Named]) -> None:
+    missing, unexpected, wrong = [], [], []
+    for group, (names, tree) in wanted.items():
+        specs, found = dict(zip(names, jax.tree.leaves(tree), strict=True)), files.get(group, {})
+        over = {name: array for name, array in found.items() if name not in specs}
+        absent = {name: leaf for name, leaf in specs.items() if name not in found}
+        missing += [f"{group}/{name}{_nearest(name, leaf, over)}" for name, leaf in absent.items()]
+        unexpected += [f"{group}/{name}{_nearest(name, array, absent)}" for name, array in over.items()]
+        for name, leaf in specs.items():
+            array = found.get(name)
+            if array is not None and (array.shape != tuple(leaf.shape) or array.dtype != leaf.dtype):
+                expected, got = (f"{one.dtype}{list(one.shape)}" for one in (leaf, array))
+                wrong.append(f"{group}/{name} (expected {expected}, got {got})")
+    kinds = {"missing in the file": missing, "not in the network": unexpected, "of another shape or dtype": wrong}
+    told = [f"{len(some)} {kind}: {_cut(some)}" for kind, some in kinds.items() if some]
+    if told:
+        hint = "; rename= can translate names" if missing and unexpected else ""
+        raise ValueError(f"its tensors are not those of the network: {'; '.join(told)}{hint}")
+
+
+def _nearest(name: str, leaf: Any, others: Mapping[str, Any]) -> str:
+    """The nearest of the others' names, at best one of equal shape."""
+    alike = [other for other, there in others.items() if tuple(there.shape) == tuple(leaf.shape)]
+    near = difflib.get_close_matches(name, alike, 1, 0.3) or difflib.get_close_matches(name, list(others), 1, 0.6)
+    return f" (nearest: {near[0]})" if near else ""
+
+
+def _cut(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _as(like: Any, array: np.ndarray | None) -> Any:
+    return array if array is None or isinstance(like, np.ndarray) else jnp.asarray(array)

@@ -1,0 +1,100 @@
+"""Tickets in the structure of a user's own network, and what is told where they do not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from rare_gems import masks
+from rare_gems.phase import Ticket
+from rare_gems.storage import ticket_file
+from rare_gems.storage.own_network import load_into
+from tests.storage.test_ticket_file import rewrite
+
+
+@pytest.fixture
+def file(tmp_path):
+    rng = np.random.default_rng(0)
+    params = {
+        "conv": {"kernel": rng.random((3, 3, 2, 4), np.float32), "bias": rng.random(4, np.float32)},
+        "head": [{"kernel": rng.random((4, 5), np.float32)}],
+    }
+    mask = {"conv": {"kernel": rng.random((3, 3, 2, 4)) < 0.5, "bias": None}, "head": [{"kernel": np.eye(4, 5) > 0}]}
+    initial = jax.tree.map(lambda w: w + 1, params)
+    state = {"conv": {"mean": np.arange(4, dtype=np.float32)}}
+    path = tmp_path / "t.safetensors"
+    ticket_file.save(path, Ticket(params, None, mask), metadata={}, initial=initial, model_state=state)
+    return path, Ticket(params, None, mask), initial, state
+
+
+def test_another_structure_of_equal_names(file):
+    path, ticket, initial, state = file
+    params = {
+        "head": ({"kernel": jnp.zeros((4, 5))},),
+        "conv": {"bias": jnp.zeros(4), "kernel": jnp.zeros((3, 3, 2, 4))},
+    }
+    found = load_into(path, params, {"conv": {"mean": jnp.zeros(4)}})
+    assert jax.tree.structure(found.ticket.params) == jax.tree.structure(params)
+    assert isinstance(found.ticket.params["head"][0]["kernel"], jax.Array)
+    for tree, wanted in (
+        (found.ticket.params, ticket.params),
+        (found.initial, initial),
+        (found.ticket.mask, ticket.mask),
+    ):
+        np.testing.assert_array_equal(tree["conv"]["kernel"], wanted["conv"]["kernel"])
+        np.testing.assert_array_equal(tree["head"][0]["kernel"], wanted["head"][0]["kernel"])
+    assert found.ticket.mask["conv"]["bias"] is None
+    assert found.ticket.scores is None
+    np.testing.assert_array_equal(found.model_state["conv"]["mean"], state["conv"]["mean"])
+    assert masks.num_kept(found.ticket.mask) == found.metadata["num_kept"]
+    assert load_into(path, jax.eval_shape(lambda: params)).model_state is None
+
+
+def test_renamed_nnx(file):
+    class Net(nnx.Module):
+        def __init__(self):
+            self.first = nnx.Conv(2, 4, (3, 3), rngs=nnx.Rngs(0))
+            self.last = nnx.Linear(4, 5, use_bias=False, rngs=nnx.Rngs(0))
+
+    path, ticket, *_ = file
+    net, ours = Net(), {"first": "conv", "last": "head/0"}
+    params = nnx.state(net, nnx.Param)
+    found = load_into(path, params, rename=lambda name: "/".join(ours.get(part, part) for part in name.split("/")))
+    nnx.update(net, found.ticket.params)
+    np.testing.assert_array_equal(net.first.kernel[...], ticket.params["conv"]["kernel"])
+    np.testing.assert_array_equal(net.last.kernel[...], ticket.params["head"][0]["kernel"])
+    masked = masks.apply(found.ticket.params, found.ticket.mask)
+    assert jax.tree.structure(masked) == jax.tree.structure(params)
+
+
+def test_every_difference_is_told_with_the_nearest_name(file):
+    path, *_ = file
+    conv = {"kernel": jnp.zeros((3, 3, 2, 8)), "bias": jnp.zeros(4, jnp.bfloat16)}
+    with pytest.raises(ValueError, match="its tensors") as caught:
+        load_into(path, {"conv": conv, "classifier": {"kernel": jnp.zeros((4, 5))}, "odd": jnp.zeros(1)})
+    assert str(caught.value) == (
+        f"{path}: its tensors are not those of the network: 2 missing in the file: params/classifier/kernel (nearest: "
+        "head/0/kernel), params/odd; 1 not in the network: params/head/0/kernel (nearest: classifier/kernel); 2 of "
+        "another shape or dtype: params/conv/bias (expected bfloat16[4], got float32[4]), params/conv/kernel (expected "
+        "float32[3, 3, 2, 8], got float32[3, 3, 2, 4]); rename= can translate names"
+    )
+
+
+def test_names_that_become_one(file):
+    with pytest.raises(ValueError, match="two leaves of the network's params have the name 'conv'"):
+        load_into(file[0], [jnp.zeros(1), jnp.zeros(1)], rename=lambda name: "conv")
+
+
+def test_a_group_of_later_files_is_passed_over(file):
+    path, ticket, *_ = file
+
+    def add(tensors, header):
+        tensors["extra/conv"] = np.ones(3, np.float32)
+        header.update(groups=[*header["groups"], "extra"], note="later")
+
+    rewrite(path, add)
+    found = load_into(path, ticket.params)
+    np.testing.assert_array_equal(found.ticket.params["conv"]["bias"], ticket.params["conv"]["bias"])
+    assert isinstance(found.ticket.params["conv"]["bias"], np.ndarray)
+    assert ticket_file.load(path).metadata["note"] == "later"
