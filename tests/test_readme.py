@@ -9,17 +9,21 @@ from pathlib import Path
 
 import chex
 import jax
+import numpy as np
 import pytest
 
 from experiments.bench.__main__ import BENCHMARKS
 from experiments.catalog.networks import NETWORKS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.sanity_checks import CHECKS
+from experiments.commands.export import Export
+from experiments.commands.export_formats import FORMATS
 from experiments.commands.overview import overview
 from experiments.commands.program import run
 from experiments.commands.sanity import Sanity
 from experiments.config.parse import read_flags
 from rare_gems import masks
+from rare_gems.storage import ticket_file
 from rare_gems.training import trainer
 from tests.toy import make_toy
 
@@ -29,7 +33,7 @@ GUIDES = {
     name: (ROOT / name).read_text()
     for name in (
         "README.md", "experiments/README.md", "experiments/bench/README.md", "rare_gems/README.md",
-        "rare_gems/sparse/README.md",
+        "rare_gems/sparse/README.md", "rare_gems/storage/README.md",
     )
 }  # fmt: skip
 CHANGELOG = "rare_gems/CHANGELOG.md"
@@ -52,7 +56,7 @@ def _commands():
 
 
 COMMANDS = _commands()
-OTHERS = ("experiments.sanity", "experiments.bench", "rare_gems.")  # not by --dry-run
+OTHERS = ("experiments.sanity", "experiments.export", "experiments.bench", "rare_gems.")  # not by --dry-run
 TRAINING = [c for c in COMMANDS if c.startswith("experiments.") and not c.startswith(OTHERS)]
 
 
@@ -77,7 +81,26 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize(("name", "block"), PYTHON, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PYTHON)])
 def test_python_blocks_run(name, block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if 'Path("ticket.safetensors")' in block:
+        ticket_file.save("ticket.safetensors", make_toy().ticket, metadata={"method": "toy", "seed": 0})
     _executed(block, name)
+
+
+def test_the_format_page_reads_a_ticket_with_numpy_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ticket, state = make_toy().ticket, {"seen": np.int32(3)}
+    mask = masks.keep_top(ticket.scores, 44)
+    ticket_file.save("ticket.safetensors", ticket._replace(mask=mask), metadata={"seed": 0}, model_state=state)
+    block = _block("rare_gems/storage/README.md", "unpackbits")
+    assert len(block.split("\n\n")[1].splitlines()) <= 10
+    names = _executed(block)
+    groups, header = ticket_file.read("ticket.safetensors")
+    assert names["about"] == header
+    assert header["num_kept"] == 44
+    flat = {f"{group}/{name}": array for group, named in groups.items() for name, array in named.items()}
+    chex.assert_trees_all_equal(names["arrays"], flat)
+    page = GUIDES["rare_gems/storage/README.md"]
+    assert all(f"`{field}`" in page for field in (*header, *header["layers"][0], *groups))
 
 
 def test_the_method_that_the_readme_writes_trains():
@@ -135,6 +158,12 @@ def test_commands_of_checks_parse(command):
     _, *flags = shlex.split(command)
     asked = read_flags(Sanity, flags, "python -m experiments.sanity")
     assert asked.checks == "all" or set(asked.checks.split(",")) <= set(CHECKS)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.export")])
+def test_commands_of_exports_parse(command):
+    _, *flags = shlex.split(command)
+    assert read_flags(Export, flags, "python -m experiments.export").to in (*FORMATS, "compact")
 
 
 class _Parsed(Exception):  # noqa: N818

@@ -1,8 +1,9 @@
 """Every name in the folders that commands leave; nothing else spells one.
 
 A run folder holds config.json, metrics.csv, tensorboard/, checkpoints/, search.safetensors, ticket.safetensors, plots/,
-summary.json, and, where asked for, profile/ and sanity/NAME, run folders of checks. A folder of seeds holds seed-N, run
-folders; a comparison's PRUNER/SPARSITY/seed-N, compare.csv, plots/ and jobs/; a sweep's sweep.csv.
+summary.json, and, where asked for, export.*, compact.safetensors, profile/ and sanity/NAME, run folders of
+checks. A folder of seeds holds seed-N, run folders; a comparison's PRUNER/SPARSITY/seed-N, compare.csv, plots/ and
+jobs/; a sweep's sweep.csv.
 """
 
 from pathlib import Path
@@ -12,9 +13,9 @@ from experiments.config.saved import digest, fields_of
 from rare_gems.storage.ticket_file import FILE_NAME
 
 __all__ = [
-    "CHECKPOINTS", "COMPARE_CSV", "CONFIG", "JOBS", "LOCK", "METRICS", "PLOTS", "PROFILE", "RUNS", "SANITY",
-    "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV", "TENSORBOARD", "TICKET", "check_folder",
-    "compared_folder", "figure", "run_folder", "seed_folder", "seeds_folder",
+    "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS", "PROFILE", "RUNS",
+    "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV", "TENSORBOARD", "TICKET",
+    "check_folder", "compared_folder", "figure", "run_folder", "seed_folder", "seeds_folder",
 ]  # fmt: skip
 
 RUNS = Path("runs")  # where folders go that are named by a digest
@@ -25,6 +26,8 @@ CHECKPOINTS = "checkpoints"
 SEARCH = "search.safetensors"
 TICKET = FILE_NAME
 SUMMARY = "summary.json"
+EXPORT = "export"  # with the suffix of another framework's file
+COMPACT = "compact"  # .safetensors
 PLOTS = "plots"
 PROFILE = "profile"
 LOCK = ".lock"

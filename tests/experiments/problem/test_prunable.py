@@ -314,10 +314,10 @@ def test_checks_that_draw_again_draw_kernels_only(check):
 
 def test_a_check_that_would_draw_nothing_again_is_refused(own, capsys):
     flags = ["--model=own_networks:misnamed", "--prunable=scale", "--sanity=reinit"]
-    assert run("digits", [*LENET, *flags])[0] == 2
+    assert run("digits", [*LENET, *flags]) == 2
     assert "--sanity=reinit: expected a kernel to draw again, got none" in capsys.readouterr().err
 
 
 def test_brackets_in_expressions_are_no_markup(capsys):
-    assert run("digits", [*LENET, "--dense=linear1[/]kernel", "--dry-run"])[0] == 0
+    assert run("digits", [*LENET, "--dense=linear1[/]kernel", "--dry-run"]) == 0
     assert "linear1[/]kernel" in capsys.readouterr().out

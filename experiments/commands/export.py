@@ -1,0 +1,145 @@
+"""`python -m experiments.export RUN`: the ticket of a finished run as a file for another framework."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from experiments.commands.export_compact import image_shape, write_compact
+from experiments.commands.export_formats import FORMATS, Exported
+from experiments.config.parse import read_flags
+from experiments.run_folder import paths
+from experiments.terminal.errors import UsageError
+from rare_gems import masks
+from rare_gems.phase import Params, PyTree
+from rare_gems.storage import ticket_file
+from rare_gems.storage.atomic import write_whole
+from rare_gems.storage.ticket_file import TicketFile
+
+__all__ = ["Export", "export"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Writes the ticket of a finished run as a file for another framework.
+
+    - torch: a state dict as .safetensors, with the names of torchvision or of the usual CIFAR repositories. (With torch
+      a .pt can be made of it: torch.save(safetensors.torch.load_file(FILE), "ticket.pt").)
+    - numpy: an .npz of arrays params/..., state/... and mask/..., with our names.
+    - flax: a .msgpack of params, state and mask, for flax.serialization.msgpack_restore.
+    - compact: a smaller network with equal outputs, without the channels that cannot matter, as a ticket file for
+      rare_gems.models.compact_file; it says what that saves in parameters, operations and time.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """a run folder, or a ticket.safetensors"""
+    to: Literal["torch", "numpy", "flax", "compact"]
+    """whose file it is to be"""
+    weights: Literal["trained", "initial"] = "trained"
+    """the weights after finetuning, or those that it began with (the winning ticket)"""
+    masks: Literal["zeros", "prune"] = "zeros"
+    """removed weights are zeros; or (torch) weight_orig and weight_mask, as torch.nn.utils.prune has them"""
+    fill: bool = False
+    """(torch) also write BatchNorm scales of one, and biases of zero, that our network does not have"""
+    output: Path | None = None
+    """the file; by default export.safetensors, .npz or .msgpack, or compact.safetensors, in the run folder"""
+    overwrite: bool = False
+    """replace the file if there is one"""
+
+
+def export(args: list[str]) -> None:
+    """Does what the command line asks for.
+
+    Raises:
+      UsageError: for a mistake, and for a run that is not finished.
+    """
+    asked = read_flags(Export, args, "python -m experiments.export")
+    suffix = ".safetensors" if asked.to == "compact" else FORMATS[asked.to].suffix
+    for name, value in (("masks", asked.masks == "prune"), ("fill", asked.fill)):
+        if value and asked.to != "torch":
+            raise UsageError(f"--{name}: of --to=torch; expected no such flag with --to={asked.to}")
+    file = _ticket(asked.run)
+    output = _output(asked, file, suffix)
+    found = ticket_file.load(file)
+    params, state = (found.ticket.params, found.model_state) if asked.weights == "trained" else _initial(file, found)
+    if asked.masks == "zeros":
+        params = jax.tree.map(np.asarray, masks.apply(params, found.ticket.mask))
+    what = Exported(
+        model=str(found.metadata.get("model")), params=params, state=state, mask=found.ticket.mask,
+        prune=asked.masks == "prune", fill=asked.fill,
+    )  # fmt: skip
+    told = _written(asked.to, what, output, file)
+    kept, size = found.metadata["num_kept"], found.metadata["num_prunable"]
+    console = Console()
+    for line in (
+        f"{output}: {asked.weights} weights, {kept:,} of {size:,} prunable ones kept ({1 - kept / size:.2%} removed)",
+        *told,
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _written(to: str, what: Exported, output: Path, file: Path) -> list[str]:
+    """Writes the file; what is to be told of it."""
+    if to == "compact":
+        told = write_compact(output, what, image_shape(file.parent))
+        load = 'rare_gems.models.compact_file.load_compact("FILE")'
+    else:
+        data, line = FORMATS[to].write(what)
+        write_whole(output, data)
+        told, load = [line], FORMATS[to].load
+    return [*told, f"to load it: {load.replace('FILE', output.name)}"]
+
+
+def _ticket(path: Path) -> Path:
+    """The ticket of a finished run."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UsageError(f"{path}: expected a run folder or a {paths.TICKET}, got nothing there")
+    if not (path / paths.CONFIG).is_file():
+        runs = sorted(config.parent.name for config in path.glob(f"{paths.SEEDS}/{paths.CONFIG}"))
+        one = f"; expected one of the runs in it, such as {path / runs[0]}" if runs else ", with a config.json"
+        raise UsageError(f"{path}: {'a folder of several runs' if runs else 'expected a run folder'}{one}")
+    for name in (paths.TICKET, paths.SUMMARY):
+        if not (path / name).is_file():
+            raise UsageError(f"{path}: expected a finished run, got one without {name}; finish it first")
+    return path / paths.TICKET
+
+
+def _output(asked: Export, file: Path, suffix: str) -> Path:
+    output = asked.output or file.with_name(f"{paths.COMPACT if asked.to == 'compact' else paths.EXPORT}{suffix}")
+    if output.suffix != suffix:
+        hint = ""
+        if asked.to == "torch" and output.suffix in (".pt", ".pth", ".bin"):
+            hint = '; torch.save(safetensors.torch.load_file(FILE), "ticket.pt") makes a .pt of it, with torch'
+        raise UsageError(f"--output: expected a file that ends in {suffix}, got {output}{hint}")
+    if output.is_dir() or (output.exists() and output.resolve() == file.resolve()):
+        raise UsageError(f"--output: expected another file, got {output}")
+    if output.exists() and not asked.overwrite:
+        raise UsageError(f"--output: {output} is there already; expected another file, or --overwrite")
+    return output
+
+
+def _initial(file: Path, found: TicketFile) -> tuple[Params, PyTree]:
+    """The weights that the finetuning began with, and the statistics that it did: those of the search, or fresh."""
+    if found.initial is None:
+        raise UsageError(f"--weights=initial: {file} has no initial weights; expected the ticket of a run")
+    search = file.with_name(paths.SEARCH)
+    if search.is_file():
+        return found.initial, ticket_file.load(search).model_state
+    fresh = {"mean": np.zeros_like, "var": np.ones_like}
+    config = file.with_name(paths.CONFIG)
+    pretrained = config.is_file() and json.loads(config.read_text()).get("pretrained")
+
+    def begun(path: tuple, leaf: Any) -> Any:
+        name = masks.path_name(path).rpartition("/")[2]
+        if pretrained or name not in fresh:
+            raise UsageError(f"--weights=initial: {file} has no initial state, and there is no {paths.SEARCH} with it")
+        return fresh[name](leaf)
+
+    return found.initial, jax.tree_util.tree_map_with_path(begun, found.model_state)

@@ -1,0 +1,154 @@
+"""`experiments.export`: a finished run as files of other frameworks, and refusals in one line."""
+
+import shutil
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import load_file
+
+from experiments.commands.program import run
+from rare_gems import masks
+from rare_gems.models import from_torch, read_torch
+from rare_gems.models.compact_file import load_compact
+from rare_gems.models.lenet import LeNet, lenet_300_100
+from rare_gems.storage import ticket_file
+from tests.models.test_torch_weights import same
+
+MODEL = lenet_300_100(10, input_size=64)
+
+
+@pytest.fixture(scope="module")
+def ticket(small_run):
+    return ticket_file.load(small_run / "ticket.safetensors")
+
+
+def exported(capsys, *args):
+    assert run("export", [str(arg) for arg in args]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *args):
+    assert run("export", [str(arg) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    return err.removeprefix("experiments.export: error: ")
+
+
+def test_torch(small_run, ticket, tmp_path, capsys):
+    file = tmp_path / "ticket.safetensors"
+    out = exported(capsys, small_run, "--to=torch", f"--output={file}")
+    assert f"{file}: trained weights, 25,100 of 50,200 prunable ones kept (50.00% removed)" in out.replace("\n", " ")
+    same(from_torch(file, MODEL)[0], ticket.ticket.params)
+    assert sorted(load_file(file)) == [f"fc{i}.{leaf}" for i in (1, 2, 3) for leaf in ("bias", "weight")]
+
+
+def test_the_winning_ticket_with_masks_of_torch(small_run, ticket, tmp_path, capsys):
+    file = tmp_path / "ticket.safetensors"
+    out = exported(capsys, small_run, "--to=torch", "--weights=initial", "--masks=prune", f"--output={file}")
+    assert "torch.nn.utils.prune.identity" in out
+    weights = read_torch(file, MODEL)
+    same(weights.mask, ticket.ticket.mask)
+    assert masks.num_kept(weights.mask) == 25_100
+    same(weights.params, jax.tree.map(np.asarray, masks.apply(ticket.initial, ticket.ticket.mask)))
+    np.testing.assert_array_equal(load_file(file)["fc2.weight_orig"].T, ticket.initial["linear2"]["kernel"])
+
+
+def test_numpy_and_flax(small_copy, ticket, capsys):
+    exported(capsys, small_copy, "--to=numpy")
+    exported(capsys, small_copy / "ticket.safetensors", "--to=flax")
+    with np.load(small_copy / "export.npz") as arrays:
+        np.testing.assert_array_equal(arrays["params/linear1/kernel"], ticket.ticket.params["linear1"]["kernel"])
+        np.testing.assert_array_equal(arrays["mask/linear1/kernel"], ticket.ticket.mask["linear1"]["kernel"])
+        assert "mask/linear1/bias" not in arrays
+    trees = flax.serialization.msgpack_restore((small_copy / "export.msgpack").read_bytes())
+    same(trees["params"], ticket.ticket.params)
+    same(trees["mask"], ticket.ticket.mask)
+    module = LeNet(10, 64)
+    params = nnx.state(module, nnx.Param)
+    nnx.replace_by_pure_dict(params, nnx.restore_int_paths(trees["params"]))
+    nnx.update(module, params)
+    x = jnp.ones((1, 8, 8, 1))
+    np.testing.assert_array_equal(module(x, False), MODEL.apply(ticket.ticket.params, {}, x, False)[0])
+
+
+def test_statistics_of_the_winning_ticket_are_those_of_the_search(small_copy, ticket, capsys):
+    state = {"bn": {"mean": np.ones(2, np.float32), "var": np.full(2, 3, np.float32)}}
+    for name, factor in (("ticket", 2), ("search", 1)):
+        ticket_file.save(
+            small_copy / f"{name}.safetensors", ticket.ticket, metadata=ticket.metadata, initial=ticket.initial,
+            model_state=jax.tree.map(lambda leaf, factor=factor: factor * leaf, state),
+        )  # fmt: skip
+    found = []
+    for flags in (["--weights=trained"], ["--weights=initial"], ["--weights=initial"]):
+        exported(capsys, small_copy, "--to=numpy", "--overwrite", *flags)
+        with np.load(small_copy / "export.npz") as arrays:
+            found.append((float(arrays["state/bn/mean"][0]), float(arrays["state/bn/var"][0])))
+        if len(found) == 2:
+            (small_copy / "search.safetensors").unlink()  # a run without a search begins with fresh ones
+    assert found == [(2, 6), (1, 3), (0, 1)]
+
+
+def test_compact(small_copy, ticket, tmp_path, capsys):
+    out = exported(capsys, small_copy, "--to=compact")
+    small = load_compact(small_copy / "compact.safetensors")
+    size = sum(leaf.size for leaf in jax.tree.leaves(small.params))
+    assert f"parameters 50,610 -> {size:,}, operations for an image of 8x8x1" in out
+    assert "time for 64 images" in out
+    x = jax.random.normal(jax.random.key(0), (5, 8, 8, 1))
+    expected = MODEL.apply(ticket.ticket.params, {}, x, False)[0]
+    np.testing.assert_allclose(
+        small.model.apply(small.params, small.state, x, False)[0], expected, rtol=1e-5, atol=1e-5
+    )
+    with pytest.raises(ValueError, match="expected a compact network, got the ticket of another"):
+        load_compact(small_copy / "ticket.safetensors")
+    bare = tmp_path / "t.safetensors"
+    shutil.copy(small_copy / "ticket.safetensors", bare)
+    assert "--to=compact: expected a run folder" in refused(capsys, bare, "--to=compact")
+    ticket_file.save(small_copy / "ticket.safetensors", ticket.ticket, metadata={"model": "squeezenet"})
+    assert "--to=compact: expected a chain or a residual" in refused(capsys, small_copy, "--to=compact", "--overwrite")
+
+
+def test_runs_that_cannot_be_exported(small_copy, tmp_path, capsys):
+    assert "expected a run folder or a ticket.safetensors, got nothing" in refused(
+        capsys, tmp_path / "no", "--to=torch"
+    )
+    assert "expected a run folder, with a config.json" in refused(capsys, tmp_path, "--to=torch")
+    (tmp_path / "seed-42").mkdir()
+    shutil.copy(small_copy / "config.json", tmp_path / "seed-42")
+    assert f"such as {tmp_path}/seed-42" in refused(capsys, tmp_path, "--to=torch")
+    (small_copy / "summary.json").unlink()
+    assert "expected a finished run, got one without summary.json" in refused(capsys, small_copy, "--to=torch")
+    damaged = tmp_path / "ticket.safetensors"
+    damaged.write_bytes((small_copy / "ticket.safetensors").read_bytes()[:-1])
+    assert "cut off" in refused(capsys, damaged, "--to=flax")
+
+
+def test_outputs_that_are_refused(small_copy, tmp_path, capsys):
+    assert "expected a file that ends in .npz" in refused(capsys, small_copy, "--to=numpy", "--output=a.safetensors")
+    assert "torch.save(" in refused(capsys, small_copy, "--to=torch", "--output=a.pt")
+    own = small_copy / "ticket.safetensors"
+    assert "expected another file" in refused(capsys, own, "--to=torch", f"--output={own}", "--overwrite")
+    (small_copy / "export.npz").write_text("mine")
+    assert "is there already" in refused(capsys, small_copy, "--to=numpy")
+    assert (small_copy / "export.npz").read_text() == "mine"
+    exported(capsys, small_copy, "--to=numpy", "--overwrite")
+    assert "No such file" in refused(capsys, small_copy, "--to=numpy", f"--output={tmp_path}/no/a.npz")
+
+
+@pytest.mark.parametrize("flag", ["--masks=prune", "--fill"])
+def test_flags_of_torch_only(flag, small_run, capsys):
+    assert f"{flag.split('=')[0]}: of --to=torch" in refused(capsys, small_run, "--to=numpy", flag)
+
+
+def test_a_network_without_counterpart(ticket, tmp_path, capsys):
+    file = tmp_path / "own.safetensors"
+    ticket_file.save(file, ticket.ticket, metadata={"model": "my_networks:linen"})
+    told = refused(capsys, file, "--to=torch")
+    assert "one of resnet20," in told
+    assert "got my_networks:linen; --to=numpy and --to=flax take any network" in told
+    exported(capsys, file, "--to=numpy")
+    assert "has no initial weights" in refused(capsys, file, "--to=flax", "--weights=initial")
