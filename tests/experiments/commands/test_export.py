@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
+from experiments.commands.export_formats import FORMATS, Exported
 from experiments.commands.program import run
 from rare_gems import masks
 from rare_gems.models import from_torch, read_torch
 from rare_gems.models.compact_file import load_compact
 from rare_gems.models.lenet import LeNet, lenet_300_100
+from rare_gems.models.resnet import resnet20
 from rare_gems.storage import ticket_file
 from tests.models.test_torch_weights import same
 
@@ -90,6 +92,20 @@ def test_statistics_of_the_winning_ticket_are_those_of_the_search(small_copy, ti
         if len(found) == 2:
             (small_copy / "search.safetensors").unlink()  # a run without a search begins with fresh ones
     assert found == [(2, 6), (1, 3), (0, 1)]
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_what_only_the_counterpart_has_is_told_or_filled_in(fill):
+    params, state = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, np.float32), jax.eval_shape(resnet20(width=0.25).init, jax.random.key(0))
+    )
+    what = Exported(model="resnet20", params=params, state=state, mask=masks.ones(params), prune=False, fill=fill)
+    data, told = FORMATS["torch"].write(what)
+    tensors = load(data)
+    assert ("linear.bias" in tensors) == ("bn1.weight" in tensors) == fill
+    assert "conv1.bias" not in tensors
+    lacks = "; without the scales and biases of BatchNorm and biases of layers that PyTorch's usually have (--fill"
+    assert (lacks in told) != fill
 
 
 def test_compact(small_copy, ticket, tmp_path, capsys):
