@@ -84,8 +84,10 @@ def run(command: str, args: list[str]) -> int:
 
 
 def _complain(command: str, error: Any, status: int) -> int:
+    from experiments.terminal import errors
+
     name = f"experiments.{command}" if command else "experiments"
-    print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(errors.printable(f"{name}: error: {errors.one_line(error)}"), file=sys.stderr)
     return status
 
 

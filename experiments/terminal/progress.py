@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from experiments.terminal.errors import printable
+
 __all__ = ["Progress", "close", "note", "start", "steps", "tell"]
 
 
@@ -64,7 +66,7 @@ def tell(progress: Progress, row: dict[str, Any], accuracy: float) -> None:
 def note(message: str) -> None:
     """A line that does not tear the bar."""
     if _speaks():
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(printable(message), file=sys.stderr)
 
 
 def close(progress: Progress) -> None:

@@ -6,27 +6,27 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rare_gems import keep_ratios, masks, schedules, transforms
+from rare_gems import masks, schedules, transforms
 from rare_gems.phase import Context, Mask, Recipe, Scores, Step, Ticket, Transform
 from rare_gems.pruners import rigl as growing
 from rare_gems.pruners import sparse_evolutionary_training as evolving
 from rare_gems.pruners.gmp import cubic_counts
-from rare_gems.pruners.parts.random_scores import random_scores
-from rare_gems.pruners.parts.saliency import one_shot, saliency
+from rare_gems.pruners.parts.counts import check_whole
+from rare_gems.pruners.parts.saliency import one_shot
+from rare_gems.sparse.choices import Scope, Score, checked_mask, counts_at, layers_of, score_fn, shared_out
 
-__all__ = ["Method", "Scope", "Score", "fixed", "freezing", "gradual", "magnitude", "random", "rigl", "selected",
+__all__ = ["Method", "fixed", "freezing", "gradual", "magnitude", "random", "rigl", "selected",
            "snip", "sparse_evolutionary_training"]  # fmt: skip
-
-Scope = Literal["global", "uniform", "erk"] | Callable[[Mask, int], Any]
-Score = Literal["magnitude", "saliency", "random"] | Callable[[Ticket, Context], Scores]
 
 
 class Method(NamedTuple):
     """How a network is pruned: `recipe(mask)`, called with the prunable structure, returns a recipe of the trainer
-    or a transform that follows every step. `keeps_scores`: whether the ticket's scores live on from step to step."""
+    or a transform that follows every step. `keeps_scores`: whether the ticket's scores live on from step to step.
+    `mask`: that of `fixed`, in the structure of the params."""
 
     recipe: Callable[[Mask], Recipe | Transform]
     keeps_scores: bool = True
+    mask: Mask | None = None
 
 
 def fixed(mask: Mask) -> Method:
@@ -45,7 +45,7 @@ def fixed(mask: Mask) -> Method:
         jax.eval_shape(masks.apply, whole, mask)  # raises for another shape, and for what is not bool
         return (_edit(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.asarray, mask))),)
 
-    return Method(recipe=recipe, keeps_scores=False)
+    return Method(recipe=recipe, keeps_scores=False, mask=mask)
 
 
 def magnitude(sparsity: float, *, scope: Scope = "global") -> Method:
@@ -54,7 +54,8 @@ def magnitude(sparsity: float, *, scope: Scope = "global") -> Method:
     Args:
       sparsity: the fraction removed, in [0, 1).
       scope: rank over the whole network ("global"), or within each layer: at equal ratios ("uniform"), at
-        Erdos-Renyi-kernel ratios ("erk"), or at ratios of your own, (mask, number kept) -> a tree of integers.
+        Erdos-Renyi-kernel ratios ("erk"), or at ratios of your own, (mask, number kept) -> a tree of integers
+        that sum to it.
     """
     return _at_start(sparsity, scope, "magnitude")
 
@@ -65,10 +66,10 @@ def random(sparsity: float, *, scope: Scope = "global") -> Method:
 
 
 def _at_start(sparsity: float, scope: Scope, score: Score) -> Method:
-    rank = _score(score)
+    rank = score_fn(score)
 
     def recipe(mask: Mask) -> Recipe:
-        keep = transforms.keep_top(_counts(mask, sparsity, scope), _layers(scope))
+        keep = transforms.keep_top(counts_at(mask, sparsity, scope), layers_of(scope))
         return (transforms.edit(transforms.scores_from(rank), keep),)
 
     return Method(recipe=recipe, keeps_scores=False)
@@ -82,6 +83,8 @@ def snip(sparsity: float, *, scope: Literal["global", "layer"] = "global", batch
         ratios. batches: updates whose gradients the criterion looks at.
     Source: Lee et al., SNIP, Algorithm 1 (see `rare_gems.pruners.snip`).
     """
+
+    check_whole(1, batches=batches)
 
     def recipe(mask: Mask) -> Recipe:
         return (one_shot(None, mask=mask, sparsity=sparsity, num_batches=batches, scope=scope),)
@@ -119,24 +122,26 @@ def gradual(
         of a layer, would be kept.
     Source: Zhu and Gupta, Eq. 1 (see `rare_gems.pruners.gmp`).
     """
+    check_whole(start=start, stop=stop)
+    check_whole(1, every=every)
     if not 0 <= start <= stop or stop < 1:
         raise ValueError(f"start, stop: expected 0 <= start <= stop and stop >= 1, got {start} and {stop}")
     if start < stop and not 1 <= every <= stop - start:
         raise ValueError(f"every: expected 1 to {stop - start} updates, got {every}")
     num_rounds = (stop - start) // every
-    rank = _score(score)
+    rank = score_fn(score)
 
     def recipe(mask: Mask) -> Transform:
-        counts = [_counts(mask, sparsity, scope)]
+        counts = [counts_at(mask, sparsity, scope)]
         if num_rounds:
             totals = cubic_counts(masks.num_prunable(mask), sparsity, num_rounds, initial_sparsity)
-            counts = [_shared_out(mask, total, scope) for total in totals]
+            counts = [shared_out(mask, total, scope) for total in totals]
 
         def is_round(step: Step) -> jax.Array:
             after = jnp.asarray(step) + 1 - start
             return (after >= 0) & (after % every == 0) & (after <= num_rounds * every)
 
-        keep = transforms.keep_top(counts, _layers(scope), revive=revive, at=lambda step: (step + 1 - start) // every)
+        keep = transforms.keep_top(counts, layers_of(scope), revive=revive, at=lambda step: (step + 1 - start) // every)
         return transforms.when(is_round, transforms.chain(transforms.scores_from(rank), keep))
 
     return Method(recipe=recipe, keeps_scores=False)
@@ -151,14 +156,21 @@ def selected(select: Callable[[Scores], Mask], *, score: Score = "magnitude", at
       at: the update after which the mask is made; 0: before the first.
       every: make it anew after so many updates, over all weights; 0: it stays.
     """
-    rank = _score(score)
+    rank = score_fn(score)
+    check_whole(at=at, every=every)
     if at == 0 and score == "saliency":
         raise ValueError("at: expected 1 or more for a score that needs gradients, got 0")
-    if at < 0 or every < 0:
-        raise ValueError(f"at, every: expected 0 or more, got {at} and {every}")
 
     def choose(ticket: Ticket, context: Context) -> Ticket:
-        return ticket._replace(mask=select(rank(ticket, context)))
+        try:
+            scores = rank(ticket, context)
+        except (AttributeError, TypeError, ValueError) as error:
+            if context.grads is not None:
+                raise
+            raise ValueError(
+                "score: expected one that needs no gradient before the first update; else `at` 1"
+            ) from error
+        return ticket._replace(mask=checked_mask(select(scores), ticket.mask))
 
     def is_round(step: Step) -> jax.Array:
         after = jnp.asarray(step) + 1 - at
@@ -197,6 +209,7 @@ def _moving(factory: Callable[..., Recipe], sparsity: float, num_steps: int, opt
     unknown = [name for name in options if name not in known]
     if unknown:
         raise ValueError(f"options: expected some of {', '.join(known)}, got {', '.join(unknown)}")
+    check_whole(1, num_steps=num_steps, **{name: options[name] for name in ("every",) if name in options})
 
     def recipe(mask: Mask) -> Recipe:
         return factory(mask, sparsity=sparsity, num_epochs=num_steps, steps_per_epoch=1, **options)
@@ -217,6 +230,7 @@ def freezing(sparsity: float, *, num_rounds: int, every: int) -> Method:
       sparsity: s, the fraction frozen in the end, in [0, 1). num_rounds: R. every: updates from round to round.
     Source: Rare Gems, Algorithm 1.
     """
+    check_whole(1, num_rounds=num_rounds, every=every)
     due = schedules.every(every)
 
     def recipe(mask: Mask) -> Transform:
@@ -242,33 +256,3 @@ def _edit(fn: Callable[[Ticket, Context], Ticket]) -> Any:
     return transforms.edit(
         Transform(init=lambda ticket: (), update=lambda ticket, state, context: (fn(ticket, context), state))
     )
-
-
-def _score(score: Score) -> Callable[[Ticket, Context], Scores]:
-    known: dict[Any, Callable[[Ticket, Context], Scores]] = {
-        "magnitude": lambda ticket, context: transforms.magnitude(ticket),
-        "saliency": lambda ticket, context: jax.tree.map(jnp.abs, saliency(ticket, context)),
-        "random": random_scores,
-    }
-    if not callable(score) and score not in known:
-        raise ValueError(f"score: expected one of {', '.join(known)}, or a function, got {score!r}")
-    return score if callable(score) else known[score]
-
-
-def _layers(scope: Scope) -> Literal["global", "layer"]:
-    return "global" if scope == "global" else "layer"
-
-
-def _counts(mask: Mask, sparsity: float, scope: Scope) -> Any:
-    n = masks.num_prunable(mask)
-    total = masks.count_for(n, sparsity)
-    if total < 1:
-        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
-    return _shared_out(mask, total, scope)
-
-
-def _shared_out(mask: Mask, total: int, scope: Scope) -> Any:
-    known = {"global": lambda mask, total: total, "uniform": keep_ratios.uniform, "erk": keep_ratios.erk}
-    if not callable(scope) and scope not in known:
-        raise ValueError(f"scope: expected one of {', '.join(known)}, or a function, got {scope!r}")
-    return scope(mask, total) if callable(scope) else known[scope](mask, total)

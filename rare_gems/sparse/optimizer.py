@@ -9,10 +9,12 @@ import numpy as np
 import optax
 
 from rare_gems import masks as mask_ops
+from rare_gems.leaves import is_key
 from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, Transform
 from rare_gems.sparse.methods import Method, fixed
 from rare_gems.sparse.plan import Plan, plan_of
 from rare_gems.sparse.stacked import Stacked, join, split
+from rare_gems.sparse.updates import check_alike, difference, to_zero
 from rare_gems.training.optimizer import hold
 
 __all__ = ["SparseState", "masks", "prune", "sparsity"]
@@ -63,6 +65,8 @@ def prune(
       ValueError: in `init` as `masks.ones` and the method do, for a mask of another structure, and where the
         optimizer is pruned already; in `update` without params.
 
+    Weights that are NaN or infinite when they are removed stay so, since an update is added to them; use
+    `optax.apply_if_finite`, or refuse such gradients, where they can come.
     Removed weights that are not zero at the start become zero at the first update, whose gradient has then seen them.
     To start from zero: `params = masks.apply(params, sparse.masks(state))`.
 
@@ -78,7 +82,10 @@ def prune(
     """
     inner = optax.with_extra_args_support(optimizer)  # type: ignore
     method = _as_method(method)
-    typed = jax.random.key(key) if isinstance(key, int) else key
+    typed = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
+    if not is_key(typed) or typed.shape:
+        got = f"{getattr(typed, 'dtype', type(key).__name__)}{list(np.shape(typed))}"
+        raise ValueError(f"key: expected one typed key (jax.random.key) or a seed, got {got}")
     data, impl = jax.random.key_data(typed), jax.random.key_impl(typed)  # plain numbers can be saved anywhere
 
     def init(params: Params) -> SparseState:
@@ -106,6 +113,7 @@ def prune(
     ) -> tuple[Params, SparseState]:
         if params is None:
             raise ValueError("update: expected the params as the third argument, got none")
+        check_alike("grads", grads, params)
         updates, held = _inner(
             inner.update,
             mask_ops.apply(grads, state.mask),
@@ -115,7 +123,7 @@ def prune(
         )
         plan = _plan(method, state.mask, stacked)
         if not plan.moves:  # what the optimizer holds of removed weights is never used
-            return _to_zero(updates, params, state.mask), state._replace(step=state.step + 1, inner=held)
+            return to_zero(updates, params, state.mask), state._replace(step=state.step + 1, inner=held)
         updates = mask_ops.apply(updates, state.mask)
         if plan.num_scoring:  # the weights rest while the method looks at gradients
             scoring = state.step < plan.num_scoring
@@ -145,7 +153,7 @@ def prune(
             edits=edits,
             inner=hold(held, params, after.mask),
         )
-        return _difference(after, moved, updates, params), new
+        return difference(after, moved, updates, params), new
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
@@ -185,7 +193,8 @@ def sparsity(state: Any) -> Any:
 def _only(state: Any) -> SparseState:
     found = _found(state)
     if len(found) != 1:
-        raise ValueError(f"state: expected one SparseState in it, as `prune` makes, got {len(found)}")
+        more = "; give the part of the state that is meant" if found else ""
+        raise ValueError(f"state: expected one SparseState in it, as `prune` makes, got {len(found)}{more}")
     return found[0]
 
 
@@ -203,6 +212,8 @@ def _as_method(method: Any) -> Method:
 
 
 def _plan(method: Method, mask: Mask, stacked: Stacked | None) -> Plan:
+    if method.mask is not None:
+        method = fixed(split(method.mask, stacked))
     shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(np.shape(m), bool), split(mask, stacked))
     return plan_of(method.recipe(shapes))
 
@@ -218,24 +229,3 @@ def _inner(fn: Callable, *args: Any, **extra: Any) -> Any:
 
 def _where(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def _to_zero(updates: Params, params: Params, mask: Mask) -> Params:
-    """The updates, and -w where the mask is False."""
-
-    def leaf(m: Any, u: Any, w: Any) -> Any:
-        return u if m is None else jnp.where(m, u, -w.astype(u.dtype))
-
-    return jax.tree.map(leaf, mask, updates, params, is_leaf=lambda node: node is None)
-
-
-def _difference(after: Ticket, moved: Params, updates: Params, params: Params) -> Params:
-    """What leads from `params` to the ticket's, exactly where a weight is removed or was moved by the optimizer only.
-
-    w + (w' - w) is not always w' in floating point, so the optimizer's own update is handed on where it can be.
-    """
-
-    def leaf(w: Any, u: Any, moved: Any, new: Any) -> Any:
-        return u if new is moved else jnp.where(new == moved, u, (new - w).astype(u.dtype))
-
-    return jax.tree.map(leaf, params, updates, moved, after.params)

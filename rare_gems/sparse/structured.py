@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks
 from rare_gems.phase import Mask, Scores
+from rare_gems.pruners.parts.counts import check_whole
 
 __all__ = ["keep_blocks", "keep_n_of_m"]
 
@@ -26,6 +27,7 @@ def keep_n_of_m(scores: Scores, n: int, m: int, *, axis: int = -2) -> Mask:
       >>> keep_n_of_m([jnp.array([[1.0], [4.0], [3.0], [2.0]])], 2, 4)[0].T.tolist()
       [[False, True, True, False]]
     """
+    check_whole(n=n, m=m)
     if not 1 <= n <= m:
         raise ValueError(f"n, m: expected 1 <= n <= m, got {n} and {m}")
 
@@ -62,7 +64,10 @@ def keep_blocks(scores: Scores, sparsity: float, block: tuple[int, int]) -> Mask
       >>> keep_blocks([jnp.array([[1.0, 1.0, 9.0], [1.0, 1.0, 0.0]])], 0.5, (2, 2))[0].tolist()
       [[False, False, True], [False, False, True]]
     """
-    if any(size < 1 and size != -1 for size in block):
+    if not isinstance(block, tuple) or len(block) != 2:
+        raise ValueError(f"block: expected two sizes, rows and columns, got {block!r}")
+    check_whole(-1, rows=block[0], columns=block[1])
+    if 0 in block:
         raise ValueError(f"block: expected sizes of 1 or more, or -1, got {block}")
 
     def leaf(path: tuple, s: jax.Array) -> jax.Array:

@@ -41,12 +41,20 @@ def report(params: Params, state: Any) -> str:
     rows.append(("all", "", *_numbers(*(sum(c[i] for c in counts.values()) for i in (0, 1)))))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join([*map(str.ljust, row[:2], widths[:2]), *map(str.rjust, row[2:], widths[2:])]) for row in rows]
-    wrong = sum(
-        int(np.count_nonzero(np.asarray(w)[~np.asarray(m)]))
-        for m, w in zip(jax.tree.leaves(mask), _prunable(params, mask), strict=True)
-    )
-    note = [f"{wrong} removed weights are not zero; they will be after the next update"] if wrong else []
-    return "\n".join(lines + note)
+    removed = [_removed(m, w) for m, w in zip(jax.tree.leaves(mask), _prunable(params, mask), strict=True)]
+    wrong = sum(int(np.count_nonzero(np.isfinite(w) & (w != 0))) for w in removed)
+    lost = sum(int(np.count_nonzero(~np.isfinite(w))) for w in removed)
+    if wrong:
+        lines.append(f"{wrong} removed weights are not zero; they will be after the next update")
+    if lost:
+        lines.append(f"{lost} removed weights are NaN or infinite, which no update undoes")
+    return "\n".join(lines)
+
+
+def _removed(mask: Any, weights: Any) -> np.ndarray:
+    if np.shape(mask) != np.shape(weights):
+        raise ValueError(f"params: expected a leaf of shape {np.shape(mask)}, got {np.shape(weights)}")
+    return np.asarray(weights)[~np.asarray(mask)].astype(np.float64)
 
 
 def _numbers(kept: int, n: int) -> tuple[str, str, str]:

@@ -167,6 +167,13 @@ def test_freezing_trains_scores_as_gem_miner_does():
         np.testing.assert_allclose(trained["kernel"], p, rtol=2e-5, atol=1e-6)
 
 
+THREE = {name: {"kernel": 3, "bias": None} for name in SIZES}
+
+
+def begun(method, **options):
+    return sparse.prune(optax.sgd(0.1), method, **options).init(PARAMS)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -175,7 +182,19 @@ def test_freezing_trains_scores_as_gem_miner_does():
         (lambda: sparse.gradual(0.5, start=3, stop=3, score="size"), "score: expected one of magnitude, sal"),
         (lambda: sparse.selected(lambda s: s, score="saliency"), "at: expected 1 or more"),
         (lambda: sparse.rigl(0.5, num_steps=10, momentum=0.9), "options: expected some of every, drop_fraction"),
-        (lambda: sparse.freezing(0.5, num_rounds=2, every=0), "period: expected 1 or more"),
+        (lambda: sparse.freezing(0.5, num_rounds=2, every=0), "every: expected an integer of 1 or more, got 0"),
+        (lambda: sparse.freezing(0.5, num_rounds=2, every=1.5), "every: expected an integer of 1 or more, got 1.5"),
+        (lambda: sparse.snip(0.5, batches=1.5), "batches: expected an integer"),
+        (lambda: sparse.selected(len, at=0.5), "at: expected an integer of 0 or more"),
+        (lambda: sparse.rigl(0.5, num_steps=0), "num_steps: expected an integer of 1 or more"),
+        (lambda: begun(sparse.magnitude(0.5, scope=lambda mask, total: THREE)), "scope: expected counts of 20"),
+        (lambda: begun(sparse.magnitude(0.5, scope={"a": 1})), "scope: expected one of global"),
+        (lambda: begun(sparse.selected(lambda s: None)), "select: expected masks in the structure"),
+        (lambda: begun(sparse.selected(lambda s: s)), r"select: expected bool\[8, 4\] for first/kernel, got float32"),
+        (lambda: begun(sparse.selected(lambda s: jax.tree.map(lambda x: x > 9, s))), "select: expected to keep"),
+        (lambda: begun(sparse.selected(len, score=lambda t, c: abs(c.grads))), "score: expected one that needs"),
+        (lambda: begun(sparse.random(0.5), key=1.5), "key: expected one typed key"),
+        (lambda: begun(sparse.random(0.5), key=jax.random.split(jax.random.key(0))), r"or a seed, got key<fry>\[2\]"),
         (lambda: sparse.prune(optax.sgd(0.1), sparse.magnitude(0.5, scope="layer")).init(PARAMS), "scope: expected"),
         (lambda: sparse.prune(optax.sgd(0.1), sparse.magnitude(1.5)).init(PARAMS), "sparsity: expected a fraction"),
     ],

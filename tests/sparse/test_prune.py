@@ -286,6 +286,22 @@ def test_stacked_layers_are_pruned_layer_by_layer():
         assert num_alive_where_removed(trained, state) == 0
 
 
+def test_a_known_mask_of_stacked_layers():
+    params = {"layers": {"kernel": jnp.ones((2, 2, 3))}}
+    mask = {"layers": {"kernel": jnp.arange(12).reshape(2, 2, 3) % 3 == 0}}
+    state = sparse.prune(optax.sgd(0.1), mask, stacked=lambda path, leaf: True).init(params)
+    np.testing.assert_array_equal(sparse.masks(state)["layers"]["kernel"], mask["layers"]["kernel"])
+
+
+def test_what_is_nan_when_it_is_removed_is_told():
+    params = {"kernel": jnp.array([[jnp.nan, 2.0], [3.0, 4.0]])}
+    tx = sparse.prune(optax.sgd(0.1), {"kernel": jnp.array([[False, False], [True, True]])})
+    *_, (after, state) = train(tx, params, 1)
+    assert np.isnan(after["kernel"][0, 0])
+    assert after["kernel"][0, 1] == 0
+    assert sparse.report(after, state).endswith("1 removed weights are NaN or infinite, which no update undoes")
+
+
 def test_bfloat16_params_keep_their_dtype():
     params = {"kernel": jnp.sin(jnp.arange(8.0)).astype(jnp.bfloat16).reshape(4, 2)}
     tx = sparse.prune(optax.sgd(0.1), MOVING)
@@ -326,6 +342,10 @@ def test_update_without_params_and_states_without_masks_are_refused():
     tx = sparse.prune(optax.sgd(0.1), MOVING)
     with pytest.raises(ValueError, match="expected the params"):
         tx.update(PARAMS, tx.init(PARAMS))
+    with pytest.raises(ValueError, match="grads: expected the structure of the params"):
+        tx.update(None, tx.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match=r"grads of first/bias: expected shape \(4,\), got \(1,\)"):
+        tx.update(jax.tree.map(lambda w: jnp.ones(1), PARAMS), tx.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match="expected one SparseState in it, as `prune` makes, got 0"):
         sparse.masks(optax.sgd(0.1).init(PARAMS))
     with pytest.raises(ValueError, match="params: expected leaves named first/kernel"):

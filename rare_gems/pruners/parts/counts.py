@@ -4,11 +4,12 @@ import math
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from rare_gems import keep_ratios, masks, schedules
 from rare_gems.phase import Mask
 
-__all__ = ["check_counts", "check_positive", "counts_at", "freezing_counts", "target_counts"]
+__all__ = ["check_counts", "check_positive", "check_whole", "counts_at", "freezing_counts", "target_counts"]
 
 
 def check_counts(mask: Mask, counts: Any) -> None:
@@ -50,6 +51,19 @@ def counts_at(mask: Mask, sparsity: float, ratios: Literal["uniform", "erk"]) ->
     if ratios not in known:
         raise ValueError(f"ratios: expected one of {', '.join(known)}, got {ratios!r}")
     return known[ratios](mask, target_counts(mask, sparsity))
+
+
+def check_whole(least: int = 0, **counts: int) -> None:
+    """Raises ValueError, naming it, for a count that is no integer or below `least`; floats are none, whole or not.
+
+    Example:
+      >>> check_whole(every=1.5)
+      Traceback (most recent call last):
+      ValueError: every: expected an integer of 0 or more, got 1.5
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < least:
+            raise ValueError(f"{name}: expected an integer of {least} or more, got {count!r}")
 
 
 def check_positive(**counts: int) -> None:
