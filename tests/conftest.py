@@ -16,6 +16,7 @@ import jax
 import jaxtyping
 import pytest
 
+pytest.register_assert_rewrite("tests.contract")  # the laws of the methods
 jaxtyping.install_import_hook("rare_gems", "tests.conftest.checked")  # before anything imports rare_gems
 
 checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
