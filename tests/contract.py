@@ -105,7 +105,7 @@ def check(make: Callable, **promised) -> None:
         many_runs_at_once_give_each_its_own_ticket(case, alone)
         print("runs under vmap are those that run alone")
         sharded_equals_unsharded(case, alone)
-        print(f"masks are the same on a mesh of {num_devices()} devices")
+        print(f"masks are the same on a mesh of {num_devices()} device(s)")
         restored_equals_uninterrupted(case, alone, Path(folder))
         print("a stopped run ends as one that was not stopped")
 
