@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 from experiments.config.saved import flat
 from experiments.distributed import rendezvous
 from experiments.terminal.errors import RESTART, HostLost, UsageError
+from rare_gems import __version__
 
 __all__ = ["LOST", "any_of", "barrier", "check_agreement", "guard", "is_main", "leave", "on_main", "start"]
 
@@ -91,7 +92,8 @@ def check_agreement(fields: Mapping[str, Any]) -> None:
     devices = collections.Counter(device.process_index for device in jax.devices())
     if len(set(devices.values())) > 1:
         raise UsageError(f"expected as many devices in each process, got {[devices[i] for i in sorted(devices)]}")
-    versions = {f"version of {name}": metadata.version(name) for name in ("rare_gems", "jax", "jaxlib")}
+    versions = {f"version of {name}": metadata.version(name) for name in ("jax", "jaxlib")}
+    versions["version of rare_gems"] = __version__
     text = json.dumps({**fields, **versions}, sort_keys=True, default=str).encode()
     hashes = multihost_utils.process_allgather(np.frombuffer(hashlib.sha256(text).digest(), np.uint8))
     if (hashes == hashes[0]).all():

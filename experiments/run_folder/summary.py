@@ -12,14 +12,14 @@ import jax
 from experiments.catalog.datasets import DATASETS
 from experiments.run_folder import paths
 from experiments.run_folder.folder import write_json
-from rare_gems import masks
+from rare_gems import __version__, masks
 from rare_gems.phase import ModelState, Params, Ticket
 from rare_gems.reports import run_figures
 from rare_gems.storage import ticket_file
 
 __all__ = ["RunResult", "SearchResult", "write_results"]
 
-_PACKAGES = ("rare_gems", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class SearchResult(NamedTuple):
@@ -117,7 +117,8 @@ def _summary(
         "skipped_images": list(skipped),
         "runs_at_once": at_once,
         "device": _device(),
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in _PACKAGES},
+        "versions": {"python": platform.python_version(), "rare_gems": __version__}
+        | {p: _version(p) for p in _PACKAGES},
     }
 
 
