@@ -189,8 +189,8 @@ def rigl(sparsity: float, *, num_steps: int, **options: Any) -> Method:
 
     Args:
       sparsity: the fraction removed, in [0, 1). num_steps: the updates of the whole training.
-      options: `every`, `drop_fraction`, `stop` (a fraction of `num_steps`), `ratios`, `counts`, as in
-        `rare_gems.pruners.rigl`.
+      options: as in `rare_gems.pruners.rigl`: `every` (100 updates), `drop_fraction` (0.3 of a layer, falling to 0),
+        `stop` (0.75 of `num_steps`, after which the mask stays), `ratios` ("erk"; or "uniform"), `counts`.
     """
     return _moving(growing.rigl, sparsity, num_steps, options)
 

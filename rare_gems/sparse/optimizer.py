@@ -194,7 +194,9 @@ def _only(state: Any) -> SparseState:
     found = _found(state)
     if len(found) != 1:
         more = "; give the part of the state that is meant" if found else ""
-        raise ValueError(f"state: expected one SparseState in it, as `prune` makes, got {len(found)}{more}")
+        raise ValueError(
+            f"state: expected an optimizer state with one SparseState in it, as `prune` makes, got {len(found)}{more}"
+        )
     return found[0]
 
 

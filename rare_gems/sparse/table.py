@@ -18,7 +18,7 @@ def report(params: Params, state: Any) -> str:
     Args:
       params: as they are now. state: an optimizer state with one `SparseState` in it.
     Returns:
-      lines of text; the last is the sum. Where removed weights are not zero, the number is said at the end.
+      lines of text, one a layer, then their sum; a line more where removed weights are not zero yet, or NaN.
     Raises:
       ValueError: as `sparse.masks`, and for params of another structure.
     Example:
@@ -30,7 +30,7 @@ def report(params: Params, state: Any) -> str:
       layer   shape  kept  prunable  sparsity
       kernel  2x2       2         4   50.00 %
       all               2         4   50.00 %
-      2 removed weights are not zero; they will be after the next update
+      2 removed weights are not zero yet; the next update makes them so
     """
     mask = masks(state, params)
     rows = [("layer", "shape", "kept", "prunable", "sparsity")]
@@ -45,7 +45,7 @@ def report(params: Params, state: Any) -> str:
     wrong = sum(int(np.count_nonzero(np.isfinite(w) & (w != 0))) for w in removed)
     lost = sum(int(np.count_nonzero(~np.isfinite(w))) for w in removed)
     if wrong:
-        lines.append(f"{wrong} removed weights are not zero; they will be after the next update")
+        lines.append(f"{wrong} removed weights are not zero yet; the next update makes them so")
     if lost:
         lines.append(f"{lost} removed weights are NaN or infinite, which no update undoes")
     return "\n".join(lines)

@@ -346,7 +346,7 @@ def test_update_without_params_and_states_without_masks_are_refused():
         tx.update(None, tx.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match=r"grads of first/bias: expected shape \(4,\), got \(1,\)"):
         tx.update(jax.tree.map(lambda w: jnp.ones(1), PARAMS), tx.init(PARAMS), PARAMS)
-    with pytest.raises(ValueError, match="expected one SparseState in it, as `prune` makes, got 0"):
+    with pytest.raises(ValueError, match="one SparseState in it, as `prune` makes, got 0"):
         sparse.masks(optax.sgd(0.1).init(PARAMS))
     with pytest.raises(ValueError, match="params: expected leaves named first/kernel"):
         sparse.masks(tx.init(PARAMS), {"last": PARAMS["last"]})
