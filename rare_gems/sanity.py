@@ -122,6 +122,10 @@ def _permuted(key: Key, params: Params, mask: Mask, only_kept: bool) -> Params:
     ]
 
     def one(m: Any, index: Any, w: Any) -> Any:
-        return w if m is None else masks.laid_like(masks.flattened(w)[index], w)
+        if m is None:
+            return w
+        if isinstance(w, np.ndarray) and not isinstance(index, jax.core.Tracer):
+            return w.reshape(-1)[index]  # NumPy's stay NumPy's
+        return masks.laid_like(masks.flattened(w)[index], w)
 
     return jax.tree.map(one, mask, treedef.unflatten(pieces), params, is_leaf=lambda leaf: leaf is None)

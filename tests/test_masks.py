@@ -321,8 +321,8 @@ def test_ones_on_dicts_and_lists():
 
 
 def test_arrays_that_two_leaves_share_are_refused():
-    tied, match = jnp.ones((3, 3)), "got one for a/kernel and b/0; weights that are tied should be one leaf"
-    params = {"a": {"kernel": tied}, "b": [tied, jnp.zeros((3, 3))]}
+    tied, match = jnp.ones((3, 3)), "got one for a/kernel and c/0; weights that are tied should be one leaf"
+    params = {"a": {"kernel": tied}, "c": [tied, jnp.zeros((3, 3))]}
     for ones in (masks.ones, lambda params: jax.eval_shape(lambda: masks.ones(params))):
         with pytest.raises(ValueError, match=match) as error:
             ones(params)
@@ -330,7 +330,7 @@ def test_arrays_that_two_leaves_share_are_refused():
 
     def draw():  # a tracer each, and here one for two leaves
         drawn = jax.random.normal(jax.random.key(0), (3, 3))
-        return {"a": {"kernel": drawn}, "b": [drawn]}
+        return {"a": {"kernel": drawn}, "c": [drawn]}
 
     with pytest.raises(ValueError, match=match):
         jax.jit(lambda: masks.ones(draw()))()

@@ -57,9 +57,9 @@ def check_whole(least: int = 0, **counts: int) -> None:
     """Raises ValueError, naming it, for a count that is no integer or below `least`; floats are none, whole or not.
 
     Example:
-      >>> check_whole(every=1.5)
+      >>> check_whole(every=-1)
       Traceback (most recent call last):
-      ValueError: every: expected an integer of 0 or more, got 1.5
+      ValueError: every: expected an integer of 0 or more, got -1
     """
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < least:

@@ -115,7 +115,8 @@ def test_prunable_may_name_what_the_rule_refuses():
     assert masks_of(ticket.mask) == {"linear1/bias": 300, "linear1/kernel": 64 * 300}
     assert not np.any(ticket.params["linear1"]["bias"])  # --init draws kernels
     config, _ = parse("digits", [*LENET, "--prunable=linear1"])
-    redrawn = weights_of(config)(jax.random.key(1), ticket.params, ticket.mask)
+    edit = of_kernels(CHECKS["reinit"].edit(weights_of(config)))
+    redrawn = edit.update(ticket, (), Context(0, jax.random.key(1), None, None))[0].params
     assert not np.any(redrawn["linear1"]["bias"])
     assert np.any(redrawn["linear1"]["kernel"] != ticket.params["linear1"]["kernel"])
     np.testing.assert_array_equal(redrawn["linear2"]["kernel"], ticket.params["linear2"]["kernel"])
