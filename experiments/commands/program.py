@@ -84,11 +84,16 @@ def run(command: str, args: list[str]) -> int:
 
 
 def _complain(command: str, error: Any, status: int) -> int:
-    from experiments.terminal import errors
-
-    name = f"experiments.{command}" if command else "experiments"
-    print(errors.printable(f"{name}: error: {errors.one_line(error)}"), file=sys.stderr)
+    _show(f"experiments.{command}: error: {error}" if command else f"experiments: error: {error}")
     return status
+
+
+def _show(message: str) -> None:
+    """One line on standard error, whatever names are in it."""
+    from experiments.terminal.errors import one_line
+    from rare_gems.printable import printable
+
+    print(printable(one_line(message)), file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -104,7 +109,7 @@ def _plain_warnings() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", DamagedCheckpoint)
-            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_, **__: _show(f"warning: {message}")
             yield
     finally:
         sys.excepthook, threading.excepthook, sys.unraisablehook = hooks

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["RESTART", "Busy", "HostLost", "Interrupted", "RunFailed", "UsageError", "one_line", "printable", "spell"]
+__all__ = ["RESTART", "Busy", "HostLost", "Interrupted", "RunFailed", "UsageError", "one_line", "spell"]
 
 RESTART = 75  # exit status: the same command goes on
 
@@ -30,16 +30,6 @@ class HostLost(RuntimeError):  # noqa: N818
 def spell(error: OSError) -> str:
     """What the system says, and of which file."""
     return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-
-
-def printable(text: str) -> str:
-    """The text with escapes for what is not printed, such as colours in the name of a file: the terminal would obey.
-
-    Example:
-      >>> printable("a\\x1b[31m.png")
-      'a\\\\x1b[31m.png'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(message: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from experiments.terminal.errors import printable
+from rare_gems.printable import printable
 
 __all__ = ["Progress", "close", "note", "start", "steps", "tell"]
 

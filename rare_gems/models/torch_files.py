@@ -11,7 +11,7 @@ import safetensors
 from rare_gems.models.torch_pickle import LEGACY_MAGIC, Inert, read_legacy, read_zip
 from rare_gems.models.torch_tensors import READABLE, SAFETENSORS, Stored
 
-__all__ = ["Flat", "plain", "read_tensors"]
+__all__ = ["Flat", "read_tensors"]
 
 Flat = dict[tuple[str, ...], Stored]  # by the keys of the dicts that hold a tensor, outermost first
 
@@ -59,16 +59,6 @@ def read_tensors(path: Path) -> Flat:
         raise ValueError(next(kinds, unknown))
     except ValueError as error:
         raise ValueError(f"{error}{'' if 'expected' in str(error) else _EXPECTED}") from None
-
-
-def plain(text: str) -> str:
-    """The text without what a terminal would take for a command; that is written as an escape.
-
-    Example:
-      >>> plain("fc.\\x1b[31mweight")
-      'fc.\\\\x1b[31mweight'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _in_safetensors(data: bytes) -> Flat:

@@ -13,12 +13,13 @@ import numpy as np
 from rare_gems.init import kaiming_normal
 from rare_gems.masks import num_kept, num_prunable, ones, path_name, report
 from rare_gems.models.model import Model
-from rare_gems.models.torch_files import plain, read_tensors
+from rare_gems.models.torch_files import read_tensors
 from rare_gems.models.torch_fit import fit
 from rare_gems.models.torch_layout import to_ours
 from rare_gems.models.torch_state_dict import find_state_dict
 from rare_gems.models.torch_tensors import numbers
 from rare_gems.phase import Key, Mask, Params, PyTree
+from rare_gems.printable import printable
 
 __all__ = ["TorchWeights", "from_torch", "read_torch"]
 
@@ -157,14 +158,14 @@ def read_torch(
             if name in found.masks and to in kernels
         }
     except ValueError as error:
-        raise ValueError(plain(f"{path}: {error}")) from None
+        raise ValueError(printable(f"{path}: {error}")) from None
     if fitted.drawn:
         drawn = {path_name(p[1:]): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(model.init)(key))}
         leaves |= {to: drawn[to] for to in fitted.drawn}
     leaves |= {to: jnp.asarray(array) for to, array in arrays.items()}
     params, state = jax.tree_util.tree_map_with_path(lambda p, _: leaves[path_name(p[1:])], like)
     mask, told = _mask(kept, params) if kept else (None, [])
-    return TorchWeights(params=params, state=state, mask=mask, notes=tuple(map(plain, [*fitted.notes, *told])))
+    return TorchWeights(params=params, state=state, mask=mask, notes=tuple(map(printable, [*fitted.notes, *told])))
 
 
 def _mask(kept: Mapping[str, np.ndarray], params: Params) -> tuple[Mask, list[str]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from rare_gems.models.torch_files import plain, read_tensors
+from rare_gems.models.torch_files import read_tensors
 from rare_gems.models.torch_tensors import numbers
 from tests.models.torch_golden import expected, stored_bytes, written
 
@@ -180,7 +180,3 @@ def test_safetensors_by_another_name(tmp_path):
     data = save({"w": np.zeros(1, np.float32)})
     assert read_tensors(written(tmp_path, "weights", data))[("w",)].shape == (1,)
     assert refusal(written(tmp_path, "weights", data[:-1])).startswith("cut off, or not a safetensors file (")
-
-
-def test_a_terminal_gets_no_commands():
-    assert plain("a\x1b[2J\r\nb\u202e\x00é") == "a\\x1b[2J\\r\\nb\\u202e\\x00é"

@@ -1,12 +1,9 @@
 """What the commands print of names that files bring with them."""
 
+import warnings
+
+from experiments.commands import program
 from experiments.commands.program import run
-from experiments.terminal.errors import printable
-
-
-def test_names_give_the_terminal_no_commands():
-    assert printable("a\x1b[31m.png\r\n") == "a\\x1b[31m.png\\r\\n"
-    assert printable("Größe 1 \u2013 ok") == "Größe 1 \u2013 ok"
 
 
 def test_errors_are_printed_so(capsys):
@@ -14,3 +11,10 @@ def test_errors_are_printed_so(capsys):
     shown = capsys.readouterr().err
     assert "\x1b" not in shown
     assert shown.count("\n") == 1
+
+
+def test_warnings_are_printed_so(capsys):
+    with program._plain_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("skipped a\x1b[31m\n  checkpoint", stacklevel=1)
+    assert capsys.readouterr().err == "warning: skipped a\\x1b[31m checkpoint\n"
