@@ -79,3 +79,16 @@ def test_masks_need_jax_and_numpy_only():
         tops |= {node.module for node in ast.walk(TREES[name]) if isinstance(node, ast.ImportFrom)}
         assert not [top for top in tops if top.split(".")[0] in heavy]
         assert GRAPH[name] <= light
+
+
+def test_no_folder_of_tests_changes_what_others_see():
+    """An autouse fixture of a session stays to its end, whoever else runs: below tests/ it has to be of a package."""
+    lasting = [
+        f"{path.relative_to(ROOT)}: {function.name}"
+        for path in (ROOT / "tests").glob("*/**/*.py")
+        for function in ast.parse(path.read_text()).body
+        if isinstance(function, ast.FunctionDef)
+        for call in function.decorator_list
+        if "scope='session'" in (given := ast.unparse(call)) and "autouse=True" in given
+    ]
+    assert lasting == []

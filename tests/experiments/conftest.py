@@ -38,6 +38,7 @@ def small_run(tmp_path_factory) -> Path:
     def make(folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(run_figures, "save", style.save)
+            patch.setattr(devices, "available", _first_device)  # it may be made before the fixtures of the package
             assert run("digits", [*SMALL, f"--run-dir={folder}", "--compare"]) == 0
 
     return made_once(tmp_path_factory, "small", make)
@@ -49,11 +50,18 @@ def small_copy(small_run, tmp_path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "copy"))
 
 
-@pytest.fixture(scope="session", autouse=True)
+def _first_device():
+    return jax.devices()[:1]
+
+
+@pytest.fixture(scope="package", autouse=True)
 def _one_device():
-    """The suite has eight CPU devices, which share two cores: a run on all of them is slower, and no better a test."""
+    """The suite has eight CPU devices, which share two cores: a run on all of them is slower, and no better a test.
+
+    It ends with this folder: tests of others see the command's own function.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "available", lambda: jax.devices()[:1])
+        patch.setattr(devices, "available", _first_device)
         yield
 
 
