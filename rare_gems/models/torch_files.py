@@ -17,6 +17,7 @@ Flat = dict[tuple[str, ...], Stored]  # by the keys of the dicts that hold a ten
 
 _EXPECTED = "; expected torch.save(network.state_dict(), ...)"
 _DEEPEST = 8  # dicts within dicts
+_OPTIMIZER = {"state", "param_groups"}  # what torch.optim's state dicts hold
 _KINDS = (  # how other files begin
     (rb"version https://git-lfs", "a Git LFS pointer instead of the file: git lfs pull fetches it"),
     (rb"\s*(\xef\xbb\xbf)?\s*<(!|\?|[a-zA-Z])", "a web page (HTML or XML) instead of the file: download it again"),
@@ -78,7 +79,7 @@ def _stored(entry: dict[str, Any]) -> Stored:
 
 
 def _tensors_in(content: Any) -> Flat:
-    found = {}
+    found, of_optimizers = {}, list(_optimizers(content, ()))
     for keys, value in _leaves(content, ()):
         if isinstance(value, Inert) and value.path.startswith("torch._"):
             value = Stored(value.path, (), None)  # a tensor of a kind that is not read
@@ -86,9 +87,22 @@ def _tensors_in(content: Any) -> Flat:
             value = next((part for part in value if isinstance(part, Stored) and part.read is None), value)
         if isinstance(value, Stored) and keys:
             found[keys] = value
-    if not found:
+    if not found and not of_optimizers:
         raise ValueError(_without_tensors(content))
+    if all(any(keys[: len(at)] == at for at in of_optimizers) for keys in found):
+        where = f" (under {'.'.join(of_optimizers[0])!r})" if of_optimizers[0] else ""
+        raise ValueError(f"the state dict of an optimizer{where}, which has no weights of a network")
     return found
+
+
+def _optimizers(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Where state dicts of optimizers lie."""
+    if isinstance(content, dict) and len(keys) <= _DEEPEST:
+        if set(content) >= _OPTIMIZER:
+            yield keys
+            return
+        for key, value in content.items():
+            yield from _optimizers(value, (*keys, str(key)))
 
 
 def _leaves(content: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -107,7 +121,14 @@ def _without_tensors(content: Any) -> str:
             return (
                 f"a whole network, pickled as {value.path}{where}, which only its own code can load, not a state dict"
             )
-    first = next(iter(content.values()), content) if isinstance(content, dict) else content
-    kind = "Tensor" if isinstance(first, Stored) else type(first).__name__
-    got = first.path if isinstance(first, Inert) else kind
-    return f"expected a state dict of tensors, got a {got}"
+    if isinstance(content, dict) and content and not isinstance(content, Inert):
+        items = [f"{key}: {_kind(value)}" for key, value in content.items()]
+        how = ", which safetensors.numpy.save_file would write" if "NumPy" in str(items) else ""
+        return f"a dict without tensors, of {', '.join(items[:3])}{' ...' if items[3:] else ''}{how}"
+    return f"expected a state dict of tensors, got a {_kind(content)}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Inert):
+        return "NumPy array" if re.match(r"numpy\..*(_reconstruct|_frombuffer)", value.path) else value.path
+    return "Tensor" if isinstance(value, Stored) else type(value).__name__

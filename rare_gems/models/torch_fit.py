@@ -64,11 +64,14 @@ def fit(
     shapes = {to: found.tensors[name].shape for to, name in names.items()}
     misshapen = [to for to, shape in shapes.items() if our_shape(shape, ours[to]) != ours[to]]
     if missing or unexpected or misshapen or unread:
+        masks = _misshapen_masks(unexpected, found)
+        unexpected = [name for name in unexpected if not any(name in pair for pair in masks)]
         lists = {
             "missing": [torch_name(to) for to in missing],
             "of a dtype that is not read": [f"{name}: {found.tensors[name].dtype}" for name in unread.values()],
             "unexpected": [_spelled(name, found.tensors.get(name)) for name in unexpected],
-            "misshapen": [f"{names[to]}: expected {torch_shape(ours[to])}, got {shapes[to]}" for to in misshapen],
+            "misshapen": [f"{names[to]}: expected {torch_shape(ours[to])}, got {shapes[to]}" for to in misshapen]
+            + list(masks.values()),
         }
         told = "; ".join(f"{len(some)} {kind} ({cut(some)})" for kind, some in lists.items() if some)
         extra = [found.paths[name] for name in unexpected if name in found.paths]
@@ -88,6 +91,17 @@ def _parted(
     """Those that are not allowed, and those that are."""
     those = [name for name in names if allowed and allowed.search(told(name))]
     return [name for name in names if name not in those], those
+
+
+def _misshapen_masks(unexpected: Collection[str], found: Found) -> dict[tuple[str, str], str]:
+    """Pairs of torch.nn.utils.prune that are none, since their shapes differ: (weight, mask) -> what is told."""
+    pairs = [(name, f"{name.removesuffix('_orig')}_mask") for name in unexpected if name.endswith("_orig")]
+    shapes = {name: found.tensors[name].shape for pair in pairs for name in pair if name in found.tensors}
+    return {
+        (weight, mask): f"{mask}: expected that of {weight}, {shapes[weight]}, got {shapes[mask]}"
+        for weight, mask in pairs
+        if mask in unexpected and {weight, mask} <= set(shapes) and shapes[weight] != shapes[mask]
+    }
 
 
 def _spelled(name: str, tensor: Stored | None) -> str:

@@ -97,7 +97,7 @@ def whole_weights(tensors: Mapping[str, Stored]) -> Whole:
                 continue
             rule, names, to = found
             pieces = [tensors.pop(part) for part in names]
-            tensors[to], kinds[to] = _made(rule, pieces), rule.kind
+            tensors[to], kinds[to] = _made(rule, names, pieces), rule.kind
             parts[to] = tuple(piece for part in names for piece in parts.pop(part, (part,)))
             kinds = {key: kind for key, kind in kinds.items() if key == to or key not in names}
             # Where a direction is zero the weight is.
@@ -120,7 +120,7 @@ def _rule_for(name: str, tensors: Mapping[str, Stored]) -> tuple[_Rule, tuple[st
     return None
 
 
-def _made(rule: _Rule, pieces: list[Stored]) -> Stored:
+def _made(rule: _Rule, names: tuple[str, ...], pieces: list[Stored]) -> Stored:
     shape = max((piece.shape for piece in pieces), key=math.prod)
     others = READABLE if rule.kind == "mask" else FLOATS  # a mask may be of bools
     for piece, known in zip(pieces, (FLOATS, others, others), strict=False):
@@ -128,7 +128,10 @@ def _made(rule: _Rule, pieces: list[Stored]) -> Stored:
             return Stored(piece.dtype, shape, None)
 
     def read() -> np.ndarray:
+        parts = [piece.read().astype(np.float64) for piece in pieces if piece.read]
+        if rule.kind == "mask" and not np.isfinite(parts[1]).all():
+            raise ValueError(f"expected finite numbers, got NaN or infinity in {names[1]}")
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return rule.make(*(piece.read().astype(np.float64) for piece in pieces if piece.read)).astype(np.float32)
+            return rule.make(*parts)
 
-    return Stored("float32", shape, read)
+    return Stored("float64", shape, read)

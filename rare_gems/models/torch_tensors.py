@@ -42,10 +42,10 @@ class Stored(NamedTuple):
 
 
 def numbers(tensor: Stored) -> np.ndarray:
-    """Its numbers, as float32 if they are floats: what that does not hold becomes infinite, as torch has it.
+    """Its numbers, as float32 if they are floats.
 
     Raises:
-      ValueError: if they are not read.
+      ValueError: if they are not read, or a finite one is infinite as float32.
 
     Example:
       >>> numbers(Stored("float16", (2,), lambda: np.array([1, 2], np.float16)))
@@ -55,4 +55,10 @@ def numbers(tensor: Stored) -> np.ndarray:
         raise ValueError(f"expected a tensor of numbers, got {tensor.dtype}")
     with np.errstate(over="ignore"):
         array = tensor.read()
-        return array.astype(np.float32) if tensor.dtype in FLOATS else array
+        if tensor.dtype not in FLOATS:
+            return array
+        single = array.astype(np.float32)
+    lost = np.isinf(single) & np.isfinite(array)
+    if lost.any():
+        raise ValueError(f"expected finite numbers, got {array[lost][0]}, which float32 does not hold")
+    return single

@@ -17,7 +17,7 @@ from rare_gems.models.torch_files import read_tensors
 from rare_gems.models.torch_fit import fit
 from rare_gems.models.torch_layout import to_ours
 from rare_gems.models.torch_state_dict import find_state_dict
-from rare_gems.models.torch_tensors import numbers
+from rare_gems.models.torch_tensors import Stored, numbers
 from rare_gems.phase import Key, Mask, Params, PyTree
 from rare_gems.printable import printable
 
@@ -72,8 +72,8 @@ def from_torch(
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: in one line that begins with the path: the file is damaged, something else, or no state dict; it holds
-        two networks; tensors are missing, unexpected, misshapen, or of a dtype that is not read. Or a regular
-        expression that is none.
+        two networks; tensors are missing, unexpected, misshapen, of a dtype that is not read, or hold numbers that are
+        infinite as float32. Or a regular expression that is none.
 
     Example:
       >>> import tempfile
@@ -151,9 +151,11 @@ def read_torch(
     try:
         found = find_state_dict(read_tensors(path), ours, may_be)
         fitted = fit(found, ours, last, replaced=leaves, allow_missing=may_miss, allow_unexpected=may_be)
-        arrays = {to: to_ours(numbers(found.tensors[name]), to, ours, kernels) for to, name in fitted.names.items()}
+        arrays = {
+            to: to_ours(_numbers(found.tensors[name], name, to), to, ours, kernels) for to, name in fitted.names.items()
+        }
         kept = {
-            to: to_ours(numbers(found.masks[name]) != 0, to, ours, kernels)
+            to: to_ours(_numbers(found.masks[name], name, to) != 0, to, ours, kernels)
             for to, name in fitted.names.items()
             if name in found.masks and to in kernels
         }
@@ -166,6 +168,13 @@ def read_torch(
     params, state = jax.tree_util.tree_map_with_path(lambda p, _: leaves[path_name(p[1:])], like)
     mask, told = _mask(kept, params) if kept else (None, [])
     return TorchWeights(params=params, state=state, mask=mask, notes=tuple(map(printable, [*fitted.notes, *told])))
+
+
+def _numbers(tensor: Stored, name: str, to: str) -> np.ndarray:
+    try:
+        return numbers(tensor)
+    except ValueError as error:
+        raise ValueError(f"{error} (at {name}, which becomes {to})") from None
 
 
 def _mask(kept: Mapping[str, np.ndarray], params: Params) -> tuple[Mask, list[str]]:

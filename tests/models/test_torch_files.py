@@ -3,14 +3,16 @@
 import contextlib
 import io
 import json
+import pickle
 import zipfile
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from rare_gems.models import torch_files
 from rare_gems.models.torch_files import read_tensors
-from rare_gems.models.torch_tensors import numbers
+from rare_gems.models.torch_tensors import Stored, numbers
 from tests.models.torch_golden import expected, stored_bytes, written
 
 
@@ -121,9 +123,44 @@ def test_files_of_torch_that_are_no_state_dict(name, told, tmp_path, monkeypatch
     assert not (tmp_path / "was_run").exists()
 
 
-@pytest.mark.parametrize(("name", "got"), [("list", "list"), ("tensor", "Tensor"), ("nothing", "dict")])
-def test_what_has_no_tensors(name, got, tmp_path):
-    assert refusal(written(tmp_path, name)) == f"expected a state dict of tensors, got a {got}"
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("list", f"a dict without tensors, of w: list{EXPECTED}"),
+        ("tensor", "expected a state dict of tensors, got a Tensor"),
+        ("nothing", "expected a state dict of tensors, got a dict"),
+    ],
+)
+def test_what_has_no_tensors(name, told, tmp_path):
+    assert refusal(written(tmp_path, name)) == told
+
+
+WITHOUT_WEIGHTS = {
+    "a dict without tensors, of epoch: int, lr: float": {"epoch": 3, "lr": 0.1},
+    "a dict without tensors, of model: dict, a: int, b: int ...": {"model": {"epoch": 3}, "a": 1, "b": 2, "c": 3},
+    "a dict without tensors, of fc.weight: NumPy array, which safetensors.numpy": {"fc.weight": np.ones(2)},
+    "the state dict of an optimizer, which has no weights": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    "the state dict of an optimizer (under 'adam'), which": {"adam": {"state": {}, "param_groups": []}, "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("told", WITHOUT_WEIGHTS)
+def test_dicts_without_weights_are_told_by_what_they_hold(told, tmp_path):
+    content = zipped(**{"a/data_pkl": pickle.dumps(WITHOUT_WEIGHTS[told], protocol=2)})
+    message = refusal(written(tmp_path, "weights", content))
+    assert message.startswith(told)
+    assert message.endswith(EXPECTED)
+
+
+def test_the_slots_of_an_optimizer_are_no_weights():
+    slot = Stored("float32", (2,), None)
+    optimizer = {"state": {0: {"exp_avg": slot}}, "param_groups": [{"lr": 0.1}]}
+    with pytest.raises(ValueError, match="the state dict of an optimizer, which"):
+        torch_files._tensors_in(optimizer)
+    with pytest.raises(ValueError, match=r"the state dict of an optimizer \(under 'model.opt'\), which"):
+        torch_files._tensors_in({"model": {"opt": optimizer}})
+    both = {"opt": optimizer, "net": {"fc.weight": slot}}
+    assert set(torch_files._tensors_in(both)) == {("opt", "state", "0", "exp_avg"), ("net", "fc.weight")}
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "views_legacy", "float8_legacy"])

@@ -434,3 +434,29 @@ def test_damaged_files_of_torch(lenet, tmp_path):
     assert refusal(path, model) == "expected a state dict of tensors, got a list"
     torch.save(torch.ones(2), path)
     assert refusal(path, model) == "expected a state dict of tensors, got a Tensor"
+
+
+def test_numbers_that_float32_does_not_hold_are_refused(lenet, tmp_path):
+    model, tensors = lenet
+    wide = tensors["fc2.weight"].astype(np.float64)
+    wide[3, 4] = -1e300
+    message = refusal(saved(tmp_path, tensors | {"fc2.weight": wide}), model)
+    assert message.startswith("expected finite numbers, got -1e+300, which float32 does not hold (at fc2.weight, which")
+    assert message.endswith("which becomes linear2/kernel)")
+    tensors.pop("fc2.weight")
+    normed = {"fc2.weight_g": np.full((100, 1), 1e200), "fc2.weight_v": np.where(wide == -1e300, 0, wide)}
+    assert "which float32 does not hold (at fc2.weight, which" in refusal(saved(tmp_path, tensors | normed), model)
+
+
+def test_masks_that_are_none(lenet, tmp_path):
+    model, tensors = lenet
+    tensors["fc2.weight_orig"] = tensors.pop("fc2.weight")
+    mask = np.ones((100, 300), np.float32)
+    message = refusal(saved(tmp_path, tensors | {"fc2.weight_mask": mask[0]}), model)
+    assert message.endswith(
+        ": 1 missing (linear2.weight); "
+        "1 misshapen (fc2.weight_mask: expected that of fc2.weight_orig, (100, 300), got (300,))"
+    )
+    mask[5, 6] = np.nan
+    message = refusal(saved(tmp_path, tensors | {"fc2.weight_mask": mask}), model)
+    assert message.startswith("expected finite numbers, got NaN or infinity in fc2.weight_mask (at fc2.weight, which")
