@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["as_jax", "check_arrays", "check_kept", "cut_dtype", "is_key", "join", "key_impl", "split", "value_and_grad"]
+__all__ = ["as_jax", "check_arrays", "check_kept", "check_sortable", "cut_dtype", "is_key", "join", "key_impl", "split",
+           "value_and_grad"]  # fmt: skip
 
 PyTree = Any
 
@@ -44,7 +46,6 @@ def cut_dtype(leaf: Any) -> str | None:
     """The dtype to which JAX would cut a leaf of NumPy; None where it keeps it, and for leaves that are JAX's own.
 
     Example:
-      >>> import numpy as np
       >>> cut_dtype(np.ones(2)), cut_dtype(np.ones(2, np.float32)), cut_dtype(jnp.ones(2))
       ('float32', None, None)
     """
@@ -56,9 +57,8 @@ def as_jax(name: str, leaf: Any) -> jax.Array:
     """`jnp.asarray(leaf)`, whose dtype is that of the leaf.
 
     Raises:
-      ValueError: naming the leaf, where JAX would cut 64 bits to 32.
+      ValueError: naming the leaf, where JAX would cut 64 bits to 32, or Python's number is too large.
     Example:
-      >>> import numpy as np
       >>> as_jax("labels", np.arange(3))
       Traceback (most recent call last):
       ValueError: labels: expected int32 at most, got int64, which JAX would cut silently; call .astype(np.int32), or turn on jax_enable_x64
@@ -68,7 +68,21 @@ def as_jax(name: str, leaf: Any) -> jax.Array:
             f"{name}: expected {short} at most, got {leaf.dtype}, which JAX would cut silently; call "
             f".astype(np.{short}), or turn on jax_enable_x64"
         )
+    if short := _too_large(leaf):
+        more = "" if jax.config.jax_enable_x64 else "; or turn on jax_enable_x64"  # type: ignore
+        raise ValueError(f"{name}: expected a number that {short} holds, got {leaf}{more}")
     return jnp.asarray(leaf)
+
+
+def _too_large(leaf: Any) -> str | None:
+    """The dtype that JAX would give a number of Python, if that does not hold it: an error in JAX, or infinity."""
+    if isinstance(leaf, np.generic) or not isinstance(leaf, int | float | complex):
+        return None
+    dtype = jnp.asarray(type(leaf)(0)).dtype
+    if isinstance(leaf, int):
+        return None if isinstance(leaf, bool) or jnp.iinfo(dtype).min <= leaf <= jnp.iinfo(dtype).max else dtype.name
+    with np.errstate(over="ignore"):
+        return dtype.name if np.isfinite(leaf) and not np.isfinite(dtype.type(leaf)) else None
 
 
 def check_arrays(name: str, tree: PyTree) -> None:
@@ -86,10 +100,37 @@ def check_arrays(name: str, tree: PyTree) -> None:
 
 
 def check_kept(name: str, tree: PyTree) -> None:
-    """Raises ValueError for the first leaf that JAX would cut, naming it `name/path`."""
+    """Raises ValueError for the first leaf that JAX would cut, or could not hold, naming it `name/path`.
+
+    Example:
+      >>> check_kept("state", {"seen": 2**40})
+      Traceback (most recent call last):
+      ValueError: state/seen: expected a number that int32 holds, got 1099511627776; or turn on jax_enable_x64
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if cut_dtype(leaf):
+        if cut_dtype(leaf) or _too_large(leaf):
             as_jax(_named(name, path), leaf)  # raises
+
+
+def check_sortable(name: str, tree: PyTree) -> None:
+    """Raises ValueError for the first dict whose keys JAX cannot sort, naming it `name/path`.
+
+    Example:
+      >>> check_sortable("params", {"blocks": [{1: 0.0, "last": 0.0}]})
+      Traceback (most recent call last):
+      ValueError: params/blocks/0: expected keys of one type, which can be sorted, got 1 and 'last'
+    """
+    if isinstance(tree, dict):
+        try:
+            sorted(tree)
+        except TypeError:
+            first, *others = tree
+            other = next((key for key in others if type(key) is not type(first)), others[0])
+            told = f"expected keys of one type, which can be sorted, got {first!r} and {other!r}"
+            raise ValueError(f"{name}: {told}") from None
+    for path, child in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: node is not tree):
+        if child is not tree:
+            check_sortable(_named(name, path), child)
 
 
 def split(tree: PyTree) -> tuple[PyTree, PyTree]:

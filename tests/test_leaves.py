@@ -53,6 +53,22 @@ def test_a_cut_is_refused_by_the_name_of_its_leaf():
         leaves.check_arrays("x", W)
 
 
+@pytest.mark.parametrize(("number", "dtype"), [(2**31, "int32"), (-(2**31) - 1, "int32"), (1e39, "float32")])
+def test_numbers_of_python_that_jax_cannot_hold_are_refused(number, dtype):
+    with pytest.raises(ValueError, match=rf"state/bn/0: expected a number that {dtype} holds, got "):
+        leaves.check_kept("state", {"bn": [number], "kept": (2**31 - 1, -(2**31), 3e38, -np.inf, True)})
+    with jax.enable_x64(True):
+        leaves.check_kept("state", number)
+        with pytest.raises(ValueError, match=r"^n: expected a number that int64 holds, got 18446744073709551616$"):
+            leaves.as_jax("n", 2**64)
+
+
+def test_keys_that_cannot_be_sorted_are_named():
+    leaves.check_sortable("params", {"a": {1: None, 2: [()]}, "b": Ticket({}, None, 3)})
+    with pytest.raises(ValueError, match=r"params/b/params/0: expected keys of one type, .* got 'last' and 2$"):
+        leaves.check_sortable("params", {"b": Ticket([{"last": 1, 2: 2}], None, None)})
+
+
 def test_masks_of_numpy_64_bits_keep_the_dtype_or_refuse():
     mask = masks.ones(W)
     assert (mask["a"].shape, mask["bias"]) == ((2, 2), None)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from experiments.catalog.networks import NETWORKS, NetworkOptions, check_options, make_network
 from experiments.config.config import Config
 from experiments.problem.prunable import kernels_of, mask_for
-from experiments.terminal.errors import UsageError, one_line
+from experiments.terminal.errors import UsageError, described, one_line, place_of
 from rare_gems import leaves, masks
 from rare_gems.data.device_batches import Batch
 from rare_gems.models.fast_conv import plain_operations
@@ -55,17 +55,16 @@ def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes:
     try:
         params, state = jax.eval_shape(functools.partial(_drawn, model), jax.random.key(0))
         for train in (True, False):
-            logits, after = jax.eval_shape(
-                lambda p, s, x, train=train: with_key(model.apply)(p, s, x, train), params, state, images
-            )
+            logits, after = jax.eval_shape(functools.partial(_applied, model, train), params, state, images)
             if getattr(logits, "shape", None) != (2, num_classes):
                 raise ValueError(f"expected logits of shape (2, {num_classes}) for two images, got {logits}")
             if not jnp.issubdtype(logits.dtype, jnp.floating):
                 raise ValueError(f"expected logits of floating point, got {logits.dtype}")
             _check_state(state, after)
     except Exception as error:
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise UsageError(f"--model: {name}, for images of {'x'.join(map(str, image_shape))}: {kind}{error}") from None
+        ours = isinstance(error, ValueError) and not place_of(error)
+        told = one_line(error) if ours else described(error)
+        raise UsageError(f"--model: {name}, for images of {'x'.join(map(str, image_shape))}: {told}") from None
     return model
 
 
@@ -87,6 +86,8 @@ def unread_layers(layers: Layers) -> str:
 def _drawn(model: Model, key: jax.Array) -> tuple[Params, ModelState]:
     """What the network draws; raises ValueError for what could not be saved, or would be cut on its way."""
     params, state = model.init(key)
+    leaves.check_sortable("params", params)
+    leaves.check_sortable("state", state)
     mask = kernels_of(params)
     if jax.tree.leaves(mask) and not masks.num_prunable(mask):
         raise ValueError("expected prunable weights, got arrays of none")
@@ -94,6 +95,15 @@ def _drawn(model: Model, key: jax.Array) -> tuple[Params, ModelState]:
     leaves.check_kept("params", params)
     leaves.check_kept("state", state)
     return params, state
+
+
+def _applied(model: Model, train: bool, *inputs: Any) -> Any:
+    """What the network returns; raises ValueError for a state that cannot be kept."""
+    returned = with_key(model.apply)(*inputs, train)
+    if isinstance(returned, tuple) and len(returned) == 2:
+        leaves.check_sortable("state", returned[1])
+        leaves.check_kept("state", returned[1])
+    return returned
 
 
 def _check_state(state: ModelState, after: ModelState) -> None:
@@ -131,8 +141,7 @@ def check_sizes(name: str, model: Model, loss: LossFn, image_shape: tuple[int, .
             if logits.shape[0] != size:
                 raise ValueError(f"expected logits of as many, got {logits.shape}")
         except Exception as error:
-            told = f"{type(error).__name__}: {one_line(error)[:300]}"
-            raise UsageError(f"--model: {name}, {what} in batches of {size}: {told}") from None
+            raise UsageError(f"--model: {name}, {what} in batches of {size}: {described(error)}") from None
 
 
 def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
@@ -161,13 +170,11 @@ def _own(name: str, image_shape: tuple[int, ...], num_classes: int) -> Model:
     except AttributeError:
         raise UsageError(f"--model: the module {module_name} has no {function_name!r}") from None
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--model: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise UsageError(f"--model: importing {module_name} failed: {described(error)}") from error
     try:
         made = function(image_shape, num_classes)
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"--model: {name}(image_shape, num_classes) failed: {type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(f"--model: {name}(image_shape, num_classes) failed: {described(error)}") from error
     init, apply = (getattr(made, part, None) for part in ("init", "apply"))
     if not callable(init) or not callable(apply):
         raise UsageError(

@@ -77,3 +77,23 @@ def without_gradient(*shapes):
         return (twice(logits) if train else logits), state
 
     return _network(*shapes, change=change)
+
+
+def with_a_large_int(*shapes):
+    return _network(*shapes, change_state=lambda state: state | {"bn": [2**31]})
+
+
+def with_a_large_float(*shapes):
+    return _network(*shapes, change_params=lambda params: params | {"eps": 1e300})
+
+
+def with_mixed_keys(*shapes):
+    return _network(*shapes, change_params=lambda params: params | {"blocks": [{1: jnp.ones(2), "a": jnp.ones(2)}]})
+
+
+def with_an_assertion(*shapes):
+    def change(logits, state, train):
+        assert logits.shape[1] == 3
+        return logits, state
+
+    return _network(*shapes, change=change)
