@@ -54,7 +54,7 @@ def cut_dtype(leaf: Any) -> str | None:
 
 
 def as_jax(name: str, leaf: Any) -> jax.Array:
-    """`jnp.asarray(leaf)`, whose dtype is that of the leaf.
+    """`jnp.asarray(leaf)`, whose dtype is that of the leaf, in this machine's order of bytes.
 
     Raises:
       ValueError: naming the leaf, where JAX would cut 64 bits to 32, or Python's number is too large.
@@ -71,7 +71,12 @@ def as_jax(name: str, leaf: Any) -> jax.Array:
     if short := _too_large(leaf):
         more = "" if jax.config.jax_enable_x64 else "; or turn on jax_enable_x64"  # type: ignore
         raise ValueError(f"{name}: expected a number that {short} holds, got {leaf}{more}")
-    return jnp.asarray(leaf)
+    return jnp.asarray(leaf.astype(leaf.dtype.newbyteorder("=")) if _is_swapped(leaf) else leaf)
+
+
+def _is_swapped(leaf: Any) -> bool:
+    """Whether an array of NumPy has the other order of bytes, which JAX does not take."""
+    return isinstance(leaf, np.ndarray | np.generic) and not leaf.dtype.isnative
 
 
 def _too_large(leaf: Any) -> str | None:
@@ -100,7 +105,7 @@ def check_arrays(name: str, tree: PyTree) -> None:
 
 
 def check_kept(name: str, tree: PyTree) -> None:
-    """Raises ValueError for the first leaf that JAX would cut, or could not hold, naming it `name/path`.
+    """Raises ValueError for the first leaf that JAX would cut, or does not take, naming it `name/path`.
 
     Example:
       >>> check_kept("state", {"seen": 2**40})
@@ -110,6 +115,9 @@ def check_kept(name: str, tree: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if cut_dtype(leaf) or _too_large(leaf):
             as_jax(_named(name, path), leaf)  # raises
+        if _is_swapped(leaf):
+            told = f"expected {leaf.dtype.name} in this machine's order of bytes, got {leaf.dtype}"
+            raise ValueError(f"{_named(name, path)}: {told}; call .astype(np.{leaf.dtype.name})")
 
 
 def check_sortable(name: str, tree: PyTree) -> None:

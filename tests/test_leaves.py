@@ -63,6 +63,13 @@ def test_numbers_of_python_that_jax_cannot_hold_are_refused(number, dtype):
             leaves.as_jax("n", 2**64)
 
 
+def test_the_other_order_of_bytes():
+    swapped = np.arange(3.0).astype(np.dtype("f4").newbyteorder("S"))
+    assert leaves.as_jax("w", swapped).tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"ticket/w: expected float32 in this machine's order of bytes, got .f4; call"):
+        leaves.check_kept("ticket", {"w": swapped})
+
+
 def test_keys_that_cannot_be_sorted_are_named():
     leaves.check_sortable("params", {"a": {1: None, 2: [()]}, "b": Ticket({}, None, 3)})
     with pytest.raises(ValueError, match=r"params/b/params/0: expected keys of one type, .* got 'last' and 2$"):

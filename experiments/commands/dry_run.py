@@ -8,7 +8,7 @@ from rich.table import Table
 
 from experiments.catalog.networks import input_shape
 from experiments.catalog.pruners.pruner import Rounds
-from experiments.commands.leaf_table import print_leaves
+from experiments.commands.leaf_table import print_leaves, tell_dense
 from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
 from experiments.problem.data import facts_of
@@ -45,6 +45,7 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
     if layers.unread:
         console.print(unread_layers(layers), soft_wrap=True)
     print_leaves(console, leaves)
+    tell_dense(console, config)
     if config.method.removes:
         console.print(f"kept at the end: {masks.count_for(n, config.sparsity):,}")
     schedule = config.method.rounds

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from experiments.catalog.networks import NETWORKS
+from experiments.config.config import Config
 from rare_gems.masks import LeafReport
 
-__all__ = ["print_leaves", "rows_of", "tell_doubts"]
+__all__ = ["print_leaves", "rows_of", "tell_dense", "tell_doubts"]
 
 _MOST = 40  # lines, before alike leaves share one
 
@@ -62,6 +63,14 @@ def tell_doubts(console: Console, model: str, leaves: Sequence[LeafReport]) -> N
         )
     if added or (guesses and model not in NETWORKS):
         print_leaves(console, leaves)
+
+
+def tell_dense(console: Console, config: Config) -> None:
+    """Prints what --dense and --prunable do for the dense network, which loses nothing."""
+    flags = [flag for flag, value in (("--prunable", config.prunable), ("--dense", config.dense)) if value is not None]
+    if flags and not config.method.removes:
+        told = f"{' and '.join(flags)}: {config.pruner} removes nothing, so only the counts of its ticket change"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 def _spelled(shape: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands import sweep_table
 from experiments.commands.dry_run import print_plan
 from experiments.commands.help import print_help
-from experiments.commands.leaf_table import tell_doubts
+from experiments.commands.leaf_table import tell_dense, tell_doubts
 from experiments.commands.sanity_report import report_checks
 from experiments.config import sweep
 from experiments.config.config import Config
@@ -60,6 +60,7 @@ def train(dataset: str, args: list[str]) -> None:
         check_recipes(own, names)
     for (model, *_), some in leaves.items():
         tell_doubts(console, model or "", some)
+    tell_dense(console, config)
     everything = [run for combination in combinations for run in _seeds(combination.config)]
     runner.check_folders([config for config, _ in everything], [folder for _, folder in everything], names)
     if len(combinations) > 1:

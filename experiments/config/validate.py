@@ -148,14 +148,19 @@ def why_unused(config: Config, name: str) -> str | None:
         "momentum": (
             not trains_weights and not searches, f"{config.pruner} trains nothing with --finetune-epochs=0"
         ),
-        "scale_fan": (
-            config.pretrained is not None or config.init == "model",
-            "the weights are those of --pretrained" if config.pretrained is not None
-            else "the network draws its weights itself with --init=model",
-        ),
+        "scale_fan": (_why_unscaled(config) != "", _why_unscaled(config)),
     }  # fmt: skip
     idle, why = whys.get(name, (False, ""))
     return f"{flag}: {why}" if idle else None
+
+
+def _why_unscaled(config: Config) -> str:
+    """Why --scale-fan would do nothing; empty if it does something."""
+    if config.pretrained is not None:
+        return "the weights are those of --pretrained"
+    if config.init == "model":
+        return "the network draws its weights itself with --init=model"
+    return "" if config.sparsity else "a unit keeps all of its inputs at sparsity 0"
 
 
 def chosen_checks(config: Config) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ def leaves_for(config: Config, params: Params) -> list[LeafReport]:
     Args:
       params: arrays or `ShapeDtypeStruct`s.
     Raises:
-      UsageError: for an expression that cannot be read or matches nothing, and if nothing is left to prune.
+      UsageError: for an expression that cannot be read or matches nothing, if nothing is left to prune, and for
+        --scale-fan where no kernel counts.
     """
     leaves = masks.report(params)
     if config.prunable is not None:
@@ -44,6 +45,9 @@ def leaves_for(config: Config, params: Params) -> list[LeafReport]:
         told = f"of {_listed(leaves)}" if leaves else "and there are none at all"
         raise UsageError(f"--prunable: {config.model} has no leaf that counts as prunable by itself, {told}; "
                          "expected an expression that matches those that do")  # fmt: skip
+    if config.scale_fan and not any(leaf.prunable and is_kernel(leaf) for leaf in leaves):
+        raise UsageError("--scale-fan: of what counts as prunable nothing is a kernel, whose inputs it is about; "
+                         "expected no such flag")  # fmt: skip
     return leaves
 
 

@@ -34,7 +34,11 @@ def entries_of(tree: PyTree) -> list[Entry]:
     out = []
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         raw = jax.eval_shape(jax.random.key_data, leaf) if leaves.is_key(leaf) else leaf
-        shape, dtype, sharding = tuple(raw.shape), np.dtype(raw.dtype), getattr(leaf, "sharding", None)
+        shape, dtype, sharding = (
+            tuple(raw.shape),
+            np.dtype(raw.dtype).newbyteorder("="),
+            getattr(leaf, "sharding", None),
+        )
         if not (isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh)):
             sharding = None
         large = math.prod(shape) >= LARGE
@@ -67,6 +71,8 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     large: dict[str, Array] = {}
     for leaf, entry in zip(jax.tree.leaves(tree), entries_of(tree), strict=True):
         raw = jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf
+        if raw.dtype != entry.dtype:  # of the other order of bytes, which JAX does not take
+            raw = np.asarray(raw).astype(entry.dtype)
         if entry.large:  # in a run of several processes, Orbax takes from the host what one device holds
             raw = one_copy(raw)
             large[entry.name] = np.asarray(raw) if jax.process_count() > 1 and _is_local(raw) else raw

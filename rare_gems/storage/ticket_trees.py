@@ -104,7 +104,7 @@ def restore(wanted: dict[str, PyTree], groups: dict[str, Named], keys: Keys) -> 
 def _spelled(leaf: Any) -> str:
     """Dtype and shape: what has to agree."""
     array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
-    return f"{array.dtype}{list(array.shape)}"
+    return f"{getattr(array.dtype, 'name', array.dtype)}{list(array.shape)}"  # the order of bytes is the file's matter
 
 
 def _as(tensor: str, like: Any, array: np.ndarray, keys: Keys) -> Any:

@@ -223,6 +223,19 @@ def test_64_bits_of_numpy_are_kept_or_refused(tmp_path):
             assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
 
 
+def test_the_other_order_of_bytes_is_restored(tmp_path):
+    tree = {
+        "small": np.arange(3, dtype=">f4"),
+        "wide": np.arange(3, dtype=">i8"),
+        "large": np.arange(2**16, dtype=">f4"),
+    }
+    with opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, tree, {})
+        manager.wait_until_finished()
+        restored = checkpoint.restore_latest(manager, lambda notes: tree).tree
+    jax.tree.map(np.testing.assert_array_equal, restored, tree)
+
+
 def test_all_damaged(tmp_path):
     save_all(tmp_path, [4, 8])
     flip_byte(tmp_path, 4)

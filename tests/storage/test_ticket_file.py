@@ -442,6 +442,18 @@ def test_64_bits_are_kept_or_refused(tmp_path):
         assert got.ticket.params["w"].dtype == jnp.float64
 
 
+def test_the_other_order_of_bytes_is_loaded_like_itself(tmp_path):
+    params = {"w": np.array([[1.5, 2.0]], ">f4"), "n": np.array([2**40], ">i8")}
+    ticket = Ticket(params, None, {"w": np.ones((1, 2), bool), "n": None})
+    path = save(tmp_path / "t.safetensors", ticket, model_state={"m": np.array([3], ">f4")})
+    got = ticket_file.load(path, ticket, like_state={"m": np.array([3], ">f4")})
+    assert (got.ticket.params["w"].tolist(), got.ticket.params["n"].tolist()) == ([[1.5, 2.0]], [2**40])
+    assert got.model_state["m"].tolist() == [3]
+    assert "expected float64[1, 2], got float32[1, 2]" in message(
+        path, like=ticket._replace(params=params | {"w": np.zeros((1, 2), ">f8")})
+    )
+
+
 @pytest.mark.parametrize(("module", "function"), [("os", "fsync"), ("pathlib.Path", "replace")])
 @pytest.mark.parametrize("old", [None, b"the ticket of before"])
 def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, module, function, old):

@@ -85,7 +85,10 @@ def _smart_ratio(s: Setting, *, version: _Version = "v1", ticket: Path | None = 
         ends = ratios[order[0]], ratios[order[-1]]
         options |= {"ends": ends} if version in ("v2", "v5") else {"ratios": ratios}
     training = {k: v for k, v in s.search.items() if k != "momentum"} if version in ("v4", *_TUNED) else s.common
-    return smart_ratio(s.mask, version=version, order=order, **training | options)
+    try:
+        return smart_ratio(s.mask, version=version, order=order, **training | options)
+    except ValueError as error:  # the argument, as the command line has it
+        raise ValueError(f"{error}".replace("ends=(first, last)", "--smart-ratio.ticket, one of gem_miner")) from None
 
 
 def _other_version(options: Any, name: str) -> str | None:

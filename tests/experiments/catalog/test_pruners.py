@@ -158,6 +158,10 @@ MISTAKES = [
     (["--pruner=smart_ratio", "--sparsity=0.001"], "sparsity from"),
     (["--pruner=smart_ratio", "--smart-ratio.version=v4"], "--smart-ratio.ticket"),
     (["--pruner=smart_ratio", "--smart-ratio.version=v2", "--sparsity=0.9"], "0.9856"),
+    (
+        ["--pruner=smart_ratio", "--smart-ratio.version=v5", "--sparsity=0.9", "--epochs=1"],
+        "0.9; expected --smart-ratio.ticket, one",
+    ),
     (["--pruner=snip", "--epochs=3"], "--finetune-epochs"),
     (["--pruner=snip", "--snip.batches=0"], "1 or more"),
     (["--pruner=prospr", "--prospr.inner-steps=0"], "1 or more"),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.sanity_checks import CHECKS
-from experiments.commands.leaf_table import rows_of, tell_doubts
+from experiments.commands.leaf_table import rows_of, tell_dense, tell_doubts
 from experiments.commands.program import run
 from experiments.config import sweep
 from experiments.config.config import Config
@@ -128,6 +128,20 @@ def test_what_stays_whole_is_drawn_for_all_of_its_inputs():
     np.testing.assert_allclose(
         ticket.params["linear2"]["kernel"], plain.params["linear2"]["kernel"] * 2**0.5, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("flags", [["--prunable=bias"], ["--sparsity=0"]])
+def test_scaling_what_keeps_all_of_its_inputs_is_refused(flags):
+    with pytest.raises(UsageError, match=r"--scale-fan: (of what counts as prunable nothing is|a unit keeps all)"):
+        planned("--scale-fan", *flags)
+
+
+def test_a_dense_run_says_what_its_counts_are_of(capsys):
+    config, _ = parse("digits", ["--pruner=dense", "--model=lenet_300_100", "--dense=linear1"])
+    tell_dense(Console(), config)
+    tell_dense(Console(), parse("digits", [*LENET, "--dense=linear1"])[0])
+    told = "--dense: dense removes nothing, so only the counts of its ticket change\n"
+    assert capsys.readouterr().out == told
 
 
 def test_without_flags_weights_are_drawn_as_the_library_draws_them():
