@@ -53,8 +53,8 @@ def load(
 
     Args:
       image_size: N: the shorter side of every image is resized to N pixels (bilinear, antialiased) and the
-        central N x N are kept; grey images among colour images become colour. None: images are kept as they
-        are; all must have one size and one mode.
+        central N x N are kept. None: images keep their size, of which there must be one. In both cases grey
+        training images among ones in colour become colour.
       skip_broken: leave out files that cannot be read, are refused or (by the first good training image) have
         another size, instead of raising.
       crop_padding: pixels padded before a random crop; None: an eighth of the shorter side (4 at 32).
@@ -106,7 +106,7 @@ def image_shape(
 ) -> tuple[int, int, int]:
     """(height, width, channels) that `load` would give, from the first training image.
 
-    Where that is grey and image_size is given, the headers of the next ones are read up to one in colour.
+    Where that is grey, the headers of the next ones are read up to one in colour.
 
     Raises:
       ValueError: the folder has another layout, or the first image (with skip_broken: every one) is unusable.

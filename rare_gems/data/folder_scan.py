@@ -124,7 +124,7 @@ def list_images(folder: Path, classes: Sequence[str], within: str = "") -> Listi
 
 def identity(listings: Mapping[str, Listing], image_size: int | None, rgb: bool) -> str:
     """A digest of the paths, sizes and times of all files, their labels, and how they are decoded."""
-    digest = hashlib.sha256(f"2\0{image_size}\0{rgb}".encode())  # 2: the version of the reader and the cached form
+    digest = hashlib.sha256(f"3\0{image_size}\0{rgb}".encode())  # 3: the version of the reader and the cached form
     for name, listing in listings.items():
         digest.update(f"\0{name}\0".encode() + listing.labels.tobytes())
         for path in listing.files:

@@ -13,12 +13,13 @@ __all__ = ["Form", "check_classes", "find_form", "read_image", "refusal"]
 
 
 class Form(NamedTuple):
-    """What all images are made to be. like: the image it comes from. convert: grey ones become colour."""
+    """What all images are made to be; grey ones become colour. like: the image it comes from. fixed: there is no other
+    size to ask for."""
 
     shape: tuple[int, int, int]
     like: Path
     image_size: int | None
-    convert: bool
+    fixed: bool
 
 
 def find_form(files: Sequence[Path], image_size: int | None, rgb: bool, skip_broken: bool) -> Form:
@@ -38,9 +39,9 @@ def find_form(files: Sequence[Path], image_size: int | None, rgb: bool, skip_bro
                 raise ValueError(refusal(path, error)) from error
             first = first or f"{path}: {error.args[0]}"
             continue
-        if rgb or (image_size and channels == 1 and not all(map(is_grey, files))):
+        if rgb or (channels == 1 and not all(map(is_grey, files))):
             channels = 3
-        return Form((height, width, channels), path, image_size, convert=rgb or image_size is not None)
+        return Form((height, width, channels), path, image_size, fixed=rgb)
     raise ValueError(f"none of the {len(files)} training images can be used. The first: {first}")
 
 
@@ -54,10 +55,9 @@ def read_image(path: Path, form: Form) -> np.ndarray:
     """
     pixels = _pixels(path, form.image_size, form)
     channels, expected = pixels.shape[2], form.shape[2]
-    if channels != expected and not (form.convert and channels == 1):
-        names = {1: 'grey ("L")', 3: 'colour ("RGB")'}
-        wrong = f"{names[channels]}, but {form.like} is {names[expected]}"
-        raise UnusableImage(wrong, f"expected one mode: convert it{_hint(form)}")
+    if channels > expected:
+        wrong = f'colour ("RGB"), but {form.like} is grey ("L")'
+        raise UnusableImage(wrong, "expected one mode: convert it")
     return pixels
 
 
@@ -80,10 +80,6 @@ def check_classes(split: str, classes: Sequence[str], labels: np.ndarray, broken
         raise ValueError(f"{message}. The first: {next(text for i, text in broken if labels[i] == label)}")
 
 
-def _hint(form: Form) -> str:
-    return "" if form.convert else ", give --image-size N to convert all"
-
-
 def _pixels(path: Path, image_size: int | None, form: Form | None = None) -> np.ndarray:
     """uint8 [H, W, 1 or 3]."""
     with opened(content_of(path)) as image:
@@ -92,7 +88,8 @@ def _pixels(path: Path, image_size: int | None, form: Form | None = None) -> np.
         size = image.size if like and like not in (image.size, image.size[::-1]) else upright_size(image)
         if form is not None and like is not None and size != like:
             wrong = f"{size[0]}x{size[1]} pixels, but {form.like} has {like[0]}x{like[1]}"
-            raise UnusableImage(wrong, f"expected one size: resize it{_hint(form)}")
+            ways = "resize it" if form.fixed else "resize it, give --image-size N to convert all"
+            raise UnusableImage(wrong, f"expected one size: {ways}")
         pixels = np.asarray(_resized(image, size, image_size))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 

@@ -138,26 +138,24 @@ def test_all_grey_gives_one_channel(made, mode):
     assert (set(np.unique(dataset.train.images)) == {0, 255}) == (mode == "1")
 
 
-def test_grey_among_colour_is_an_error_without_image_size(made):
-    root, _ = made
+@pytest.mark.parametrize("size", [None, 8])
+def test_grey_among_colour_becomes_colour(made, size):
+    root, pixels = made
     grey = picture(channels=1)
     save(root / "train/dog/1.png", grey)
-    ways = r"expected one mode: convert it, give --image-size N to convert all, "
-    ways += r"or skip such files \(--skip-broken-images\)"
-    wrong = r'grey \("L"\), but ROOT/train/cat/C.PNG is colour \("RGB"\)'
-    fails(root, rf"ROOT/train/dog/1.png: {wrong}; {ways}")
-    dataset, skipped = load(root, skip_broken=True)
-    assert dataset.train.labels.tolist() == [0, 0, 0, 1]
-    assert len(skipped) == 1
-    images = load(root, image_size=8)[0].train.images
-    np.testing.assert_array_equal(images[3], np.repeat(grey[..., None], 3, 2))
+    save(root / "test/cat/x.png", grey, "1")
+    dataset, skipped = load(root, image_size=size)
+    assert skipped == ()
+    assert (dataset.train.images.shape, dataset.test.images.shape[1:]) == ((5, 8, 8, 3), (8, 8, 3))
+    np.testing.assert_array_equal(dataset.train.images[3], np.repeat(grey[..., None], 3, 2))
+    np.testing.assert_array_equal(dataset.train.images[0], pixels["train/cat/C.PNG"])
+    assert set(np.unique(dataset.test.images[0])) == {0, 255}
     # Grey comes first: the image in colour is noticed all the same.
     save(root / "train/cat/C.PNG", grey)
-    fails(root, r'ROOT/train/cat/a.png: colour \("RGB"\), but ROOT/train/cat/C.PNG is grey \("L"\); ' + ways)
-    images = load(root, image_size=8)[0].train.images
+    images = load(root, image_size=size)[0].train.images
     np.testing.assert_array_equal(images[0], np.repeat(grey[..., None], 3, 2))
-    assert folder.image_shape(root, 8) == (8, 8, 3)
-    assert folder.image_shape(root) == (8, 8, 1)
+    np.testing.assert_array_equal(images[1], pixels["train/cat/a.png"])
+    assert folder.image_shape(root, size) == (8, 8, 3)
 
 
 def test_colour_only_in_the_test_split_is_an_error(made):

@@ -256,6 +256,11 @@ def test_a_broken_image_is_named_or_left_out(made):
     Image.new("RGB", (9, 16)).save(data_dir / "tiny-imagenet-200/val/images/val_0.JPEG", "PNG")
     ways = r"expected an image: replace it, or skip such files \(--skip-broken-images\)"
     fails(data_dir, f"{name}/train/n01/images/n01_1.JPEG: empty file; {ways}")
+    (data_dir / "tiny-imagenet-200/train/n01/images/n01_1.JPEG").write_bytes(
+        (data_dir / "tiny-imagenet-200/train/n01/images/n01_0.JPEG").read_bytes()
+    )
+    fails(data_dir, f"{name}/val/images/val_0.JPEG: 9x16 pixels, .* has 16x16; expected one size: resize it, or skip")
+    (data_dir / "tiny-imagenet-200/train/n01/images/n01_1.JPEG").write_bytes(b"")
     dataset, skipped = load(data_dir, skip_broken=True)
     first = data_dir / "tiny-imagenet-200/train/n01/images/n01_0.JPEG"
     assert [line.replace(str(data_dir), "DATA") for line in skipped] == [
