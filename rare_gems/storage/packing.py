@@ -70,7 +70,7 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     small: list[Any] = []
     large: dict[str, Array] = {}
     for leaf, entry in zip(jax.tree.leaves(tree), entries_of(tree), strict=True):
-        raw = jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf
+        raw: Any = jax.random.key_data(leaf) if leaves.is_key(leaf) else leaf
         if raw.dtype != entry.dtype:  # of the other order of bytes, which JAX does not take
             raw = np.asarray(raw).astype(entry.dtype)
         if entry.large:  # in a run of several processes, Orbax takes from the host what one device holds
