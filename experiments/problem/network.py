@@ -85,7 +85,10 @@ def unread_layers(layers: Layers) -> str:
 
 def _drawn(model: Model, key: jax.Array) -> tuple[Params, ModelState]:
     """What the network draws; raises ValueError for what could not be saved, or would be cut on its way."""
-    params, state = model.init(key)
+    drawn = model.init(key)
+    if not isinstance(drawn, tuple | list) or len(drawn) != 2:
+        raise ValueError(f"expected init(key) to return (params, state), got {_kind(drawn)}")
+    params, state = drawn
     leaves.check_sortable("params", params)
     leaves.check_sortable("state", state)
     mask = kernels_of(params)
@@ -104,6 +107,10 @@ def _applied(model: Model, train: bool, *inputs: Any) -> Any:
         leaves.check_sortable("state", returned[1])
         leaves.check_kept("state", returned[1])
     return returned
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | list | dict) else type(value).__name__
 
 
 def _check_state(state: ModelState, after: ModelState) -> None:

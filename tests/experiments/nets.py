@@ -87,6 +87,11 @@ def with_a_large_float(*shapes):
     return _network(*shapes, change_params=lambda params: params | {"eps": 1e300})
 
 
+def without_state(*shapes):
+    made = _network(*shapes)
+    return SimpleNamespace(init=lambda key: made.init(key)[0], apply=made.apply)
+
+
 def with_mixed_keys(*shapes):
     return _network(*shapes, change_params=lambda params: params | {"blocks": [{1: jnp.ones(2), "a": jnp.ones(2)}]})
 

@@ -103,6 +103,7 @@ REFUSED = {
     "with_64_bits": "state/seen: expected int32 at most, got int64, which JAX would cut silently",
     "with_a_large_int": "state/bn/0: expected a number that int32 holds, got 2147483648",
     "with_a_large_float": "params/eps: expected a number that float32 holds, got 1e+300",
+    "without_state": "expected init(key) to return (params, state), got dict of 2",
     "with_mixed_keys": "params/blocks/0: expected keys of one type, which can be sorted, got 1 and 'a'",
     "with_an_assertion": "for images of 8x8x1: AssertionError (nets.py, line ",
     "with_another_state": "a state like the one it was given, but of seen got float32[] for int32[]",
