@@ -19,6 +19,7 @@ from rare_gems import masks
 from rare_gems.phase import Params, PyTree
 from rare_gems.storage import ticket_file
 from rare_gems.storage.atomic import write_whole
+from rare_gems.storage.ticket_contents import on_host
 from rare_gems.storage.ticket_file import TicketFile
 
 __all__ = ["Export", "export"]
@@ -68,7 +69,7 @@ def export(args: list[str]) -> None:
     found = ticket_file.load(file)
     params, state = (found.ticket.params, found.model_state) if asked.weights == "trained" else _initial(file, found)
     if asked.masks == "zeros":
-        params = jax.tree.map(np.asarray, masks.apply(params, found.ticket.mask))
+        params = jax.tree.map(on_host, masks.apply(params, found.ticket.mask))
     what = Exported(
         model=str(found.metadata.get("model")), params=params, state=state, mask=found.ticket.mask,
         prune=asked.masks == "prune", fill=asked.fill,

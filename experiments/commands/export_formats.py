@@ -16,6 +16,7 @@ from rare_gems.masks import path_name
 from rare_gems.models.torch_export import to_torch
 from rare_gems.models.torch_spelling import counterpart_of
 from rare_gems.phase import Mask, Params, PyTree
+from rare_gems.storage.ticket_contents import on_host
 
 __all__ = ["FORMATS", "Exported", "Format"]
 
@@ -90,13 +91,13 @@ def _numpy(what: Exported) -> tuple[bytes, str]:
 
 
 def _of_numpy(leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
+    array = on_host(leaf)
     return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array  # which NumPy alone cannot read back
 
 
 def _flax(what: Exported) -> tuple[bytes, str]:
     trees = {"params": what.params, "state": what.state or {}, "mask": what.mask}
-    state = flax.serialization.to_state_dict(jax.tree.map(np.asarray, trees))
+    state = flax.serialization.to_state_dict(jax.tree.map(on_host, trees))
     return flax.serialization.msgpack_serialize(state), "a dict of params, state and mask (None where not prunable)"
 
 

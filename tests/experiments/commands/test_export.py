@@ -17,6 +17,7 @@ from rare_gems.models import from_torch, read_torch
 from rare_gems.models.compact_file import load_compact
 from rare_gems.models.lenet import LeNet, lenet_300_100
 from rare_gems.models.resnet import resnet20
+from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
 from tests.models.test_torch_weights import same
 
@@ -168,3 +169,22 @@ def test_a_network_without_counterpart(ticket, tmp_path, capsys):
     assert "got my_networks:linen; --to=numpy and --to=flax take any network" in told
     exported(capsys, file, "--to=numpy")
     assert "has no initial weights" in refused(capsys, file, "--to=flax", "--weights=initial")
+
+
+@pytest.mark.parametrize("to", ["numpy", "flax"])
+def test_keys_are_written_as_their_data(to, tmp_path, capsys):
+    keys = jax.random.split(jax.random.key(1, impl="rbg"), 3)
+    params, state = {"w": jnp.ones((2, 2)), "noise": keys}, {"rng": jax.random.key(7)}
+    ticket = Ticket(params, None, {"w": jnp.eye(2, dtype=bool), "noise": None})
+    ticket_file.save(tmp_path / "t.safetensors", ticket, metadata={}, model_state=state)
+    output = tmp_path / ("t.npz" if to == "numpy" else "t.msgpack")
+    assert run("export", [str(tmp_path / "t.safetensors"), f"--to={to}", f"--output={output}"]) == 0
+    if to == "numpy":
+        found = np.load(output)
+        noise, rng, w = (found[name] for name in ("params/noise", "state/rng", "params/w"))
+    else:
+        found = flax.serialization.msgpack_restore(output.read_bytes())
+        noise, rng, w = found["params"]["noise"], found["state"]["rng"], found["params"]["w"]
+    np.testing.assert_array_equal(noise, jax.random.key_data(keys))
+    np.testing.assert_array_equal(rng, jax.random.key_data(jax.random.key(7)))
+    np.testing.assert_array_equal(w, np.eye(2))
