@@ -52,8 +52,11 @@ def uniform(key: Key, params: Params, mask: Mask, keep_ratio: float = 1.0) -> Pa
 
     Source: He et al., 2015 (the uniform form). Deviation: torch's default layers draw b = sqrt(1 / fan_in).
     """
-    bound = 3**0.5
-    return _redraw(params, mask, lambda shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound), keep_ratio)
+
+    def draw(shape: tuple[int]) -> jax.Array:  # in [-1, 1) nothing is rounded, however XLA contracts a + (b - a) u
+        return jax.random.uniform(key, shape, jnp.float32, -1, 1) * jnp.float32(3**0.5)
+
+    return _redraw(params, mask, draw, keep_ratio)
 
 
 def uniform_scores(key: Key, mask: Mask) -> Scores:

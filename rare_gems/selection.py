@@ -233,7 +233,8 @@ def _sum_on_cpu(flags: list) -> jax.Array:
     rows = len(shape) > 1 and (shape[0] <= 1024 or math.prod(shape[1:]) >= 64)  # keeps partial counts small
     zeros = [np.int32(0)] * len(flags)
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
-    return _sum(lax.reduce(flags, zeros, add, range(int(rows), len(shape))))
+    parts = jnp.stack(lax.reduce(flags, zeros, add, range(int(rows), len(shape))))
+    return jnp.sum(parts, axis=1, dtype=jnp.int32) if rows else parts
 
 
 def _countdown(size: Any, shape: tuple[int, ...]) -> jax.Array:
