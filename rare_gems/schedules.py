@@ -14,8 +14,8 @@ import numpy as np
 
 from rare_gems.masks import count_for
 
-__all__ = ["cosine", "every", "exponential_counts", "falling_rates", "milestones_for", "multi_step", "num_rounds",
-           "sparsity_bound", "stairs"]  # fmt: skip
+__all__ = ["cosine", "every", "exponential_counts", "falling", "falling_rates", "milestones_for", "multi_step",
+           "num_rounds", "sparsity_bound", "stairs"]  # fmt: skip
 
 
 def exponential_counts(num_prunable: int, sparsity: float, num_rounds: int) -> tuple[int, ...]:
@@ -115,6 +115,34 @@ def stairs(values: Any, milestones: Sequence[int], steps_per_epoch: int) -> Call
         return jnp.asarray(values)[reached]
 
     return schedule
+
+
+def falling(kind: str, num_steps: int, unit: int = 1) -> Callable[[Any, Any, Any], jax.Array]:
+    """(step, first, last) -> a rate that falls from the first value to the last over T steps, x = step / T.
+
+      linear: first + (last - first) x;  exponential: first (last / first)^x;
+      cosine: last + (first - last) (1 + cos(pi x)) / 2
+
+    Args:
+      kind: "linear", "exponential" or "cosine". num_steps: T. unit: it changes once in so many steps.
+    Returns:
+      a function of an int32 step and two float32 rates, all of which may be traced.
+    Example:
+      >>> linear = falling("linear", 4)
+      >>> [float(linear(step, 1.0, 0.0)) for step in range(4)]
+      [1.0, 0.75, 0.5, 0.25]
+    """
+
+    def rate(step: Any, first: Any, last: Any) -> jax.Array:
+        share = (jnp.asarray(step) // unit * unit).astype(jnp.float32) / jnp.float32(num_steps)
+        first, last = jnp.asarray(first, jnp.float32), jnp.asarray(last, jnp.float32)
+        if kind == "linear":
+            return first + (last - first) * share
+        if kind == "exponential":
+            return first * (last / first) ** share
+        return last + (first - last) * (1 + jnp.cos(jnp.float32(math.pi) * share)) / 2
+
+    return rate
 
 
 def milestones_for(num_epochs: int) -> tuple[int, int]:

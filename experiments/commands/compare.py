@@ -12,6 +12,7 @@ from rich.console import Console
 
 from experiments.catalog.datasets import DATASETS
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.training import GROUPS
 from experiments.cluster import collector, flags, share, worker
 from experiments.commands import compare_report
 from experiments.commands.leaf_table import tell_doubts
@@ -235,8 +236,8 @@ def _paired(extra: list[str]) -> dict[str, list[str]]:
 def _used(dataset: str, chosen: list[str], flags: dict[str, list[str]]) -> tuple[list[str], set[str]]:
     """The arguments that this pruner takes, and their names."""
     pruner = chosen[0].split("=")[1]
-    own = [arg for name, args in flags.items() if "." not in name or name.split(".")[0] in (pruner, "network")
-           for arg in args]  # fmt: skip
+    groups = (pruner, "network", *GROUPS)
+    own = [arg for name, args in flags.items() if "." not in name or name.split(".")[0] in groups for arg in args]
     config, _ = parse(dataset, [*chosen, *own], all_used=False)
     used = {name for name in flags if why_unused(config, name) is None}
     return [arg for name in flags if name in used for arg in flags[name]], used

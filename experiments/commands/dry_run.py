@@ -8,6 +8,7 @@ from rich.table import Table
 
 from experiments.catalog.networks import input_shape
 from experiments.catalog.pruners.pruner import Rounds
+from experiments.catalog.training import GROUPS
 from experiments.commands.leaf_table import print_leaves, tell_dense
 from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
@@ -15,6 +16,7 @@ from experiments.problem.data import facts_of
 from experiments.problem.initial_ticket import check_pretrained
 from experiments.problem.network import forward_flop, layers_of, network_for, unread_layers
 from experiments.problem.recipe import plan_of
+from experiments.problem.training import search_epochs, spelled
 from rare_gems import masks
 from rare_gems.phase import Phase, Recipe
 from rare_gems.storage import ticket_file
@@ -33,7 +35,7 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
     recipe, mask, steps, leaves = plan_of(config)
     table = Table("field", "value", "source", title=f"experiments.{config.dataset}")
     for name, value in flat(fields_of(config)).items():
-        if name != "dataset":
+        if name != "dataset" and (value is not None or name.split(".")[0] not in GROUPS):
             table.add_row(name, str(value), sources[name])
     console.print(table)
     n = masks.num_prunable(mask)
@@ -55,6 +57,10 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
             rounds.what if len(rounds.counts) > 1 else rounds.what.replace("rounds", "round").replace("keep", "keeps")
         )
         console.print(f"{len(rounds.counts)} {what} {_spelled(rounds)}", soft_wrap=True)
+    for part in GROUPS:
+        if search_epochs(config) if part == "training" else config.finetune_epochs:
+            where = "the search" if part == "training" else "the finetuning"
+            console.print(f"weights in {where}: {spelled(config, part)}", soft_wrap=True, markup=False, highlight=False)
     for line in _told_of_weights(config):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     forward, total = forward_flop(model, shape), 0.0

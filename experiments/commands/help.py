@@ -63,7 +63,8 @@ def print_help(dataset: str, args: list[str]) -> bool:
         flag, value = flag_of(f"{config.pruner}.{field.name}"), getattr(config.options, field.name)
         print(_line(flag, _spelled(hint.__origin__), _flat(text), value))
     print("\n" + _wrapped(", ".join(PRUNERS), "methods: ") + "\n" + _wrapped(", ".join(NETWORKS), "networks: "))
-    print("\n--pruner=NAME --help shows the options of another method; --help-all shows every flag.")
+    print("\n--pruner=NAME --help: the options of another method. --help-all: every flag, also --training.* and")
+    print("--finetune.*: optimizer, schedule, warm-up and more of the weights.")
     return True
 
 

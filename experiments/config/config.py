@@ -8,6 +8,7 @@ from experiments.catalog.datasets import DATASETS, DatasetRow, Source
 from experiments.catalog.networks import NetworkOptions
 from experiments.catalog.pruners.pruner import Pruner
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.training import TrainingOptions
 
 __all__ = ["Config"]
 
@@ -46,7 +47,7 @@ class Config:
     finetune_learning_rate: float = 0.01
     """of the finetuning, before the first milestone"""
     momentum: float = 0.9
-    """of SGD, in search and finetuning"""
+    """of SGD and RMSprop, in search and finetuning"""
     weight_decay: float = 1e-4
     """of weights, wherever they train"""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -106,6 +107,10 @@ class Config:
     """print the configuration with its sources, the schedule and the cost, and stop"""
     network: NetworkOptions = NetworkOptions()  # noqa: RUF009
     """variants of the network"""
+    training: TrainingOptions = TrainingOptions()  # noqa: RUF009
+    """how weights train, in the search and in the finetuning"""
+    finetune: TrainingOptions = TrainingOptions()  # noqa: RUF009
+    """how weights train in the finetuning, where it differs from --training"""
     options: Any = None
     """of the pruner alone: what its row in the catalogue makes of keyword arguments"""
 

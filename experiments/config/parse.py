@@ -13,6 +13,7 @@ import tyro
 
 from experiments.catalog.networks import NETWORKS, NetworkOptions, defaults_of
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
 from experiments.config.saved import fields_of, flat
 from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
@@ -69,8 +70,9 @@ def default_config(dataset: str, args: list[str]) -> Config:
 
 def known_fields(*pruners: str) -> set[str]:
     """The names of all fields that flags set: common ones, of the network, and of those methods (none: of all)."""
-    names = {field.name for field in dataclasses.fields(Config)} - {"dataset", "network", "options"}
+    names = {field.name for field in dataclasses.fields(Config)} - {"dataset", "network", "options", *GROUPS}
     groups = {name: PRUNERS[name].options for name in pruners or PRUNERS} | {"network": NetworkOptions}
+    groups |= dict.fromkeys(GROUPS, TrainingOptions)
     own = {f"{group}.{field.name}" for group, options in groups.items() for field in dataclasses.fields(options)}
     return names | own | {"help", "help_all"}
 
@@ -172,6 +174,8 @@ def _replace(config: Config, values: Mapping[str, Any]) -> Config:
     return dataclasses.replace(
         config,
         network=dataclasses.replace(config.network, **within("network")),
+        training=dataclasses.replace(config.training, **within("training")),
+        finetune=dataclasses.replace(config.finetune, **within("finetune")),
         options=dataclasses.replace(config.options, **within(config.pruner)),
         **{name: value for name, value in values.items() if "." not in name},
     )

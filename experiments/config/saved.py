@@ -11,6 +11,7 @@ from typing import Any
 from experiments.catalog.datasets import DATASETS
 from experiments.catalog.networks import NetworkOptions
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
 
@@ -24,7 +25,7 @@ FREE = (
 # Those of them that say how it is computed.
 _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
 # Fields that older versions did not have: None stands for what those did, under the same name of a folder.
-_LATER = ("allow_missing", "allow_unexpected", "dense", "prunable")
+_LATER = ("allow_missing", "allow_unexpected", "dense", "prunable", *GROUPS)
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
@@ -54,6 +55,7 @@ def from_fields(fields: Mapping[str, Any]) -> Config:
         for name in ("data_dir", "run_dir", "pretrained"):
             values[name] = None if values[name] is None else Path(values[name])
         values["network"] = NetworkOptions(**fields["network"])
+        values |= {group: TrainingOptions(**fields.get(group) or {}) for group in GROUPS}
         kind, own = PRUNERS[pruner].options, dict(fields.get(pruner) or {}) if pruner not in common else {}
         for name, hint in typing.get_type_hints(kind).items():
             if Path in typing.get_args(hint) and own.get(name) is not None:
@@ -83,6 +85,9 @@ def digest(fields: Mapping[str, Any]) -> str:
     also = ("data_dir",) if dataset and dataset.is_folder else ()
     also += ("devices",) if fields.get("batch_norm") == "per-device" else ()
     decisive = {name: value for name, value in fields.items() if name not in FREE or name in also}
+    for group in GROUPS:
+        given = (fields.get(group) or {}).items()
+        decisive[group] = {name: value for name, value in given if value is not None} or None
     decisive = {name: value for name, value in decisive.items() if name not in _LATER or value is not None}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.catalog.pruners.options import as_dict
+from experiments.catalog.training import GROUPS
 from experiments.config.config import Config
 from experiments.config.parse import field_of, parse
 from experiments.config.saved import FREE
@@ -102,8 +103,10 @@ def _field(name: str, base: Config) -> str:
     field = name.replace("-", "_")
     options = as_dict(base.options)
     common = {f.name for f in dataclasses.fields(Config)}
-    common -= {*FREE, "dataset", "network", "options", "seed", "pruner", "sanity"}
-    known = {name: name for name in common} | {f"network.{name}": f"network.{name}" for name in vars(base.network)}
+    common -= {*FREE, *GROUPS, "dataset", "network", "options", "seed", "pruner", "sanity"}
+    known = {name: name for name in common}
+    known |= {f"{group}.{name}": f"{group}.{name}" for group in ("network", *GROUPS)
+              for name in vars(getattr(base, group))}  # fmt: skip
     known = (
         {o: f"{base.pruner}.{o}" for o in options}
         | {f"{base.pruner}.{o}": f"{base.pruner}.{o}" for o in options}
@@ -120,7 +123,8 @@ def _field(name: str, base: Config) -> str:
 
 def _flag(field: str, value: str, base: Config) -> str:
     group, _, option = field.rpartition(".")
-    present = getattr({"": base, "network": base.network, base.pruner: base.options}[group], option)
+    groups = {"": base, base.pruner: base.options} | {name: getattr(base, name) for name in ("network", *GROUPS)}
+    present = getattr(groups[group], option)
     if isinstance(present, bool):
         if value.lower() not in ("true", "false"):
             raise UsageError(f"{_FLAG}{_dashed(field)}: expected true or false, got {value}")

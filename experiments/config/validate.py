@@ -10,6 +10,7 @@ from typing import Any
 from experiments.catalog.datasets import DATASETS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.sanity_checks import CHECKS
+from experiments.catalog.training import GROUPS, inherited, takes_momentum, why_idle
 from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
 
@@ -135,6 +136,8 @@ def why_unused(config: Config, name: str) -> str | None:
     searches = config.takes_epochs or method.length == "rounds"
     if name in ("epochs", "learning_rate") and not searches:
         return f"{flag}: of the search, which {config.pruner} has not; see --finetune-{flag.removeprefix('--')}"
+    if group in GROUPS:
+        return _why_untrained(config, group, option)
     trains_weights = config.finetune_epochs > 0 or method.trains == "weights"
     whys = {
         "finetune_learning_rate": (config.finetune_epochs == 0, "there is no finetuning with --finetune-epochs=0"),
@@ -145,9 +148,7 @@ def why_unused(config: Config, name: str) -> str | None:
         "allow_missing": (config.pretrained is None, "there are no weights to fit; expected --pretrained with it"),
         "allow_unexpected": (config.pretrained is None, "there are no weights to fit; expected --pretrained with it"),
         "weight_decay": (not trains_weights, f"{config.pruner} trains no weights with --finetune-epochs=0"),
-        "momentum": (
-            not trains_weights and not searches, f"{config.pruner} trains nothing with --finetune-epochs=0"
-        ),
+        "momentum": _without_momentum(config),
         "scale_fan": (_why_unscaled(config) != "", _why_unscaled(config)),
     }  # fmt: skip
     idle, why = whys.get(name, (False, ""))
@@ -161,6 +162,37 @@ def _why_unscaled(config: Config) -> str:
     if config.init == "model":
         return "the network draws its weights itself with --init=model"
     return "" if config.sparsity else "a unit keeps all of its inputs at sparsity 0"
+
+
+def _without_momentum(config: Config) -> tuple[bool, str]:
+    """Whether nothing has a use for --momentum, and why."""
+    method, searches = config.method, config.takes_epochs or config.method.length == "rounds"
+    used = [config.training] if method.trains == "weights" and searches else []
+    used += [inherited(config.finetune, config.training)] if config.finetune_epochs else []
+    if not used and not searches:
+        return True, f"{config.pruner} trains nothing with --finetune-epochs=0"
+    idle = not any(map(takes_momentum, used)) and not (searches and method.trains != "weights")
+    return idle, f"not used by {used[0].optimizer if used else ''}; expected --training.optimizer=sgd with it"
+
+
+def _why_untrained(config: Config, group: str, option: str) -> str | None:
+    """Why a field of --training or --finetune would be ignored, or None if it is used."""
+    flag = flag_of(f"{group}.{option}")
+    searches = config.method.trains == "weights" and (config.takes_epochs or config.method.length == "rounds")
+    if group == "finetune" and config.finetune_epochs == 0:
+        return f"{flag}: there is no finetuning with --finetune-epochs=0"
+    if not searches and config.finetune_epochs == 0:
+        return f"{flag}: {config.pruner} trains no weights with --finetune-epochs=0"
+    finetuning = inherited(config.finetune, config.training)
+    used = [finetuning] if group == "finetune" else [config.training] if searches else [finetuning]
+    whys = [why_idle(options, option) for options in used]
+    if all(whys):
+        return f"{flag}: {whys[0]}".replace("expected ", f"expected --{group}.", 1)
+    falls = option in ("schedule", "milestones", "milestone_steps", "decay_factor", "end_rate")
+    if group == "training" and falls and config.method.length == "rounds" and not config.options.decay:
+        name = config.pruner.replace("_", "-")
+        return f"{flag}: the rate of the rounds is constant with --{name}.no-decay; expected --{name}.decay with it"
+    return None
 
 
 def chosen_checks(config: Config) -> tuple[str, ...]:

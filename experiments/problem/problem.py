@@ -99,15 +99,23 @@ def _fingerprint(data: Dataset | Streamed, config: Config) -> int:
     return value
 
 
-def make_loss(model: Model, temperature: float = 1.0, *, mesh: Mesh | None = None) -> LossFn:
+def make_loss(model: Model, temperature: float = 1.0, *, smoothing: float = 0.0, mesh: Mesh | None = None) -> LossFn:
     """Mean cross-entropy of the logits divided by `temperature`, in training mode, and the batch's accuracy; with a
-    mesh each of its devices normalises its own rows (see `sharding.per_device`). The key is for dropout."""
+    mesh each of its devices normalises its own rows (see `sharding.per_device`). The key is for dropout.
+
+    Args:
+      smoothing: the share of a label that all classes get alike (Szegedy et al., 2016, section 7).
+    """
 
     def loss_fn(params: Params, state: ModelState, batch: batches.Batch, key: jax.Array) -> tuple[jax.Array, Any]:
         logits, state = with_key(model.apply, key)(params, state, batch.images, True)
         if temperature != 1.0:
             logits = logits / temperature
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+        if smoothing:
+            labels = optax.smooth_labels(jax.nn.one_hot(batch.labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+            loss = optax.softmax_cross_entropy(logits, labels).mean()
+        else:
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
         return loss, (state, hits(logits, batch.labels).mean())
 
     return sharding.per_device(loss_fn, mesh)

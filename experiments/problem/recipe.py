@@ -16,6 +16,7 @@ from experiments.problem.evaluation import batch_size, stream_batch_size
 from experiments.problem.network import check_sizes, network_for
 from experiments.problem.problem import make_loss
 from experiments.problem.prunable import leaves_for, mask_for
+from experiments.problem.training import Part, check_training, descent_for, smoothing_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.data.device_batches import num_batches
@@ -43,7 +44,7 @@ def recipe_for(
     *,
     steps_per_epoch: int,
     finetune_steps: int,
-    loss: Callable[[float], LossFn],
+    loss: Callable[..., LossFn],
     model: Model,
     image_shape: tuple[int, ...],
     invert: bool = False,
@@ -55,6 +56,7 @@ def recipe_for(
     Raises:
       UsageError: for what the pruner refuses, naming the flag where an option of its own is to blame.
     """
+    check_training(config, "training", steps_per_epoch)
     setting = Setting(
         mask=mask,
         sparsity=config.sparsity,
@@ -63,25 +65,41 @@ def recipe_for(
         learning_rate=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        finetune=training_phase(config, finetune_steps),
+        finetune=training_phase(config, finetune_steps, loss),
         loss=loss,
         model=model,
         image_shape=image_shape,
         invert=invert,
+        descent=descent_for(config, "training"),
+        weights_loss=_smoothed(config, "training", loss),
     )
     return make_recipe(config.pruner, config.method, setting, as_dict(config.options))
 
 
-def training_phase(config: Config, steps_per_epoch: int) -> Phase | None:
-    """The finetuning that every pruner ends with, if there is any."""
+def _smoothed(config: Config, part: Part, loss: Callable[..., LossFn]) -> LossFn | None:
+    smoothing = smoothing_for(config, part)
+    return loss(smoothing=smoothing) if smoothing else None
+
+
+def training_phase(config: Config, steps_per_epoch: int, loss: Callable[..., LossFn]) -> Phase | None:
+    """The finetuning that every pruner ends with, if there is any.
+
+    Args:
+      loss: as in `recipe_for`.
+    Raises:
+      UsageError: for what the weights cannot train by.
+    """
     if config.finetune_epochs == 0:
         return None
+    check_training(config, "finetune", steps_per_epoch)
     return finetune(
         num_epochs=config.finetune_epochs,
         steps_per_epoch=steps_per_epoch,
         learning_rate=config.finetune_learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        descent=descent_for(config, "finetune"),
+        loss_fn=_smoothed(config, "finetune", loss),
     )
 
 

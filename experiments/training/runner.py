@@ -257,7 +257,8 @@ def _edited(bench: _Bench, check: Check, run_folder: Path) -> Run:
             is_leaf=lambda leaf: leaf is None,
         )  # fmt: skip
         begin, state = Ticket(whole, search.ticket.scores, mask), search.model_state
-    finetuning = training_phase(config, problem.feed.num_batches)
+    loss = functools.partial(make_loss, problem.model, mesh=problem.norm_mesh)
+    finetuning = training_phase(config, problem.feed.num_batches, loss)
     edit = check.edit(weights_of(config))
     recipe = (transforms.edit(of_kernels(edit) if check.draws else edit), *([finetuning] if finetuning else []))
     title = f"{config.dataset} {config.pruner}, {check.what}"

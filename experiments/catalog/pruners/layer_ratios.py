@@ -101,7 +101,7 @@ def _other_version(options: Any, name: str) -> str | None:
 def _hybrid(s: Setting, **options: Any) -> Recipe:
     training = finetune(
         num_epochs=s.num_epochs, steps_per_epoch=s.steps_per_epoch, learning_rate=s.learning_rate,
-        momentum=s.momentum, weight_decay=s.weight_decay, name="search",
+        momentum=s.momentum, weight_decay=s.weight_decay, name="search", descent=s.descent, loss_fn=s.weights_loss,
     )  # fmt: skip
     return hybrid(s.mask, training=training, order=s.order, **s.common | options | s.inverted)
 

@@ -10,6 +10,7 @@ from experiments.terminal.errors import UsageError
 from rare_gems.models.layer_order import layer_order
 from rare_gems.models.model import Model
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
+from rare_gems.pruners.parts.descent import Descent
 
 __all__ = ["Pruner", "Rounds", "Setting", "make_recipe"]
 
@@ -20,7 +21,8 @@ class Setting(NamedTuple):
     mask: the prunable structure. sparsity: the fraction removed. num_epochs, steps_per_epoch: the length of the search.
     learning_rate: of the search. momentum, weight_decay: of weights, wherever they train. finetune: the last phase,
     None for none. loss: temperature -> the training loss with the logits divided by it. model: the network.
-    image_shape: as it gets images. invert: turn the scores of the search upside down.
+    image_shape: as it gets images. invert: turn the scores of the search upside down. descent: how weights train in
+    the search, and weights_loss: their loss, where it is not that of the trainer.
     """
 
     mask: Mask
@@ -35,6 +37,8 @@ class Setting(NamedTuple):
     model: Model
     image_shape: tuple[int, ...]
     invert: bool = False
+    descent: Descent = Descent()
+    weights_loss: LossFn | None = None
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -59,7 +63,9 @@ class Setting(NamedTuple):
     @property
     def training(self) -> dict[str, Any]:
         """What methods that train weights for --epochs take."""
-        return self.search | {"weight_decay": self.weight_decay}
+        return self.search | {
+            "weight_decay": self.weight_decay, "descent": self.descent, "loss_fn": self.weights_loss
+        }  # fmt: skip
 
     @property
     def inverted(self) -> dict[str, Any]:

@@ -5,27 +5,13 @@ from collections.abc import Sequence
 import jax
 import optax
 
-from rare_gems import schedules, transforms, views
-from rare_gems.phase import Phase, Recipe
+from rare_gems import transforms, views
+from rare_gems.phase import LossFn, Phase, Recipe
+from rare_gems.pruners.parts import descent as descents
+from rare_gems.pruners.parts.descent import Descent, sgd
 from rare_gems.training import hyperparams
 
 __all__ = ["dense", "finetune", "sgd"]
-
-
-def sgd(
-    learning_rate: optax.ScalarOrSchedule, momentum: float = 0.9, weight_decay: float | jax.Array = 0.0
-) -> optax.GradientTransformation:
-    """Stochastic gradient descent in torch's order: decay joins the gradient, then momentum, then the rate.
-
-    u = g + weight_decay * w;  v = momentum * v + u;  w = w - lr * v
-
-    The decay and the rate may be traced (see `hyperparams.optimizer`).
-    """
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum) if momentum else optax.identity(),
-        optax.scale_by_learning_rate(learning_rate),
-    )
 
 
 def finetune(
@@ -38,21 +24,32 @@ def finetune(
     weight_decay: float = 1e-4,
     first_step: int = 0,
     name: str = "finetune",
+    descent: Descent = Descent(),  # noqa: B008 - a constant
+    loss_fn: LossFn | None = None,
 ) -> Phase:
-    """SGD on the kept weights; the rate falls to a tenth at each milestone.
+    """Trains the kept weights; as no `descent` says otherwise, by SGD whose rate falls to a tenth at each milestone.
 
     Args:
-      num_epochs, steps_per_epoch: the length; `milestones` in epochs, by default `schedules.milestones_for`.
-      learning_rate, momentum, weight_decay: as in `sgd`; the decay acts on every trained leaf, as in torch.
-      first_step: begin there in the schedule, and train that many steps less.
+      num_epochs, steps_per_epoch: the length.
+      milestones: in epochs, by default `schedules.milestones_for`; given, the schedule is that of "multistep", and ()
+        stands for a constant rate.
+      learning_rate, momentum, weight_decay: as in `descent.optimizer`; the decay acts on every trained leaf, as in
+        torch, unless the descent says otherwise.
+      first_step: begin there in the schedule, and train that many steps less: a ticket that was rewound to step k.
       name: what reports call the phase.
+      descent: the optimizer, the schedule, the warm-up.
+      loss_fn: takes the place of the trainer's, for smoothed labels and the like.
     Raises:
-      ValueError: for a length below 1 or a learning rate that is not positive.
+      ValueError: for a length below 1, a learning rate that is not positive, a first step outside of the training, and
+        as `descent.check`.
     Example:
       >>> finetune(num_epochs=150, steps_per_epoch=391, learning_rate=0.01).num_steps
       58650
+      >>> how = Descent(optimizer="adam", schedule="cosine", warmup_epochs=5)
+      >>> finetune(num_epochs=150, steps_per_epoch=391, learning_rate=1e-3, descent=how, first_step=391).num_steps
+      58259
 
-    Source: Rare Gems (v1), Table 15.
+    Source: Rare Gems (v1), Table 15; Stabilizing, section 2 (`first_step`).
     """
     if num_epochs < 1 or steps_per_epoch < 1:
         raise ValueError(
@@ -60,17 +57,25 @@ def finetune(
         )
     if not learning_rate > 0:
         raise ValueError(f"{name} learning rate: expected a positive number, got {learning_rate}")
-    stops = schedules.milestones_for(num_epochs) if milestones is None else tuple(milestones)
+    length = {"num_epochs": num_epochs, "steps_per_epoch": steps_per_epoch}
+    num_steps = num_epochs * steps_per_epoch
+    if not 0 <= first_step < num_steps:
+        raise ValueError(f"{name} first step: expected from 0 to {num_steps - 1} of {num_steps}, got {first_step}")
+    how = descent
+    if milestones is not None:
+        how = how._replace(schedule="multistep", milestones=tuple(milestones), milestone_steps=None, end_rate=None)
+    descents.check(how, learning_rate=learning_rate, momentum=momentum, **length)
 
-    def descent(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
-        schedule = schedules.stairs(rates, stops, steps_per_epoch)
-        return sgd(lambda step: schedule(step + first_step), momentum, weight_decay)
+    def make(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
+        rate = descents.rate_at(how, rates, **length)
+        return descents.optimizer(how, lambda step: rate(step + first_step), momentum, weight_decay)
 
-    rates = schedules.falling_rates(learning_rate, len(stops))
-    optimizer = hyperparams.optimizer(descent, rates=rates, weight_decay=weight_decay)
+    rates = descents.rates_of(how, learning_rate, num_epochs)
     return Phase(
-        view=views.masked, trains="params", optimizer=optimizer, during=transforms.identity(),
-        after=transforms.identity(), num_steps=num_epochs * steps_per_epoch - first_step, name=name,
+        view=views.masked, trains="params",
+        optimizer=hyperparams.optimizer(make, rates=rates, weight_decay=weight_decay),
+        during=transforms.identity(), after=transforms.identity(), num_steps=num_steps - first_step, name=name,
+        loss_fn=loss_fn,
     )  # fmt: skip
 
 
