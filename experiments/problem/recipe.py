@@ -11,6 +11,7 @@ from experiments.catalog.networks import input_shape
 from experiments.catalog.pruners.options import as_dict
 from experiments.catalog.pruners.pruner import Setting, make_recipe
 from experiments.config.config import Config
+from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
 from experiments.problem.evaluation import batch_size, stream_batch_size
 from experiments.problem.network import check_sizes, network_for
@@ -82,7 +83,7 @@ def _smoothed(config: Config, part: Part, loss: Callable[..., LossFn]) -> LossFn
 
 
 def training_phase(config: Config, steps_per_epoch: int, loss: Callable[..., LossFn]) -> Phase | None:
-    """The finetuning that every pruner ends with, if there is any.
+    """The finetuning that every pruner ends with, if there is any: from step k on, of a ticket rewound to step k.
 
     Args:
       loss: as in `recipe_for`.
@@ -92,12 +93,19 @@ def training_phase(config: Config, steps_per_epoch: int, loss: Callable[..., Los
     if config.finetune_epochs == 0:
         return None
     check_training(config, "finetune", steps_per_epoch)
+    first_step, last = max(0, config.method.rewinds(config.options)), config.finetune_epochs * steps_per_epoch - 1
+    if first_step > last:
+        raise UsageError(
+            f"{flag_of(config.pruner)}.rewind-step: expected at most {last}, since the ticket trains from there to the "
+            f"end of --finetune-epochs={config.finetune_epochs}, got {first_step}"
+        )
     return finetune(
         num_epochs=config.finetune_epochs,
         steps_per_epoch=steps_per_epoch,
         learning_rate=config.finetune_learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        first_step=first_step,
         descent=descent_for(config, "finetune"),
         loss_fn=_smoothed(config, "finetune", loss),
     )

@@ -69,8 +69,8 @@ def gmp(
         divide their distance, the last before it)
       initial_sparsity: s_i, removed at `start` at once.
       scope: rank over the whole network, or within each layer at equal ratios
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`; 0.1, a tenth at each
-        of `schedules.milestones_for`.
+      learning_rate, training: milestones, momentum, weight_decay, descent, loss_fn, as in `pruners.parts.finetune`; by
+        default SGD at 0.1, a tenth at each of `schedules.milestones_for`.
       finetune: a last phase on the weights as they are then; None stops after the search.
       invert: keep the largest out instead: the smallest |w| stay (a sanity check).
     Returns:

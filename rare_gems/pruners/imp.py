@@ -56,12 +56,14 @@ def imp(
       round_epochs: epochs of training in each round (T; "short" rounds have few)
       rate: fraction of the remaining weights that a round removes, about: the last round ends exactly on target
       rounds: number of rounds (R; default: as the rate asks)
-      decay: lower the learning rate at milestones within a round
-      rewind_step: optimizer step whose weights each round starts from (k); 0: the initial weights (cold)
+      decay: lower the learning rate within a round, as its schedule says
+      rewind_step: optimizer step whose weights each round and the ticket start from (k); 0: the initial weights (cold)
       rewind_batch_norm: rewind the BatchNorm statistics too
-      finetune: trains the ticket that is found; None stops at it.
+      finetune: trains the ticket that is found; None stops at it. A ticket of step k trains from there: give
+        `pruners.parts.finetune` the same `first_step`.
       invert: keep the smallest weights instead (a sanity check).
-      training: learning_rate, milestones, momentum, weight_decay of the rounds, as in `pruners.parts.finetune`.
+      training: learning_rate, milestones, momentum, weight_decay, descent and loss_fn of the rounds, as in
+        `pruners.parts.finetune`.
     Returns:
       (k steps, if k > 0, round, ..., round, finetune); all rounds are one `Phase`, and compile once.
     Raises:
@@ -132,7 +134,7 @@ def lrr(
       round_epochs: epochs of training in each round
       rate: fraction of the remaining weights that a round removes, about: the last round ends exactly on target
       rounds: number of rounds (default: as the rate asks); 1 is one-shot
-      decay: lower the learning rate at milestones within a round
+      decay: lower the learning rate within a round, as its schedule says
       mask, sparsity, steps_per_epoch, finetune, invert, training: as in `imp`.
     Source: Renda et al., 2020, Algorithm 3; Sanity-Checking Pruning, section 5 (one-shot). Deviations: as `imp`.
     """

@@ -49,7 +49,7 @@ def rigl(
       drop_fraction: of a layer's kept weights at the first change; falls to 0 along a cosine
       stop: fraction of the search after which the mask stays
       ratios: layer ratios: equal, or Erdos-Renyi-kernel
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`.
+      learning_rate, training: milestones, momentum, weight_decay, descent, loss_fn, as in `pruners.parts.finetune`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:

@@ -43,7 +43,7 @@ def sparse_evolutionary_training(
       drop_fraction: of a layer's kept weights at each change (zeta)
       stop: fraction of the search after which the mask stays, so that the last weights grown are trained
       ratios: layer ratios: equal, or Erdos-Renyi-kernel
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`.
+      learning_rate, training: milestones, momentum, weight_decay, descent, loss_fn, as in `pruners.parts.finetune`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:

@@ -91,6 +91,7 @@ class Pruner(NamedTuple):
     needs_weights: whether it searches a trained network. removes: False for the dense network alone. follows_bound:
     whether its sparsity follows the bound 1 - exp(-c j). rounds: (mask, sparsity, num_epochs, options) -> its schedule.
     why_idle: (options, name) -> why that option is ignored under the others, without the flag; None if it is not.
+    rewinds: options -> the step k whose weights the ticket has, so that its finetuning begins there.
     """
 
     what: str
@@ -104,6 +105,7 @@ class Pruner(NamedTuple):
     follows_bound: bool = False
     rounds: Callable[[Mask, float, int, Any], Rounds | None] | None = None
     why_idle: Callable[[Any, str], str | None] | None = None
+    rewinds: Callable[[Any], int] = lambda options: 0
 
     def takes_epochs(self, options: Any) -> bool:
         """Whether the search trains for --epochs."""

@@ -40,12 +40,13 @@ ROWS = {
         make=_in_rounds(imp),
         options=options_of("imp", imp, without=_GIVEN),
         trains="weights", length="rounds", invertible=True, rounds=_rounds, why_idle=_rounds_decide("imp"),
+        rewinds=lambda options: options.rewind_step,
     ),
     "lottery_ticket": Pruner(
         what="trains, removes the smallest weights and rewinds the others, once (Frankle and Carbin)",
         make=lambda s, **options: lottery_ticket(s.mask, **s.training | options | s.inverted),
         options=options_of("lottery_ticket", lottery_ticket, without=_GIVEN),
-        trains="weights", length="epochs", invertible=True,
+        trains="weights", length="epochs", invertible=True, rewinds=lambda options: options.rewind_step,
     ),
     "lrr": Pruner(
         what="trains, removes the smallest weights, trains on at the first rate, in rounds (Renda et al.)",

@@ -123,6 +123,7 @@ MISTAKES = {
     "--imp.no-decay; expected --imp.decay with it",
     ("snip", "--training.optimizer=adam --finetune-epochs=0"): "--training.optimizer: snip trains no weights",
     ("rigl", "--finetune.optimizer=adam --finetune-epochs=0"): "--finetune.optimizer: there is no finetuning",
+    ("imp", "--imp.rewind-step=180 --imp.round-epochs=9"): "--imp.rewind-step: expected at most 179, since the ticket",
     ("dense", "--training.optimizer=adam --momentum=0.5"): "--momentum: not used by adam",
     ("dense", "--training.optimizer=nesterov --momentum=0"): "--training.optimizer: expected a momentum above 0",
     ("dense", "--training.milestones=1 --training.milestone-steps=9"): "expected milestones in epochs or in steps",
@@ -137,6 +138,47 @@ def test_mistakes(pruner, flags, tmp_path, capsys):
     assert error.count("\n") == 1
     assert re.search(MISTAKES[pruner, flags].replace("--", "-{2}"), error), error
     assert not (tmp_path / "run").exists()
+
+
+def rates_of(phase):
+    """The rate of each step, read off what a gradient of one moves a weight by."""
+    w, moved = [jnp.zeros(())], []
+    state, update = phase.optimizer.init(w), jax.jit(phase.optimizer.update)
+    for _ in range(phase.num_steps):
+        (change,), state = update([jnp.ones(())], state, w)
+        moved.append(-float(change))
+    return moved
+
+
+@pytest.mark.parametrize(
+    ("pruner", "flags"),
+    [("imp", ["--imp.decay", "--imp.round-epochs=4"]), ("imp", ["--imp.no-decay", "--imp.round-epochs=4"]),
+     ("lottery_ticket", ["--epochs=4"])],
+)  # fmt: skip
+def test_a_rewound_ticket_trains_from_its_step(pruner, flags):
+    """Steps k to T of the schedule: warm-up and milestones come when they would have come without the rewinding."""
+    dashed = pruner.replace("_", "-")
+    args = [f"--pruner={pruner}", "--sparsity=0.8", "--momentum=0", "--weight-decay=0", "--batch-size=288", *flags]
+    args += ["--finetune.milestones=2,3", "--finetune.warmup-steps=7"]  # 5 steps an epoch
+    cold = plan_of(config_of(*args, f"--{dashed}.rewind-step=0")).recipe
+    warm = plan_of(config_of(*args, f"--{dashed}.rewind-step=6")).recipe
+    assert [phase.num_steps for phase in warm] == [6, *(14 for _ in cold[:-1]), 14]
+    whole = rates_of(cold[-1])
+    assert len(whole) == 20
+    assert rates_of(warm[-1]) == whole[6:]
+    assert whole[6:11] == pytest.approx([0.1 * 6 / 7, *[0.1] * 3, 0.01])
+    if pruner == "imp":
+        assert rates_of(warm[1]) == rates_of(cold[0])[6:]
+
+
+def test_cold_tickets_train_as_long_as_ever_and_warm_ones_so_much_less(capsys):
+    flags = ["--pruner=imp", "--imp.round-epochs=150", "--finetune-epochs=150", "--dry-run"]
+    assert run("cifar10", [*flags, "--imp.rewind-step=0"]) == 0
+    assert "search: 19 times 150 epochs of 391 steps" in capsys.readouterr().out  # 2850, as Rare Gems counts
+    assert run("cifar10", [*flags, "--imp.rewind-step=1000"]) == 0
+    told = capsys.readouterr().out
+    assert "search: 19 times 147 epochs of 391 steps and 173 steps" in told
+    assert "finetune: 147 epochs of 391 steps and 173 steps" in told
 
 
 def test_momentum_is_used_where_scores_train():
