@@ -11,12 +11,13 @@ from experiments.catalog.pruners.pruner import Rounds
 from experiments.catalog.training import GROUPS
 from experiments.commands.leaf_table import print_leaves, tell_dense
 from experiments.config.config import Config
+from experiments.config.lengths import search_epochs
 from experiments.config.saved import fields_of, flat
 from experiments.problem.data import facts_of
 from experiments.problem.initial_ticket import check_pretrained
 from experiments.problem.network import forward_flop, layers_of, network_for, unread_layers
 from experiments.problem.recipe import plan_of
-from experiments.problem.training import search_epochs, spelled
+from experiments.problem.training import spelled
 from rare_gems import masks
 from rare_gems.phase import Phase, Recipe
 from rare_gems.storage import ticket_file

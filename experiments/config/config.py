@@ -28,6 +28,9 @@ class Config:
     model: str = "resnet20"
     """the network, or module:function of your own: function(image_shape, num_classes) returns something with
     init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state), or with a key for dropout"""
+    variant: str | None = None
+    """of the preset, where a paper trains a network in several ways: stabilizing-standard, -low or -warmup of resnet20
+    and vgg19 on cifar10"""
     sparsity: float = 0.9856
     """fraction of the prunable weights that is removed, in [0, 1)"""
     prunable: str | None = None

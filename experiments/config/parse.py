@@ -15,6 +15,7 @@ from experiments.catalog.networks import NETWORKS, NetworkOptions, defaults_of
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
+from experiments.config.lengths import fitted
 from experiments.config.saved import fields_of, flat
 from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
 from experiments.presets.lookup import lookup
@@ -33,6 +34,7 @@ class _Choice:
     pruner: PrunerName = Config.pruner
     model: ModelName | str = Config.model
     sparsity: float = math.nan  # not typed
+    variant: str | None = None
 
 
 def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Config, dict[str, str]]:
@@ -53,6 +55,9 @@ def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Conf
     kind = config_type(default.pruner)
     asked = read_flags(kind, args, program, default=kind(**vars(default)))
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
+    config, scaled = fitted(config, default, typed)
+    inherited = {name: told.get(name) or told[f"training.{name.rpartition('.')[2]}"] for name in scaled}
+    told = told | {name: f"{inherited[name]}; {note}" for name, note in scaled.items()}
     check_values(config)
     check_used(config, typed if all_used else set())
     sources = {name: "command line" if name in typed else told.get(name, "default") for name in flat(fields_of(config))}
@@ -112,10 +117,14 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
         raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {sparsity}")
     if not removes and sparsity != 0:
         raise UsageError(f"--sparsity: the dense network removes nothing; expected 0 or no flag, got {sparsity}")
-    preset = lookup(choice.pruner, choice.model, dataset, sparsity)
+    try:
+        preset = lookup(choice.pruner, choice.model, dataset, sparsity, choice.variant)
+    except ValueError as error:
+        raise UsageError(f"--variant: {error}") from None
     named = Config(
-        dataset=dataset, pruner=choice.pruner, model=choice.model, sparsity=sparsity, network=defaults_of(choice.model)
-    )
+        dataset=dataset, pruner=choice.pruner, model=choice.model, sparsity=sparsity, network=defaults_of(choice.model),
+        variant=choice.variant,
+    )  # fmt: skip
     return _replace(named, preset.values), preset.sources
 
 

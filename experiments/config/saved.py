@@ -25,7 +25,7 @@ FREE = (
 # Those of them that say how it is computed.
 _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
 # Fields that older versions did not have: None stands for what those did, under the same name of a folder.
-_LATER = ("allow_missing", "allow_unexpected", "dense", "prunable", *GROUPS)
+_LATER = ("allow_missing", "allow_unexpected", "dense", "prunable", "variant", *GROUPS)
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",

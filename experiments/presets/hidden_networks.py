@@ -39,7 +39,7 @@ _IMAGENET = _edge_popup(
 )  # fmt: skip
 _DENSE = join(
     row(_CODE, finetune_epochs=100, batch_size=128, momentum=0.9, weight_decay=1e-4, init="kaiming_normal"),
-    row(f"{_CODE} (along a cosine there, at milestones here)", finetune_learning_rate=0.01),
+    row(_CODE, finetune_learning_rate=0.01, training__schedule="cosine"),
     row(_CODE, network__bias=False),
     row(OURS, epochs=0, seed=42),
 )

@@ -9,6 +9,7 @@ edge-popup elsewhere.
 import math
 from typing import Any, NamedTuple
 
+from experiments.catalog.training import GROUPS
 from experiments.presets import (
     defaults,
     digits,
@@ -22,7 +23,10 @@ from experiments.presets import (
 )
 from experiments.presets.rows import Row, Table, join
 
-__all__ = ["TABLES", "Preset", "lookup"]
+__all__ = ["TABLES", "VARIANTS", "Preset", "lookup"]
+
+
+_GROUPS = ("network", *GROUPS)
 
 
 class Preset(NamedTuple):
@@ -48,11 +52,32 @@ TABLES = _merged(
 )  # fmt: skip
 
 
-def lookup(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
+VARIANTS = stabilizing.VARIANTS
+
+
+def lookup(pruner: str, model: str, dataset: str, sparsity: float, variant: str | None = None) -> Preset:
     """The preset for these four; between the sparsities of a table, the row nearest in log(1 - sparsity).
 
     Where no table has the pruner, its default, with the network that the pair's dense row has.
+
+    Args:
+      variant: a name in `VARIANTS`, whose values take the place of the preset's.
+    Raises:
+      ValueError: for a variant that the network has not on that data set.
     """
+    preset = _preset(pruner, model, dataset, sparsity)
+    if variant is None:
+        return preset
+    known = VARIANTS.get((model, dataset), {})
+    if variant not in known:
+        told = f"one of {', '.join(known)}" if known else "none"
+        raise ValueError(f"expected {told} for {model} on {dataset}, got {variant!r}")
+    values, sources = known[variant]
+    mine = [field for field in values if "." not in field or field.split(".")[0] in (*_GROUPS, pruner)]
+    return Preset(*join(preset, ({f: values[f] for f in mine}, {f: sources[f] for f in mine})))
+
+
+def _preset(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
     rows = TABLES.get((pruner, model, dataset)) or TABLES.get((pruner, "*", dataset))
     if rows is None:
         return Preset(*join(defaults.default_of(pruner), _network(model, dataset)))

@@ -28,6 +28,7 @@ JACKPOT = join(
     row(f"{_PAPER} (0.95 in the text, 0.99 in the code)", jackpot__dropped=0.99),
     row("Lottery Jackpots: the trained weights stay as they are", finetune_epochs=0),
     row(f"{_CODE} (30s10t)", finetune_learning_rate=0.01),
+    row("Lottery Jackpots, section 4.1", finetune__schedule="cosine"),
     row(OURS, seed=42, init="kaiming_normal", weight_decay=0.0),
 )
 _VGG_19 = join(_TRAINED, row(_FROM_DENSE, network__bias=True))

@@ -52,7 +52,7 @@ _TRAIN = join(
 _EDGE_POPUP = join(
     row(CODE, init="signed_constant", batch_size=256, momentum=0.9, weight_decay=1e-4, edge_popup__weight_decay=5e-4),
     row(CODE, epochs=150, learning_rate=0.1, finetune_epochs=150),
-    row(f"{CODE} (which lowers it along a cosine; here at milestones)", finetune_learning_rate=0.1),
+    row(CODE, finetune_learning_rate=0.1, finetune__schedule="cosine"),
     row("Rare Gems v2, Table 3", edge_popup__scope="layer", edge_popup__gradual=False, edge_popup__l2=0.0),
     row(f"{CODE}, of the gradual variant", edge_popup__period=5),
     row(OURS, seed=42),

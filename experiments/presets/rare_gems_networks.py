@@ -10,16 +10,16 @@ code's lambda: --gem-miner.l2=1.5e-5); VGG-16 above 90 % before it with 1.4 %; t
 them: for VGG-16, and for ResNet-18 on TinyImageNet up to 5 %, the tables print SGD where the code has Adam at the
 same rate (--gem-miner.optimizer=adam), with which a rate of 0.001 is in keeping.
 
-The tables count weights that are kept: 1.44 % is 0.9856 here. Milestones follow from the length, as in the code: 25
-and 33 of Caltech-101's 50 epochs, where Table 15 prints 20 and 40. Without --pretrained, Caltech-101 starts from
-random weights. On CIFAR-100 the paper has ResNet-32 of doubled width, whose configs its code does not hold; the
-values are those of its ResNet-32 of width 1.
+The tables count weights that are kept: 1.44 % is 0.9856 here. Milestones follow from the length, as in the code, but
+for Caltech-101, where Table 15 prints 20 and 40 of 50 epochs (its code: 25 and 33). Without --pretrained, Caltech-101
+starts from random weights. On CIFAR-100 the paper has ResNet-32 of doubled width, whose configs its code does not hold;
+the values are those of its ResNet-32 of width 1.
 """
 
 from experiments.presets.rare_gems import CODE, TABLE_15, searched
 from experiments.presets.rows import Row, Table, join, row
 
-__all__ = ["CALTECH", "DOUBLED", "IMAGENET_STEM", "TABLES"]
+__all__ = ["CALTECH", "DOUBLED", "IMAGENET_STEM", "TABLES", "TRANSFER"]
 
 # Networks as they differ from the defaults; `rare_gems_baselines` has them too.
 IMAGENET_STEM = row(f"{CODE} (7x7, stride 2; Table 5 prints 3x3 for ResNet-18)", network__stem="imagenet")
@@ -76,13 +76,18 @@ _RESNET_18 = {
     0.995: searched(_T12_SPARSE, 5, 0.001, 1e-5, _TINY_18),
 }
 
-_TINY_50 = _table_15(150, 256, 0.1, " (its code searches in batches of 128, and finetunes with Nesterov's momentum)")
+_TINY_50 = join(
+    _table_15(150, 256, 0.1, " (its code searches in batches of 128)"), row(CODE, finetune__optimizer="nesterov")
+)
 _T13 = "Rare Gems v1, Table 13"
 _RESNET_50 = {0.5: searched(_T13, 5, 0.01, 0.0, _TINY_50, optimizer="adam")} | {
     sparsity: searched(_T13, 5, 0.01, 1e-6, _TINY_50, optimizer="adam") for sparsity in (0.95, 0.986, 0.995)
 }
 
-_TRANSFER = _table_15(50, 16, 1e-4, " (milestones 20 and 40 there, 25 and 33 here and in its code, which has Adam)")
+TRANSFER = join(
+    row(CODE, finetune__optimizer="adam"), row(f"{TABLE_15} (25,33 in its code)", finetune__milestones="20,40")
+)
+_TRANSFER = join(_table_15(50, 16, 1e-4), TRANSFER)
 _T14 = "Rare Gems v1, Table 14 (its code: a rate of 0.001, and lambda 2e-6 at 5 %, 5e-6 at 2 %)"
 _CALTECH = {0.5: searched(_T14, 5, 0.01, 0.0, _TRANSFER, optimizer="adam")} | {
     sparsity: searched(_T14, 5, 0.01, 1e-6, _TRANSFER, optimizer="adam") for sparsity in (0.95, 0.986, 0.995)

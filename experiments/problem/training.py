@@ -4,13 +4,14 @@ from typing import Any, Literal
 
 from experiments.catalog.training import TrainingOptions, descent_of, inherited
 from experiments.config.config import Config
+from experiments.config.lengths import search_epochs
 from experiments.config.validate import flag_of
 from experiments.terminal.errors import UsageError
 from rare_gems import schedules
 from rare_gems.pruners.parts import descent as descents
 from rare_gems.pruners.parts.descent import Descent
 
-__all__ = ["Part", "check_training", "descent_for", "search_epochs", "smoothing_for", "spelled"]
+__all__ = ["Part", "check_training", "descent_for", "smoothing_for", "spelled"]
 
 Part = Literal["training", "finetune"]
 _NAMES = {"sgd": "SGD", "nesterov": "SGD with Nesterov's momentum", "adam": "Adam", "adamw": "AdamW",
@@ -40,15 +41,6 @@ def smoothing_for(config: Config, part: Part) -> float:
     if not 0 <= value < 1:
         raise UsageError(f"{_flag(config, part, 'label_smoothing')}: expected a number in [0, 1), got {value}")
     return value
-
-
-def search_epochs(config: Config) -> int | None:
-    """How long the search trains weights, a round of it if it has rounds; None if it trains none."""
-    if config.method.trains != "weights":
-        return None
-    if config.method.length == "rounds":
-        return config.options.round_epochs
-    return config.epochs if config.takes_epochs else None
 
 
 def check_training(config: Config, part: Part, steps_per_epoch: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from experiments.catalog.datasets import DATASETS
 from experiments.catalog.networks import NETWORKS, defaults_of
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
 from experiments.config.parse import _replace, parse
 from experiments.presets import lookup
@@ -172,6 +173,8 @@ def test_every_pruner_resolves_on_every_pair(pair):
             group, dot, name = field.partition(".")
             if group == "network":
                 assert name in (*NETWORKS[model].options, "bias"), field
+            elif group in GROUPS:
+                assert name in TrainingOptions.__dataclass_fields__, field
             else:
                 assert not dot or group == pruner, field
         assert config.image_size is None or "image_size" in DATASETS[dataset].flags
