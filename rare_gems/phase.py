@@ -90,7 +90,8 @@ class Phase(NamedTuple):
     themselves. `loss_fn`, if given, takes the place of the trainer's: criteria such as GraSP's are w * dL/dw of a
     loss of their own. With `rewind_state` the model state (BatchNorm statistics) ends the phase as it began it.
     `passes` is the cost of a step, in forward and backward passes of a batch (of one example, where the phase does
-    not use the data).
+    not use the data). `first_step` is where in its training the phase begins, for one order of batches in all phases
+    (`data_key` of `trainer.epochs`).
     """
 
     view: View
@@ -105,6 +106,7 @@ class Phase(NamedTuple):
     rewind_state: bool = False
     passes: int = 1
     uses_data: bool = True
+    first_step: int = 0
 
 
 Recipe = tuple[Phase, ...]

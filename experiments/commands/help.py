@@ -23,7 +23,7 @@ _GROUPS = {
     "what to find": ("pruner", "model", "sparsity", "prunable", "dense", "sanity"),
     "training": (
         "epochs", "finetune_epochs", "batch_size", "learning_rate", "finetune_learning_rate", "weight_decay", "seed",
-        "num_seeds",
+        "data_seed", "num_seeds",
     ),
     "pre-trained weights": ("pretrained", "replace_classifier", "allow_missing", "allow_unexpected"),
     "data": ("data_dir", "train_examples", "validation_examples"),

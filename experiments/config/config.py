@@ -61,6 +61,9 @@ class Config:
     """draw them for the inputs that a unit will keep, fan_in x (1 - sparsity)"""
     seed: int = 42
     """of weights, scores, batches and augmentation"""
+    data_seed: int | None = None
+    """of the order of batches and of augmentation alone, which every training of the run then begins anew, so that
+    networks and their subnetworks see the same batches (default: drawn from --seed, another order in each phase)"""
     num_seeds: int = 1
     """runs with seed, seed + 1, ..., each in a folder of its own, and a table of mean and standard deviation"""
     at_once: int | None = None

@@ -24,8 +24,11 @@ FREE = (
 )  # fmt: skip
 # Those of them that say how it is computed.
 _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")
-# Fields that older versions did not have: None stands for what those did, under the same name of a folder.
-_LATER = ("allow_missing", "allow_unexpected", "dense", "prunable", "variant", *GROUPS)
+# Fields that older versions did not have, with the value that stands for what those did, under the same folder's name.
+_LATER: dict[str, Any] = {
+    "allow_missing": None, "allow_unexpected": None, "dense": None, "prunable": None, "variant": None,
+    "data_seed": None,
+} | dict.fromkeys(GROUPS)  # fmt: skip
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
@@ -88,7 +91,7 @@ def digest(fields: Mapping[str, Any]) -> str:
     for group in GROUPS:
         given = (fields.get(group) or {}).items()
         decisive[group] = {name: value for name, value in given if value is not None} or None
-    decisive = {name: value for name, value in decisive.items() if name not in _LATER or value is not None}
+    decisive = {name: value for name, value in decisive.items() if name not in _LATER or value != _LATER[name]}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -85,6 +85,7 @@ def _check_ranges(config: Config) -> None:
         "at_once": (1 if config.at_once is None else config.at_once, 1, math.inf),
         "devices": (1 if config.devices is None else config.devices, 1, math.inf),
         "seed": (config.seed, 0, 2**32 - config.num_seeds),
+        "data_seed": (config.data_seed or 0, 0, 2**32 - 1),
         "validation_examples": (config.validation_examples, 0, facts.num_train - 1),
         "train_examples": (left if config.train_examples is None else config.train_examples, 1, left),
         "batch_size": (config.batch_size, 1, config.train_examples or left),

@@ -21,8 +21,8 @@ from rare_gems.models.model import Model
 from rare_gems.phase import Mask, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["Start", "check_pretrained", "initial_ticket", "last_kernel", "pretrained_file", "run_key", "start",
-           "weights_of"]  # fmt: skip
+__all__ = ["Start", "check_pretrained", "data_key", "initial_ticket", "last_kernel", "pretrained_file", "run_key",
+           "start", "weights_of"]  # fmt: skip
 
 _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
 
@@ -261,3 +261,8 @@ def _is_ticket(path: Path) -> bool:
 def run_key(config: Config) -> jax.Array:
     """The randomness of the training, apart from that of `initial_ticket`."""
     return jax.random.split(jax.random.key(config.seed))[1]
+
+
+def data_key(config: Config) -> jax.Array | None:
+    """The randomness of batches under `--data-seed`, whatever the seed; None: that of the training."""
+    return None if config.data_seed is None else jax.random.key(config.data_seed)

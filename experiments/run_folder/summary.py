@@ -72,6 +72,7 @@ def write_results(
     ticket = result.ticket._replace(params=masks.apply(result.ticket.params, mask))  # a mask search trains no weights
     header = {key: fields[key] for key in ("dataset", "model")}
     header |= {"method": name, "seed": fields["seed"], "sparsity_target": fields["sparsity"]}
+    header |= {"data_seed": fields["data_seed"]} if fields.get("data_seed") is not None else {}
     ticket_file.save(folder / paths.TICKET, ticket, metadata=header, initial=initial, model_state=result.model_state)
     counts = masks.layer_counts(mask)
     layers = [{"name": name, "num_kept": counts[name][0], "num_prunable": counts[name][1]} for name in order]
@@ -102,6 +103,7 @@ def _summary(
         "dataset": fields["dataset"],
         "dataset_name": _dataset_name(fields["dataset"], note),
         "seed": fields["seed"],
+        "data_seed": fields.get("data_seed"),
         "sparsity_target": fields["sparsity"],
         "sparsity": masks.sparsity(mask),
         "num_kept": masks.num_kept(mask),

@@ -33,10 +33,10 @@ def groups_of(config: Config, runs: Sequence[Run], problem: Problem) -> list[lis
 
     A group is split where it would not fit in the memory of a device; --at-once decides where it is given.
     """
-    keys = {id(run.recipe): _key(run) for run in {id(run.recipe): run for run in runs}.values()}  # seeds share recipes
+    keys = {_shared(run): _key(run) for run in {_shared(run): run for run in runs}.values()}  # seeds share recipes
     alike: dict[Hashable, list[int]] = {}
     for i, run in enumerate(runs):
-        alike.setdefault(keys[id(run.recipe)], []).append(i)
+        alike.setdefault(keys[_shared(run)], []).append(i)
     groups = []
     for some in alike.values():
         most = at_once(config, len(some))
@@ -52,6 +52,10 @@ def groups_of(config: Config, runs: Sequence[Run], problem: Problem) -> list[lis
     return groups
 
 
+def _shared(run: Run) -> tuple[int, bool]:
+    return id(run.recipe), run.data_key is None
+
+
 def _key(run: Run) -> Hashable:
     """A key that is equal for runs whose recipes differ in nothing but what their states hold."""
     if any(isinstance(feed, Stream) for feed in run.feeds):
@@ -61,7 +65,8 @@ def _key(run: Run) -> Hashable:
         if (id(phase), id(feed)) not in seen:
             digest = same_program.program(phase, run.ticket, run.model_state, _batch(feed, run.key))
             seen[id(phase), id(feed)] = digest
-    return tuple(seen[id(phase), id(feed)] for phase, feed in zip(run.recipe, run.feeds, strict=True))
+    digests = (seen[id(phase), id(feed)] for phase, feed in zip(run.recipe, run.feeds, strict=True))
+    return run.data_key is None, *zip(digests, (phase.first_step for phase in run.recipe), strict=True)
 
 
 def _batch(feed: Any, key: jax.Array) -> Any:

@@ -60,13 +60,14 @@ def train_together(
     resume = None
     if first.carry is not None:
         resume = first.notes["index"], stacking.stack_carries([book.carry for book in books]) if many else first.carry
-    ticket, state, key = first.run.ticket, first.run.model_state, first.run.key
+    start = first.run.ticket, first.run.model_state, first.run.key, first.run.data_key
     if many:
         logbook.together(books)
-        ticket, state, key = stacking.stack([(run.ticket, run.model_state, run.key) for run in runs])
+        start = stacking.stack([(run.ticket, run.model_state, run.key, run.data_key) for run in runs])
+    ticket, state, key, data_key = start
     moments: Iterable[trainer.Moment] = trainer.epochs(
-        first.run.recipe, ticket, state, loss_fn=problem.loss_fn, feed=first.run.feeds, key=key, resume=resume,
-        poll=poll, many=many, variants=[run.recipe for run in runs] if many else None, mesh=problem.mesh,
+        first.run.recipe, ticket, state, loss_fn=problem.loss_fn, feed=first.run.feeds, key=key, data_key=data_key,
+        resume=resume, poll=poll, many=many, variants=[run.recipe for run in runs] if many else None, mesh=problem.mesh,
     )  # fmt: skip
     if first.config.profile and processes.is_main():
         moments = profiling.profiled(moments, first.folder / paths.PROFILE)

@@ -51,7 +51,7 @@ def bytes_per_run(run: Run, problem: Problem) -> int:
         seen.add(kind)
         if not isinstance(feed, Feed):
             raise ValueError("feed: expected data on the device for several runs at once, got a stream")
-        carry = jax.eval_shape(functools.partial(trainer.begin, phase), ticket, state, run.key)
+        carry = jax.eval_shape(functools.partial(trainer.begin, phase), ticket, state, run.key, run.data_key)
         batch = jax.eval_shape(
             lambda data, key, feed=feed: feed.batch(data, feed.order(key)[0], key), feed.data, run.key
         )

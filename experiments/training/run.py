@@ -18,8 +18,8 @@ __all__ = ["Checkpoint", "Run", "load_search_result", "restore"]
 
 
 class Run(NamedTuple):
-    """What to train: a recipe, where it starts, its randomness, the batches of each phase, and what the display
-    calls it."""
+    """What to train: a recipe, where it starts, its randomness, the batches of each phase, what the display calls it,
+    and the randomness of batches, where it is one of its own."""
 
     title: str
     recipe: Recipe
@@ -27,6 +27,7 @@ class Run(NamedTuple):
     model_state: ModelState
     key: jax.Array
     feeds: tuple[Feed | Stream, ...]
+    data_key: jax.Array | None = None
 
 
 class Checkpoint(NamedTuple):
@@ -54,7 +55,7 @@ def restore(
         if notes["data"] != fingerprint:
             raise ValueError(f"{folder}: was begun on other training data than is there now; expected the same")
         phase = run.recipe[notes["index"]]
-        carry = jax.eval_shape(lambda: trainer.begin(phase, run.ticket, run.model_state, run.key))
+        carry = jax.eval_shape(lambda: trainer.begin(phase, run.ticket, run.model_state, run.key, run.data_key))
         return sharding.shapes(Checkpoint(carry, start, best), mesh)
 
     restored = checkpoint.restore_latest(manager, template)

@@ -17,7 +17,7 @@ from experiments.config.config import Config
 from experiments.config.saved import fields_of, of_problem, without_free
 from experiments.distributed import processes
 from experiments.problem.data import load_data
-from experiments.problem.initial_ticket import last_kernel, run_key, start, weights_of
+from experiments.problem.initial_ticket import data_key, last_kernel, run_key, start, weights_of
 from experiments.problem.network import layers_of, unread_layers
 from experiments.problem.problem import Problem, make_feed, make_loss, make_problem
 from experiments.problem.prunable import of_kernels
@@ -202,12 +202,12 @@ def _tell_skipped(skipped: Sequence[str], most: int = 20) -> None:
 
 
 def _searches(benches: Sequence[_Bench]) -> list[Run]:
-    """Makes the runs of benches. Those that differ in the seed alone get one recipe, which is compared once."""
+    """Makes the runs of benches. Those that differ in seeds alone get one recipe, which is compared once."""
     recipes: dict[Config, Recipe] = {}
     runs = []
     for bench in benches:
         run = _search(bench, None)
-        recipe = recipes.setdefault(dataclasses.replace(bench.config, seed=0), run.recipe)
+        recipe = recipes.setdefault(dataclasses.replace(bench.config, seed=0, data_seed=None), run.recipe)
         runs.append(run._replace(recipe=recipe))
     return runs
 
@@ -232,8 +232,9 @@ def _search(bench: _Bench, check: Check | None) -> Run:
     feeds = tuple(problem.feed if phase.name == "finetune" else feed for phase in recipe)
     title = f"{config.dataset} {config.pruner}" + (f", {check.what}" if check else "")
     return Run(
-        title=title, recipe=recipe, ticket=bench.ticket, model_state=bench.model_state, key=run_key(config), feeds=feeds
-    )
+        title=title, recipe=recipe, ticket=bench.ticket, model_state=bench.model_state, key=run_key(config),
+        feeds=feeds, data_key=data_key(config),
+    )  # fmt: skip
 
 
 def _edited(bench: _Bench, check: Check, run_folder: Path) -> Run:
@@ -269,6 +270,7 @@ def _edited(bench: _Bench, check: Check, run_folder: Path) -> Run:
         model_state=state,
         key=run_key(config),
         feeds=(problem.feed,) * len(recipe),
+        data_key=data_key(config),
     )
 
 

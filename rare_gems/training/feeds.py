@@ -47,6 +47,7 @@ def advance_fn(
     scan: bool,
     axes: tuple[Any, Any] | None = None,
     mesh: Mesh | None = None,
+    first_step: int = 0,
 ) -> Callable:
     """A function that trains from one step of a phase to another of the same epoch.
 
@@ -56,6 +57,7 @@ def advance_fn(
       scan: compile the steps into one call; a stream's are dispatched one by one nevertheless.
       axes: for many runs at once, what `jax.vmap` maps of a carry and of a context.
       mesh: the devices over which runs, or the rows of a batch, are spread (see `sharding`).
+      first_step: where in the order of batches the phase begins, if its carry has a `data_key`.
     Returns:
       `advance(carry, done, target, poll) -> (carry, done, interrupted)`, which donates the carry; `done` and `target`
       count the phase's steps, `poll(done)` is called after each step (scan: at the end) and stops it.
@@ -65,22 +67,34 @@ def advance_fn(
     every_edit = sharding.over_runs(edit, mesh, axes, axes[0]) if edit and axes else edit
     jit_edit = jax.jit(every_edit, donate_argnums=0) if every_edit else lambda carry, context: carry
     if not isinstance(feed, Stream):
-        return _from_device(descend, edit, jit_edit, feed, scan, axes, mesh)
+        return _from_device(descend, edit, jit_edit, feed, scan, axes, mesh, first_step)
     if axes is not None:
         raise ValueError("feed: expected data on the device for many runs at once, got a stream")
-    return _from_stream(descend, jit_edit, feed, mesh)
+    return _from_stream(descend, jit_edit, feed, mesh, first_step)
 
 
 def _order_key(key: Key, epoch: jax.Array | int) -> Key:
     return jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch)
 
 
-def _prepare(carry: Any, num_batches: int) -> tuple[Any, jax.Array, Key]:
-    """The carry with the totals of a new epoch at zero, the step's place in the epoch, the batch's randomness."""
-    row = carry.step % num_batches
-    key = jax.random.fold_in(jax.random.fold_in(carry.key, 2**31 - 2), carry.step)
+def _order_keys(keys: tuple[Key, Key | None], epoch: jax.Array | int, first_step: int, num_batches: int) -> list[Key]:
+    """The keys of the orders that an epoch of the phase reads: its own; or of the data's those in which it lies, two
+    where the phase begins within one."""
+    key, data_key = keys
+    if data_key is None:
+        return [_order_key(key, epoch)]
+    whole, row = divmod(first_step, num_batches)
+    return [_order_key(data_key, epoch + whole + i) for i in range(2 if row else 1)]
+
+
+def _prepare(carry: Any, num_batches: int, first_step: int) -> tuple[Any, jax.Array, Key]:
+    """The carry with the totals of a new epoch at zero, the step's place in its orders, the batch's randomness."""
+    row, key, step, place = carry.step % num_batches, carry.key, carry.step, carry.step % num_batches
+    if carry.data_key is not None:
+        key, step, place = carry.data_key, carry.step + first_step, row + first_step % num_batches
+    key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), step)
     totals = jax.tree.map(lambda t: jnp.where(row == 0, jnp.zeros_like(t), t), carry.totals)
-    return carry._replace(totals=totals._replace(first_bad=carry.totals.first_bad)), row, key
+    return carry._replace(totals=totals._replace(first_bad=carry.totals.first_bad)), place, key
 
 
 def _loop(
@@ -100,17 +114,28 @@ def _loop(
     return carry, done, False
 
 
-def _from_stream(descend: Callable, jit_edit: Callable, feed: Stream, mesh: Mesh | None) -> Callable:
+def _from_stream(descend: Callable, jit_edit: Callable, feed: Stream, mesh: Mesh | None, first_step: int) -> Callable:
     def step(carry: Any, batch: Any) -> tuple:
-        carry, _, key = _prepare(carry, feed.num_batches)
+        carry, _, key = _prepare(carry, feed.num_batches, first_step)
         return descend(carry, sharding.split_batch(feed.batch(batch, key), mesh))
 
-    jit_seed = jax.jit(lambda key, epoch: jax.random.bits(_order_key(key, epoch), dtype=jnp.uint32))
+    @jax.jit
+    def jit_seeds(keys: tuple[Key, Key | None], epoch: jax.Array) -> list[jax.Array]:
+        orders = _order_keys(keys, epoch, first_step, feed.num_batches)
+        return [jax.random.bits(key, dtype=jnp.uint32) for key in orders]
+
+    def opened(seeds: list[int], place: int) -> Iterator[Any]:
+        for i, seed in enumerate(seeds):
+            if place < (i + 1) * feed.num_batches:
+                yield from feed.open(seed, max(0, place - i * feed.num_batches))
+
     jit_step = jax.jit(step, donate_argnums=0)
 
     def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
-        epoch, first = divmod(done, feed.num_batches)
-        batches = map(_checked, feed.open(int(jit_seed(carry.key, epoch)), first))
+        epoch, place = divmod(done, feed.num_batches)
+        place += 0 if carry.data_key is None else first_step % feed.num_batches
+        seeds = [int(seed) for seed in jit_seeds((carry.key, carry.data_key), epoch)]
+        batches = map(_checked, opened(seeds, place))
         return _loop(jit_step, jit_edit, carry, done, target, poll, batches)
 
     return advance
@@ -129,16 +154,18 @@ def _from_device(
     scan: bool,
     axes: tuple[Any, Any] | None,
     mesh: Mesh | None,
+    first_step: int,
 ) -> Callable:
     def step(carry: Any, order: jax.Array, data: Any) -> tuple:
-        carry, row, key = _prepare(carry, feed.num_batches)
+        carry, row, key = _prepare(carry, feed.num_batches, first_step)
         return descend(carry, sharding.split_batch(feed.batch(data, order[row], key), mesh))
 
-    def order_of(key: Key, epoch: jax.Array) -> jax.Array:
-        return feed.order(_order_key(key, epoch))
+    def order_of(keys: tuple[Key, Key | None], epoch: jax.Array) -> jax.Array:
+        orders = [feed.order(key) for key in _order_keys(keys, epoch, first_step, feed.num_batches)]
+        return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
 
     def scan_steps(carry: Any, data: Any, num_steps: int) -> Any:
-        order = order_of(carry.key, carry.step // feed.num_batches)
+        order = order_of((carry.key, carry.data_key), carry.step // feed.num_batches)
 
         def one(carry: Any, _: None) -> tuple[Any, None]:
             carry, context = step(carry, order, data)
@@ -162,7 +189,7 @@ def _from_device(
     def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
         if scan:
             return jit_scan(carry, feed.data, target - done), target, poll(target)
-        order = jit_order(carry.key, done // feed.num_batches)
+        order = jit_order((carry.key, carry.data_key), done // feed.num_batches)
         one = lambda carry, _: jit_step(carry, order, feed.data)  # noqa: E731
         return _loop(one, jit_edit, carry, done, target, poll, iter(int, 1))
 

@@ -27,7 +27,8 @@ class Totals(NamedTuple):
 
 class Carry(NamedTuple):
     """All that a step reads and writes: to save it is to save the run. `step` counts the steps done (int32);
-    `first_state` is the model state at the phase's start, where the phase rewinds it (None elsewhere)."""
+    `first_state` is the model state at the phase's start, where the phase rewinds it (None elsewhere); `data_key` the
+    randomness of batches, where it is not that of the phase."""
 
     step: jax.Array
     key: Key
@@ -38,13 +39,14 @@ class Carry(NamedTuple):
     during: State
     after: State
     totals: Totals
+    data_key: Key | None = None
 
 
 Descend = Callable[[Carry, Batch], tuple[Carry, Context]]
 Edit = Callable[[Carry, Context], Carry]
 
 
-def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
+def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key, data_key: Key | None = None) -> Carry:
     """The carry at the start of a phase: fresh optimizer and transform states, no buffer shared with the caller.
 
     Params of integers, bools and PRNG keys stay as they are: neither gradient nor optimizer sees them.
@@ -72,6 +74,7 @@ def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Ca
         during=phase.during.init(ticket),
         after=phase.after.init(ticket),
         totals=Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
+        data_key=data_key,
     )
     # A copy each: the step donates its carry, and no buffer may be donated twice or belong to somebody else.
     return jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), carry)

@@ -36,7 +36,7 @@ class Moment(NamedTuple):
 
 # What vmap maps of many runs: all but the step, so that they do together what is done every so many steps.
 _MANY = (
-    Carry(step=None, key=0, ticket=0, model_state=0, first_state=0, opt_state=0, during=0, after=0, totals=0),  # type: ignore
+    Carry(None, *[0] * (len(Carry._fields) - 1)),  # type: ignore
     Context(step=None, key=0, batch=0, grads=0, loss=0),  # type: ignore
 )
 
@@ -49,6 +49,7 @@ def epochs(
     loss_fn: LossFn,
     feed: Feed | Stream | Sequence[Feed | Stream],
     key: Key,
+    data_key: Key | None = None,
     resume: tuple[int, Carry] | None = None,
     loop: Literal["auto", "python", "scan"] = "auto",
     poll: Callable[[int, int], bool] = lambda index, done: False,
@@ -65,6 +66,9 @@ def epochs(
       feed: where batches come from (a `feeds.Feed` or `feeds.Stream`), one for all phases or one for each.
       key: the run's randomness: phase i uses fold_in(key, i), its epoch e draws the order of examples from
         fold_in(fold_in(phase key, 2**31 - 1), e).
+      data_key: the randomness of batches alone (order and augmentation), the same in every phase: the batch at step s
+        of a training is that of data_key and s, where a phase counts from its `first_step`. So a network and its
+        subnetworks train on one order, and a training that is rewound to step k goes on with the batches of step k.
       resume: (phase index, carry) of a Moment; the run goes on from there as if it had never stopped.
       loop: "python" dispatches compiled steps one by one, "scan" compiles an epoch into one call; "auto" scans
         except on CPU, where XLA runs convolution gradients ten times slower inside a loop (jax-ml/jax#12868). A
@@ -101,19 +105,19 @@ def epochs(
     for name, tree in given:
         leaves.check_arrays(name, tree)
     _check_optimizers(recipe[start:], ticket, many)
-    ticket, model_state, key = sharding.place((ticket, model_state, key), mesh, many=many)
+    ticket, model_state, key, data_key = sharding.place((ticket, model_state, key, data_key), mesh, many=many)
     for index in range(start, len(recipe)):
         phase, feed = recipe[index], feeds[index]
         if resume is not None and index == start:
             carry = jax.tree.map(lambda x: jnp.array(x, dtype=x.dtype, copy=True), resume[1])
         else:
             keys = fold_in(key, index)
-            carry = begin_fn(phase, ticket, model_state, keys)
+            carry = begin_fn(phase, ticket, model_state, keys, data_key)
             if variants is not None and any(recipe[index] is not phase for recipe in variants):
-                carry = _begin_each([recipe[index] for recipe in variants], ticket, model_state, keys)
+                carry = _begin_each([recipe[index] for recipe in variants], ticket, model_state, keys, data_key)
         carry = _place(carry, mesh, many)
         if (id(phase), id(feed)) not in compiled:
-            advance = advance_fn(*step_parts(loss_fn, phase, mesh), feed, scan, axes, mesh)
+            advance = advance_fn(*step_parts(loss_fn, phase, mesh), feed, scan, axes, mesh, phase.first_step)
             fns = advance, jax.jit(finish_fn, static_argnums=0)
             compiled[id(phase), id(feed)] = fns
         advance, finish_phase = compiled[id(phase), id(feed)]
@@ -161,9 +165,9 @@ def _check_optimizers(recipe: Recipe, ticket: Ticket, many: bool) -> None:
 def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
     """`begin`, `finish` and `jax.random.fold_in` for many runs."""
 
-    def begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key) -> Carry:
+    def begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key, data_key: Key | None) -> Carry:
         one = lambda *args: begin(phase, *args)  # noqa: E731
-        return jax.vmap(one, out_axes=_MANY[0])(ticket, model_state, key)
+        return jax.vmap(one, out_axes=_MANY[0])(ticket, model_state, key, data_key)
 
     def finish_all(phase: Phase, carry: Carry) -> Ticket:
         return sharding.over_runs(lambda carry: finish(phase, carry), mesh, _MANY[:1], 0)(carry)

@@ -35,7 +35,8 @@ def finetune(
         stands for a constant rate.
       learning_rate, momentum, weight_decay: as in `descent.optimizer`; the decay acts on every trained leaf, as in
         torch, unless the descent says otherwise.
-      first_step: begin there in the schedule, and train that many steps less: a ticket that was rewound to step k.
+      first_step: begin there in the schedule (and in the order of batches, where all phases share one), and train that
+        many steps less: a ticket that was rewound to step k.
       name: what reports call the phase.
       descent: the optimizer, the schedule, the warm-up.
       loss_fn: takes the place of the trainer's, for smoothed labels and the like.
@@ -75,7 +76,7 @@ def finetune(
         view=views.masked, trains="params",
         optimizer=hyperparams.optimizer(make, rates=rates, weight_decay=weight_decay),
         during=transforms.identity(), after=transforms.identity(), num_steps=num_steps - first_step, name=name,
-        loss_fn=loss_fn,
+        first_step=first_step, loss_fn=loss_fn,
     )  # fmt: skip
 
 
