@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROOMS = (  # each may import from itself and from those before it
     "rare_gems", "rare_gems.training", "rare_gems.storage", "rare_gems.reports", "rare_gems.data", "rare_gems.models",
-    "rare_gems.pruners.parts", "rare_gems.pruners", "rare_gems.sparse", "experiments.terminal",
+    "rare_gems.analysis", "rare_gems.pruners.parts", "rare_gems.pruners", "rare_gems.sparse", "experiments.terminal",
     "experiments.catalog.pruners",
     "experiments.catalog", "experiments.presets", "experiments.config", "experiments.distributed",
     "experiments.run_folder", "experiments.problem", "experiments.training", "experiments.cluster",

@@ -33,7 +33,7 @@ GUIDES = {
     name: (ROOT / name).read_text()
     for name in (
         "README.md", "experiments/README.md", "experiments/bench/README.md", "rare_gems/README.md",
-        "rare_gems/sparse/README.md", "rare_gems/storage/README.md",
+        "rare_gems/analysis/README.md", "rare_gems/sparse/README.md", "rare_gems/storage/README.md",
     )
 }  # fmt: skip
 CHANGELOG = "rare_gems/CHANGELOG.md"

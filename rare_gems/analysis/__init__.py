@@ -1,0 +1,15 @@
+"""What a ticket is like, beside another ticket or alone: distances, overlaps, paths between networks, dead weights.
+
+Pure functions over pytrees. `rare_gems.analysis.distance` and `rare_gems.analysis.overlap` count on the host, in
+float64 and in integers; `rare_gems.analysis.connectivity` runs the network.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> from rare_gems.analysis import distance, overlap
+  >>> one, other = {"kernel": jnp.array([3.0, 0.0, 7.0])}, {"kernel": jnp.array([0.0, 4.0, 8.0])}
+  >>> mask = {"kernel": jnp.array([True, True, False])}
+  >>> distance.between(one, other, mask)
+  Distance(l2=5.0, angle=90.0)
+  >>> overlap.between(mask, {"kernel": jnp.array([True, False, True])}).shared
+  0.5
+"""

@@ -1,0 +1,267 @@
+"""Linear mode connectivity: loss and accuracy on the straight line between two networks, and the barrier on it.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> apply = lambda params, state, x, train: (jax.nn.relu(x @ params["w"]), state)
+  >>> a, b = {"w": jnp.eye(2)}, {"w": -jnp.eye(2)}
+  >>> batch = (jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1]))
+  >>> line = along(apply, a, b, {}, alphas=[0.0, 0.5, 1.0], batches=[], examples=[batch])
+  >>> line.accuracy.tolist(), barrier(1 - line.accuracy, line.alphas)
+  ([1.0, 0.5, 0.5], 0.25)
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from rare_gems.leaf_names import path_name
+from rare_gems.models.model import Apply, with_key
+from rare_gems.phase import ModelState, Params
+
+__all__ = ["Line", "along", "barrier", "fresh_statistics", "make_along", "path"]
+
+Examples = tuple[Any, Any]  # images [batch, ...], int labels [batch]
+
+
+class Line(NamedTuple):
+    """alphas, loss, accuracy: float64 [points]; loss is the mean cross-entropy, accuracy the fraction right."""
+
+    alphas: np.ndarray
+    loss: np.ndarray
+    accuracy: np.ndarray
+
+
+def path(a: Params, b: Params, alpha: Any) -> Params:
+    """The point (1 - alpha) a + alpha b between two networks.
+
+    Args:
+      a, b: params of one structure, shapes and dtypes. alpha: 0 gives a, 1 gives b, exactly; may be traced.
+    Returns:
+      params, in the dtypes of a. Leaves that are no floats (counters, PRNG keys) are those of a. Where both have zeros,
+      as two tickets of one mask have, the point has them too.
+    Raises:
+      ValueError: if the structures, shapes or dtypes differ.
+    Example:
+      >>> path({"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])}, 0.25)["w"].tolist()
+      [1.0, 2.0]
+    """
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        raise ValueError(f"b: expected the structure of a {jax.tree.structure(a)}, got {jax.tree.structure(b)}")
+
+    def one(at: tuple, x: Any, y: Any) -> Any:
+        x, y = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in (x, y))
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            got = f"{y.dtype}{list(y.shape)}"
+            raise ValueError(f"b of {path_name(at)}: expected {x.dtype}{list(x.shape)} as in a, got {got}")
+        if not _is_float(x):
+            return x
+        t = jnp.asarray(alpha, x.dtype)
+        return (1 - t) * x + t * y
+
+    return jax.tree_util.tree_map_with_path(one, a, b)
+
+
+def barrier(errors: Any, alphas: Any, ends: Literal["mean", "line"] = "mean") -> float:
+    """The height of the error barrier on a path.
+
+    sup over alpha of e(alpha) - (e(0) + e(1)) / 2, with the supremum over the points that were measured. "line": sup
+    over alpha of e(alpha) - ((1 - alpha) e(0) + alpha e(1)), which differs where the two ends are not equally good.
+
+    Args:
+      errors: float [points], errors (1 - accuracy) or losses. alphas: float [points], from 0 to 1, both among them.
+      ends: what the points are compared with.
+    Returns:
+      a float. "line": 0 or more; "mean": 0 or more, since the higher end counts as a point.
+    Raises:
+      ValueError: if the ends are not among the points, or the lengths differ.
+    Example:
+      >>> barrier([0.1, 0.5, 0.3], [0.0, 0.5, 1.0]), barrier([0.1, 0.2, 0.3], [0.0, 0.5, 1.0], "line")
+      (0.3, 0.0)
+
+    Source: Frankle et al. (2020), Linear Mode Connectivity and the Lottery Ticket Hypothesis, section 2: "mean", of the
+    test error, at 30 points; a barrier under 2 points is called stable there. "line": Entezari et al. (2022), Eq. 1.
+    """
+    if ends not in ("mean", "line"):
+        raise ValueError(f"ends: expected 'mean' or 'line', got {ends!r}")
+    errors, alphas = np.asarray(errors, np.float64), np.asarray(alphas, np.float64)
+    if errors.ndim != 1 or errors.shape != alphas.shape:
+        raise ValueError(f"errors, alphas: expected two vectors of one length, got {errors.shape} and {alphas.shape}")
+    if not ((alphas == 0).any() and (alphas == 1).any() and (alphas >= 0).all() and (alphas <= 1).all()):
+        raise ValueError(f"alphas: expected numbers from 0 to 1, both among them, got {alphas.tolist()}")
+    first, last = (float(errors[alphas == end][0]) for end in (0, 1))
+    base = (first + last) / 2 if ends == "mean" else (1 - alphas) * first + alphas * last
+    return float((errors - base).max())
+
+
+def fresh_statistics(apply: Apply, params: Params, state: ModelState, batches: Iterable[Any]) -> ModelState:
+    """The running statistics that belong to some weights: the mean over batches of each batch's own.
+
+    A step in training mode moves a statistic s to m s + (1 - m) s_batch. From two steps on one batch, at s = 0 and at
+    a larger s, follows m; from one step at s = 0 on each batch follows s_batch. So this serves any network whose
+    running statistics are such averages, whatever their momentum.
+
+    Args:
+      apply: as in `models.model.Model`; dropout is on, with one key. params: of the network. state: its model state;
+        what its running statistics hold does not matter. batches: images [batch, ...]; each weighs the same, so they
+        should be equally large.
+    Returns:
+      a state: float leaves that move in training mode are means over batches; the others stay (counters, keys; all of
+      them if there are no batches).
+    Raises:
+      ValueError: if a float leaf moves in another way, by name.
+    Example:
+      >>> def apply(params, state, x, train):
+      ...     moved = {"mean": 0.9 * state["mean"] + 0.1 * x.mean(0)}
+      ...     return x, moved if train else state
+      >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])]
+      >>> fresh_statistics(apply, {}, {"mean": jnp.full(1, 9.0)}, batches)["mean"].round(4).tolist()
+      [4.0]
+
+    Source: as in stochastic weight averaging (Izmailov et al., 2018, section 3.2). The variance is the mean of the
+    batches' variances, not that of all examples together.
+    """
+    return _refreshing(apply)(params, state, batches)
+
+
+def along(
+    apply: Apply,
+    a: Params,
+    b: Params,
+    state: ModelState,
+    *,
+    alphas: Any,
+    batches: Sequence[Any],
+    examples: Sequence[Examples],
+) -> Line:
+    """Loss and accuracy at points between two networks, with statistics computed anew at each point.
+
+    Args:
+      apply: as in `models.model.Model`. a, b: params of the two, removed weights zero: tickets of one mask, so that
+        the points are too (`overlap.common` tells). state: the model state of one of them; its running statistics are
+        replaced at each point.
+      alphas: float [points]. batches: images for `fresh_statistics`; with none the state is used as it is.
+      examples: to evaluate: pairs of images [batch, ...] and int labels [batch]; each size compiles anew.
+    Returns:
+      the points. At 0 and 1 the statistics are computed anew, too, so that these are not quite the finished runs.
+    Example:
+      >>> apply = lambda params, state, x, train: (x * params, state)
+      >>> one, examples = jnp.float32(1), [(jnp.eye(2), jnp.arange(2))]
+      >>> along(apply, one, -one, {}, alphas=[0.0, 1.0], batches=[], examples=examples).accuracy
+      array([1., 0.])
+
+    Source: Frankle et al. (2020), section 2.
+    """
+    return make_along(apply)(a, b, state, alphas=alphas, batches=batches, examples=examples)
+
+
+def make_along(apply: Apply) -> Callable[..., Line]:
+    """`along` of one network, as a function of the rest that compiles once for all pairs.
+
+    Example:
+      >>> line, one = make_along(lambda params, state, x, train: (x * params, state)), jnp.float32(1)
+      >>> given = {"alphas": [0.5], "batches": [], "examples": [(jnp.eye(2), jnp.arange(2))]}
+      >>> line(one, one, {}, **given).accuracy, line(-one, -one, {}, **given).accuracy
+      (array([1.]), array([0.]))
+    """
+    evaluate, refresh, point = _evaluation(apply), _refreshing(apply), jax.jit(path)
+
+    def line(
+        a: Params,
+        b: Params,
+        state: ModelState,
+        *,
+        alphas: Any,
+        batches: Sequence[Any],
+        examples: Sequence[Examples],
+    ) -> Line:
+        if not examples:
+            raise ValueError("examples: expected at least one batch, got none")
+        results = []
+        for alpha in alphas:
+            params = point(a, b, np.float32(alpha))
+            results.append(evaluate(params, refresh(params, state, batches), examples))
+        loss, accuracy = np.asarray(results, np.float64).reshape(-1, 2).T
+        return Line(np.asarray(alphas, np.float64), loss, accuracy)
+
+    return line
+
+
+def _evaluation(apply: Apply) -> Callable[[Params, ModelState, Sequence[Examples]], tuple[float, float]]:
+    """(params, state, examples) -> (loss, accuracy), compiled once."""
+
+    @jax.jit
+    def totals(params: Params, state: ModelState, images: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
+        logits = with_key(apply)(params, state, images, False)[0]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+        return loss.sum(), (logits.argmax(-1).astype(labels.dtype) == labels).astype(jnp.int32).sum()
+
+    def evaluate(params: Params, state: ModelState, examples: Sequence[Examples]) -> tuple[float, float]:
+        # A loop of compiled steps: in a scan, XLA's convolutions take ten times as long on CPU.
+        sums = [(*totals(params, state, images, labels), len(labels)) for images, labels in examples]
+        loss, right, num = (sum(float(value) for value in values) for values in zip(*sums, strict=True))
+        return loss / num, right / num
+
+    return evaluate
+
+
+def _refreshing(apply: Apply) -> Callable[[Params, ModelState, Iterable[Any]], ModelState]:
+    """`fresh_statistics` of one network, compiled once for all points."""
+
+    @jax.jit
+    def step(params: Params, state: ModelState, images: Any) -> ModelState:
+        return with_key(apply)(params, state, images, True)[1]
+
+    def refresh(params: Params, state: ModelState, batches: Iterable[Any]) -> ModelState:
+        paths, treedef = jax.tree_util.tree_flatten_with_path(state)
+        leaves = [leaf for _, leaf in paths]
+
+        def after(moving: dict[int, Any], images: Any) -> list[Any]:
+            given = [moving.get(i, leaf) for i, leaf in enumerate(leaves)]
+            return jax.tree.leaves(step(params, treedef.unflatten(given), images))
+
+        zeros, momenta, own = {}, {}, {}
+        for images in batches if any(map(_is_float, leaves)) else ():
+            if not own:
+                moved = after({}, images)
+                zeros = {i: jnp.zeros_like(x) for i, x in enumerate(leaves) if _is_float(x) and _differ(x, moved[i])}
+                momenta = _momenta(zeros, [path_name(at) for at, _ in paths], lambda given, x=images: after(given, x))
+                own = {i: [] for i in zeros}
+            from_zero = after(zeros, images)
+            for i, m in momenta.items():
+                own[i].append(np.asarray(from_zero[i], np.float64) / (1 - m))
+        means = {i: jnp.asarray(np.mean(values, 0), leaves[i].dtype) for i, values in own.items()}
+        return treedef.unflatten([means.get(i, leaf) for i, leaf in enumerate(leaves)])
+
+    return refresh
+
+
+def _momenta(zeros: dict[int, Any], names: list[str], after: Callable[[dict[int, Any]], list[Any]]) -> dict[int, float]:
+    """The momentum m of each statistic, from what a step makes of it at 0 and at a larger value."""
+    low = {i: np.asarray(after(zeros)[i], np.float64) for i in zeros}
+    # Above the statistics, so that the difference has all digits; powers of two, which add no rounding.
+    probes = {i: 2.0 ** np.ceil(np.log2(8 * max(float(np.abs(x).max(initial=0)), 1))) for i, x in low.items()}
+    high = after({i: jnp.full_like(zeros[i], probe) for i, probe in probes.items()})
+    momenta = {}
+    for i, probe in probes.items():
+        each = (np.asarray(high[i], np.float64) - low[i]) / probe
+        momenta[i] = float(np.median(each))
+        if not (0 <= momenta[i] < 1 - 1e-6 and np.abs(each - momenta[i]).max() < 1e-4):
+            raise ValueError(
+                f"state of {names[i]}: expected a running average, m s + (1 - m) s_batch with one m from 0 to 1, got a "
+                f"leaf that moves with m from {each.min():.4g} to {each.max():.4g}"
+            )
+    return momenta
+
+
+def _differ(x: Any, y: Any) -> bool:
+    return not np.array_equal(np.asarray(x), np.asarray(y))
+
+
+def _is_float(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(
+        jax.dtypes.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, np.floating
+    )
