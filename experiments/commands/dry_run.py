@@ -18,7 +18,10 @@ from experiments.problem.initial_ticket import check_pretrained
 from experiments.problem.network import forward_flop, layers_of, network_for, unread_layers
 from experiments.problem.recipe import plan_of
 from experiments.problem.training import spelled
+from experiments.run_folder import paths
+from experiments.training import kept_rounds, memory
 from rare_gems import masks
+from rare_gems.models.model import Model
 from rare_gems.phase import Phase, Recipe
 from rare_gems.storage import ticket_file
 
@@ -62,6 +65,8 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
         if search_epochs(config) if part == "training" else config.finetune_epochs:
             where = "the search" if part == "training" else "the finetuning"
             console.print(f"weights in {where}: {spelled(config, part)}", soft_wrap=True, markup=False, highlight=False)
+    if config.keep == "rounds":
+        console.print(_kept_rounds(recipe, model), soft_wrap=True)
     for line in _told_of_weights(config):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     forward, total = forward_flop(model, shape), 0.0
@@ -84,6 +89,14 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
         f"about {total:.2g} floating-point operations in all: {forward / 1e6:,.0f} million for the forward pass of an "
         "image, the backward pass twice that", soft_wrap=True,
     )  # fmt: skip
+
+
+def _kept_rounds(recipe: Recipe, model: Model) -> str:
+    """What --keep=rounds takes of the disk."""
+    number = 1 + len(kept_rounds.rounds_in(recipe))
+    each = memory.tree_bytes(jax.eval_shape(model.init, jax.random.key(0))) / 1e6
+    return (f"--keep=rounds: {number} files in {paths.ROUNDS}/, what the first round begins with and what each trains: "
+            f"{number} x {each:,.2f} MB and the masks = about {number * each:,.1f} MB of disk")  # fmt: skip
 
 
 def _told_of_weights(config: Config) -> tuple[str, ...]:

@@ -99,6 +99,8 @@ class Config:
     """read images while training instead of keeping them in memory (folder; imagenet always does)"""
     run_dir: Path | None = None
     """the run folder (default: runs/ and a name made from the configuration)"""
+    keep: Literal["ticket", "rounds"] = "ticket"
+    """rounds: also keep, in rounds/ of the run folder, the network that each round of the search trained"""
     checkpoint_every: int = 5
     """epochs from one checkpoint to the next"""
     on_collapse: Literal["warn", "error"] = "warn"

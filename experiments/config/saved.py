@@ -27,7 +27,7 @@ _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "sh
 # Fields that older versions did not have, with the value that stands for what those did, under the same folder's name.
 _LATER: dict[str, Any] = {
     "allow_missing": None, "allow_unexpected": None, "dense": None, "prunable": None, "variant": None,
-    "data_seed": None,
+    "data_seed": None, "keep": "ticket",
 } | dict.fromkeys(GROUPS)  # fmt: skip
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (

@@ -142,6 +142,10 @@ def why_unused(config: Config, name: str) -> str | None:
     trains_weights = config.finetune_epochs > 0 or method.trains == "weights"
     whys = {
         "finetune_learning_rate": (config.finetune_epochs == 0, "there is no finetuning with --finetune-epochs=0"),
+        "keep": (
+            config.keep == "rounds" and not method.keeps_rounds,
+            f"{config.pruner} trains no weights in rounds; expected ticket, or one of {', '.join(_with_rounds())}",
+        ),
         "init": (config.pretrained is not None, "the weights are those of --pretrained"),
         "replace_classifier": (
             config.pretrained is None, "there are no weights to leave one out of; expected --pretrained with it"
@@ -194,6 +198,10 @@ def _why_untrained(config: Config, group: str, option: str) -> str | None:
         name = config.pruner.replace("_", "-")
         return f"{flag}: the rate of the rounds is constant with --{name}.no-decay; expected --{name}.decay with it"
     return None
+
+
+def _with_rounds() -> list[str]:
+    return [name for name, row in PRUNERS.items() if row.keeps_rounds]
 
 
 def chosen_checks(config: Config) -> tuple[str, ...]:

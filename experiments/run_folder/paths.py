@@ -1,7 +1,7 @@
 """Every name in the folders that commands leave; nothing else spells one.
 
 A run folder holds config.json, metrics.csv, tensorboard/, checkpoints/, search.safetensors, ticket.safetensors, plots/,
-summary.json, and, where asked for, export.*, compact.safetensors, profile/ and sanity/NAME, run folders of
+summary.json, and, where asked for, rounds/, export.*, compact.safetensors, profile/ and sanity/NAME, run folders of
 checks. A folder of seeds holds seed-N, run folders; a comparison's PRUNER/SPARSITY/seed-N, compare.csv, plots/ and
 jobs/; a sweep's sweep.csv.
 """
@@ -13,9 +13,9 @@ from experiments.config.saved import digest, fields_of
 from rare_gems.storage.ticket_file import FILE_NAME
 
 __all__ = [
-    "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS", "PROFILE", "RUNS",
-    "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV", "TENSORBOARD", "TICKET",
-    "check_folder", "compared_folder", "figure", "run_folder", "seed_folder", "seeds_folder",
+    "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS", "PROFILE", "ROUNDS",
+    "RUNS", "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV", "TENSORBOARD", "TICKET",
+    "check_folder", "compared_folder", "figure", "round_file", "round_files", "run_folder", "seed_folder", "seeds_folder",
 ]  # fmt: skip
 
 RUNS = Path("runs")  # where folders go that are named by a digest
@@ -30,6 +30,7 @@ EXPORT = "export"  # with the suffix of another framework's file
 COMPACT = "compact"  # .safetensors
 PLOTS = "plots"
 PROFILE = "profile"
+ROUNDS = "rounds"
 LOCK = ".lock"
 SANITY = "sanity"
 SANITY_CSV, SANITY_JSON = "sanity.csv", "sanity.json"
@@ -43,6 +44,18 @@ def figure(folder: Path, name: str) -> Path:
     """The file of a figure, whose folder is made."""
     (folder / PLOTS).mkdir(parents=True, exist_ok=True)
     return folder / PLOTS / f"{name}.png"
+
+
+def round_file(folder: Path, number: int) -> Path:
+    """The file of the network that a round trained (0: what the first began with), whose folder is made."""
+    (folder / ROUNDS).mkdir(exist_ok=True)
+    return folder / ROUNDS / f"{number:02d}.safetensors"
+
+
+def round_files(folder: Path) -> dict[int, Path]:
+    """The files of the rounds that a run kept, by number."""
+    files = (file for file in (folder / ROUNDS).glob("*.safetensors") if file.stem.isdecimal())
+    return {int(file.stem): file for file in sorted(files, key=lambda file: int(file.stem))}
 
 
 def run_folder(config: Config, *, one_of_many: bool = False) -> Path:

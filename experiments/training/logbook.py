@@ -17,7 +17,7 @@ from experiments.problem.problem import Problem
 from experiments.run_folder import paths
 from experiments.run_folder.summary import RunResult, SearchResult
 from experiments.terminal import progress
-from experiments.training import collapse, measure, stacking
+from experiments.training import collapse, kept_rounds, measure, stacking
 from experiments.training.epoch_table import Table, fail_not_finite
 from experiments.training.run import Checkpoint, Run, load_search_result, restore
 from rare_gems import masks, schedules
@@ -172,12 +172,14 @@ def _end_phase(book: Logbook, moment: trainer.Moment) -> None:
     )
     book.ticket, book.model_state = moment.ticket, jax.tree.map(jnp.copy, moment.model_state)
     book.logged = 0
+    metadata = {"method": book.config.pruner, "seed": book.config.seed}
+    if book.config.keep == "rounds" and processes.is_main():
+        kept_rounds.keep_phase(book.folder, book.run, moment, metadata)
     if moment.phase.name != "finetune":
         whole = _whole(book, moment)
         book.found = SearchResult(
             moment.carry.ticket if measure.has_two_masks(moment.phase) else book.ticket, book.model_state, whole
         )
-        metadata = {"method": book.config.pruner, "seed": book.config.seed}
         file = book.folder / paths.SEARCH
         if processes.is_main():
             ticket_file.save(file, book.found.ticket, metadata=metadata, model_state=book.model_state, initial=whole)

@@ -136,6 +136,6 @@ ROWS = {
         what="trains, keeps the largest weights at smart ratios, trains on (Sanity-Checking Pruning)",
         make=_hybrid,
         options=options_of("hybrid", hybrid, without=("sparsity", "version", "exact", "invert")),
-        trains="weights", length="epochs", invertible=True,
+        trains="weights", length="epochs", invertible=True, keeps_rounds=True,
     ),
 }  # fmt: skip

@@ -90,6 +90,7 @@ class Pruner(NamedTuple):
     some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down.
     needs_weights: whether it searches a trained network. removes: False for the dense network alone. follows_bound:
     whether its sparsity follows the bound 1 - exp(-c j). rounds: (mask, sparsity, num_epochs, options) -> its schedule.
+    keeps_rounds: whether its search trains weights in rounds, each under one mask, that --keep=rounds can keep.
     why_idle: (options, name) -> why that option is ignored under the others, without the flag; None if it is not.
     rewinds: options -> the step k whose weights the ticket has, so that its finetuning begins there.
     """
@@ -103,6 +104,7 @@ class Pruner(NamedTuple):
     needs_weights: bool = False
     removes: bool = True
     follows_bound: bool = False
+    keeps_rounds: bool = False
     rounds: Callable[[Mask, float, int, Any], Rounds | None] | None = None
     why_idle: Callable[[Any, str], str | None] | None = None
     rewinds: Callable[[Any], int] = lambda options: 0
