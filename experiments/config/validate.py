@@ -56,6 +56,8 @@ def check_values(config: Config) -> None:
     if not config.method.removes and (config.compare or config.sanity):
         flag = "--compare" if config.compare else "--sanity"
         raise UsageError(f"{flag}: the dense network has no mask to check; expected another pruner")
+    if config.method.begins is not None and config.pretrained is not None:
+        raise UsageError(f"--pretrained: {config.pruner} begins with the weights of another run; expected no such flag")
     if config.method.needs_weights and config.pretrained is None:
         raise UsageError(
             f"--pretrained: {config.pruner} searches a trained network; expected PyTorch weights, or the run folder or "

@@ -12,6 +12,7 @@ from experiments.catalog.networks import input_shape
 from experiments.config.config import Config
 from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
+from experiments.problem.found_ticket import found_ticket
 from experiments.problem.network import layers_of, network_for
 from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError
@@ -75,7 +76,7 @@ def initial_ticket(model: Model, config: Config, last: str | None = None) -> tup
     Args:
       last: the name of the last layer that the network uses; by default the last in leaf order.
     Raises:
-      ValueError: if the pre-trained weights are not there, of another network, or of a sparse one.
+      ValueError: if the pre-trained weights, or the run begun from, are not there, or of another network.
     """
     begun = start(model, config, last)
     return begun.ticket, begun.model_state
@@ -91,6 +92,11 @@ def start(model: Model, config: Config, last: str | None = None) -> Start:
     """
     key = _start_key(config)
     drawn = Start(*jax.jit(partial(_drawn, model, config))(key), notes=())
+    if config.method.begins is not None:
+        found = found_ticket(
+            config.method.begins(config.options), f"--{config.pruner}.run", drawn.ticket, drawn.model_state
+        )
+        return Start(*found, notes=())
     return drawn if config.pretrained is None else _pretrained(model, config, drawn, key, last)
 
 

@@ -13,10 +13,36 @@ from experiments.config.saved import digest, fields_of
 from rare_gems.storage.ticket_file import FILE_NAME
 
 __all__ = [
-    "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS", "PROFILE", "ROUNDS",
-    "RUNS", "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV", "TENSORBOARD", "TICKET",
-    "check_folder", "compared_folder", "figure", "round_file", "round_files", "run_folder", "seed_folder", "seeds_folder",
-]  # fmt: skip
+    "CHECKPOINTS",
+    "COMPACT",
+    "COMPARE_CSV",
+    "CONFIG",
+    "EXPORT",
+    "JOBS",
+    "LOCK",
+    "METRICS",
+    "PLOTS",
+    "PROFILE",
+    "ROUNDS",
+    "RUNS",
+    "SANITY",
+    "SANITY_CSV",
+    "SANITY_JSON",
+    "SEARCH",
+    "SEEDS",
+    "SUMMARY",
+    "SWEEP_CSV",
+    "TENSORBOARD",
+    "TICKET",
+    "check_folder",
+    "compared_folder",
+    "figure",
+    "round_file",
+    "round_files",
+    "run_folder",
+    "seed_folder",
+    "seeds_folder",
+]
 
 RUNS = Path("runs")  # where folders go that are named by a digest
 CONFIG = "config.json"

@@ -1,6 +1,7 @@
 """What is known of a method beside its file in `rare_gems.pruners`: the fields of its row in the catalogue."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -91,6 +92,7 @@ class Pruner(NamedTuple):
     needs_weights: whether it searches a trained network. removes: False for the dense network alone. follows_bound:
     whether its sparsity follows the bound 1 - exp(-c j). rounds: (mask, sparsity, num_epochs, options) -> its schedule.
     keeps_rounds: whether its search trains weights in rounds, each under one mask, that --keep=rounds can keep.
+    begins: (options) -> the run folder whose search left what it begins with.
     why_idle: (options, name) -> why that option is ignored under the others, without the flag; None if it is not.
     rewinds: options -> the step k whose weights the ticket has, so that its finetuning begins there.
     """
@@ -106,6 +108,7 @@ class Pruner(NamedTuple):
     follows_bound: bool = False
     keeps_rounds: bool = False
     rounds: Callable[[Mask, float, int, Any], Rounds | None] | None = None
+    begins: Callable[[Any], Path] | None = None
     why_idle: Callable[[Any, str], str | None] | None = None
     rewinds: Callable[[Any], int] = lambda options: 0
 

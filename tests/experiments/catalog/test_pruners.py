@@ -43,7 +43,8 @@ RUNS = {
     "continuous_sparsification": (["--epochs=2"], 8, 8),
     "supermask": (["--epochs=2"], 8, 8),
 }  # fmt: skip
-ELSEWHERE = {"dense", "jackpot", "copied_ratios", "smart_ratio", "hybrid"}  # tested below, and in test_run_folder
+# tested below, in test_run_folder, test_kept_rounds
+ELSEWHERE = {"dense", "jackpot", "copied_ratios", "smart_ratio", "hybrid", "ticket"}
 # A ticket that was rewound to step k trains from there.
 FINETUNED = {"imp": 1 - 3 / 4, "lottery_ticket": 1 - 2 / 4}
 # A method that is new is run as it is, for as long as its own recipe says.
@@ -156,6 +157,9 @@ MISTAKES = [
     (["--pruner=jackpot"], "--pretrained"),
     (["--pruner=jackpot", "--pretrained=/nowhere"], "/nowhere"),
     (["--pruner=copied_ratios"], "--copied-ratios.ticket"),
+    (["--pruner=ticket"], "--ticket.run: expected the folder of a finished run, got none"),
+    (["--pruner=ticket", "--ticket.run=/nowhere"], "--ticket.run: expected the folder of a finished run, got /nowhere"),
+    (["--pruner=ticket", "--ticket.run=/nowhere", "--pretrained=x"], "--pretrained: ticket begins with"),
     (["--pruner=smart_ratio", "--sparsity=0.9999"], "sparsity from"),
     (["--pruner=smart_ratio", "--sparsity=0.001"], "sparsity from"),
     (["--pruner=smart_ratio", "--smart-ratio.version=v4"], "--smart-ratio.ticket"),

@@ -78,7 +78,7 @@ def test_the_methods_that_have_rounds():
             config, _ = parse("digits", ["--model=conv2", "--sparsity=0.9", f"--pruner={name}", *short, *more])
             rounds = kept_rounds.rounds_in(plan_of(config).recipe)
             assert len(rounds) == (3 if name in ("imp", "lrr") else 1)
-        elif name not in ("jackpot", "dense", "copied_ratios"):
+        elif name not in ("jackpot", "dense", "copied_ratios", "ticket"):
             config, _ = parse("digits", ["--model=resnet20", f"--pruner={name}"])
             assert kept_rounds.rounds_in(plan_of(config).recipe) == []
     with pytest.raises(UsageError, match="--keep: snip trains no weights in rounds; expected ticket, or one of imp"):
@@ -89,3 +89,26 @@ def test_the_dry_run_says_what_it_takes(capsys):
     assert run("digits", [*IMP, "--dry-run"]) == 0
     assert "3 files in rounds/" in (out := capsys.readouterr().out)
     assert "3 x 0.20 MB and the masks = about 0.6 MB of disk" in out
+
+
+def test_a_ticket_trained_again_by_itself_and_under_other_orders(kept, tmp_path, capsys):
+    again = [*LENET, "--pruner=ticket", f"--ticket.run={kept}", "--finetune-epochs=1", "--checkpoint-every=9"]
+    config, _ = parse("digits", IMP)
+    same = [f"--{name.replace('_', '-')}={getattr(config, name)}"
+            for name in ("finetune_learning_rate", "weight_decay", "momentum")]  # fmt: skip
+    flags = [*again, *same, "--sweep.data-seed=3,4", f"--run-dir={tmp_path}"]
+    assert run("digits", flags) == 0
+    found, *trained = (ticket_file.load(folder / "ticket.safetensors")
+                       for folder in (kept, tmp_path / "data-seed-3", tmp_path / "data-seed-4"))  # fmt: skip
+    for file in trained:
+        jax.tree.map(np.testing.assert_array_equal, file.ticket.mask, found.ticket.mask)
+        begun = [masks.apply(each.initial, found.ticket.mask) for each in (file, found)]
+        jax.tree.map(np.testing.assert_array_equal, *begun)
+    jax.tree.map(np.testing.assert_array_equal, trained[0].ticket.params, found.ticket.params)  # as in the run itself
+    assert not np.array_equal(*(file.ticket.params["linear1"]["kernel"] for file in trained))
+    capsys.readouterr()
+    assert run("digits", ["--sparsity=0.5" if flag == "--sparsity=0.75" else flag for flag in again]) == 2
+    assert f"--sparsity: expected 0.75, that of {kept}, which keeps 12,550 of 50,200" in capsys.readouterr().err
+    other = [flag for flag in again if not flag.startswith("--model")]
+    assert run("digits", [*other, "--model=conv2", "--network.width=0.1"]) == 2
+    assert "expected a ticket of this network, with prunable weights" in capsys.readouterr().err

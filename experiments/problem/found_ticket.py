@@ -1,0 +1,37 @@
+"""What a run begins with that trains the ticket of another run again."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from experiments.run_folder import paths
+from experiments.terminal.errors import UsageError
+from rare_gems.phase import ModelState, Ticket
+from rare_gems.storage import ticket_file
+
+__all__ = ["found_ticket"]
+
+
+def found_ticket(run: Path, flag: str, ticket: Ticket, state: ModelState) -> tuple[Ticket, ModelState]:
+    """What the search of another run left: its weights, its statistics, and, where the mask has removed a weight, that
+    of when the network was last whole; so that other masks of it can be tried.
+
+    Args:
+      run: the run folder. flag: names it. ticket, state: drawn for this run, for their structure, scores and mask.
+    Raises:
+      UsageError: if the folder has no such file, or one of another network.
+    """
+    file = run / paths.SEARCH
+    if not file.is_file():
+        raise UsageError(f"{flag}: expected a run folder with the {paths.SEARCH} that its search left, got {run}")
+    try:
+        search = ticket_file.load(file, like=ticket._replace(scores=None), like_state=state)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}".replace("does not match 'like'", "not of this network")) from None
+    found, whole = search.ticket, search.ticket.params if search.initial is None else search.initial
+    params = jax.tree.map(
+        lambda m, kept, w: kept if m is None else jnp.where(m, kept, w), found.mask, found.params, whole,
+        is_leaf=lambda leaf: leaf is None,
+    )  # fmt: skip
+    return ticket._replace(params=params), search.model_state
