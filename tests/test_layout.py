@@ -10,8 +10,8 @@ ROOMS = (  # each may import from itself and from those before it
     "rare_gems.analysis", "rare_gems.pruners.parts", "rare_gems.pruners", "rare_gems.sparse", "experiments.terminal",
     "experiments.catalog.pruners",
     "experiments.catalog", "experiments.presets", "experiments.config", "experiments.distributed",
-    "experiments.run_folder", "experiments.problem", "experiments.training", "experiments.cluster",
-    "experiments.commands", "experiments.bench", "experiments",
+    "experiments.run_folder", "experiments.problem", "experiments.analyses", "experiments.training",
+    "experiments.cluster", "experiments.commands", "experiments.bench", "experiments",
 )  # fmt: skip
 # What a command imports once signals are handled, or only where it is asked for.
 LATE = {"experiments.commands.program", "experiments.__main__"}

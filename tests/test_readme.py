@@ -16,6 +16,7 @@ from experiments.bench.__main__ import BENCHMARKS
 from experiments.catalog.networks import NETWORKS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.sanity_checks import CHECKS
+from experiments.commands.analyse import ANALYSES, Analyse
 from experiments.commands.export import Export
 from experiments.commands.export_formats import FORMATS
 from experiments.commands.overview import overview
@@ -25,6 +26,7 @@ from experiments.config.parse import read_flags
 from rare_gems import masks
 from rare_gems.storage import ticket_file
 from rare_gems.training import trainer
+from tests.experiments.analyses.folders import make_run, mask_of, moved
 from tests.toy import make_toy
 
 ROOT = Path(__file__).parent.parent
@@ -56,8 +58,14 @@ def _commands():
 
 
 COMMANDS = _commands()
-OTHERS = ("experiments.sanity", "experiments.export", "experiments.bench", "rare_gems.")  # not by --dry-run
-TRAINING = [c for c in COMMANDS if c.startswith("experiments.") and not c.startswith(OTHERS)]
+OTHERS = (
+    "experiments.sanity",
+    "experiments.analyse",
+    "experiments.export",
+    "experiments.bench",
+    "rare_gems.",
+)  # not by --dry-run
+TRAINING = [c for c in COMMANDS if c.startswith("experiments.") and not c.startswith(OTHERS) and "runs/imp --" not in c]
 
 
 WORTH_KNOWING = re.findall(r"^\| [^|`]* \| `(--[^`]*)` \|$", GUIDES["experiments/README.md"], re.MULTILINE)
@@ -158,6 +166,22 @@ def test_commands_of_checks_parse(command):
     _, *flags = shlex.split(command)
     asked = read_flags(Sanity, flags, "python -m experiments.sanity")
     assert asked.checks == "all" or set(asked.checks.split(",")) <= set(CHECKS)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.analyse")])
+def test_commands_of_analyses_parse(command):
+    _, *flags = shlex.split(command)
+    asked = read_flags(Analyse, flags, "python -m experiments.analyse")
+    assert set(asked.what.split(",")) <= set(ANALYSES)
+    assert len(asked.runs) > 1
+
+
+def test_the_ticket_of_another_run_is_trained_again(tmp_path, monkeypatch, capsys):
+    (command,) = (c for c in COMMANDS if "--ticket.run=runs/imp" in c)
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/imp"), ["--pruner=imp"], moved(0), mask_of(1))
+    assert run("digits", [*shlex.split(command)[1:], "--dry-run"]) == 0
+    assert "kept at the end: 12,550" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.export")])

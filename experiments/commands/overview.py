@@ -14,6 +14,7 @@ COMMANDS = {
     "DATASET": "find a ticket, finetune it, leave a run folder; --help shows the flags",
     "compare": "methods side by side at several sparsities, in a table and figures",
     "sanity": "sanity checks of a finished run",
+    "analyse": "finished runs beside each other: distance, overlap, stability, connectivity",
     "export": "the ticket of a finished run for PyTorch, NumPy or Flax, or as a smaller network",
     "bench": "time and memory of selections, steps, epochs and reading",
 }

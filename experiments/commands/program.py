@@ -19,7 +19,7 @@ _STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
 def program(command: str, args: list[str] | None = None) -> None:
-    """Runs a command, the name of a data set, "sanity", "export" or "compare", and ends the process with its status."""
+    """Runs a command, the name of a data set or of a command, and ends the process with its status."""
     for signum in _STATUS:
         signal.signal(signum, _stop)
     # Imported only now: a signal meanwhile ends in one line, not in a traceback.
@@ -46,12 +46,12 @@ def run(command: str, args: list[str]) -> int:
       after SIGTERM, or where another process of the run is lost, and 130 after Ctrl-C: there the same command goes on.
     """
     from experiments.catalog.datasets import DATASETS
-    from experiments.commands import compare, export, sanity, train
+    from experiments.commands import analyse, compare, export, sanity, train
     from experiments.distributed import processes
     from experiments.terminal import errors
 
     commands: dict[str, Callable[[list[str]], None]] = {
-        "compare": compare.compare, "sanity": sanity.sanity, "export": export.export
+        "compare": compare.compare, "sanity": sanity.sanity, "analyse": analyse.analyse, "export": export.export
     }  # fmt: skip
     if command not in {*commands, *DATASETS}:
         known = ", ".join([*DATASETS, *commands, "bench"])

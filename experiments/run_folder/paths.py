@@ -3,7 +3,7 @@
 A run folder holds config.json, metrics.csv, tensorboard/, checkpoints/, search.safetensors, ticket.safetensors, plots/,
 summary.json, and, where asked for, rounds/, export.*, compact.safetensors, profile/ and sanity/NAME, run folders of
 checks. A folder of seeds holds seed-N, run folders; a comparison's PRUNER/SPARSITY/seed-N, compare.csv, plots/ and
-jobs/; a sweep's sweep.csv.
+jobs/; a sweep's sweep.csv. An analysis of runs has a folder of its own, with tables (.csv) and plots/.
 """
 
 from pathlib import Path
@@ -13,36 +13,11 @@ from experiments.config.saved import digest, fields_of
 from rare_gems.storage.ticket_file import FILE_NAME
 
 __all__ = [
-    "CHECKPOINTS",
-    "COMPACT",
-    "COMPARE_CSV",
-    "CONFIG",
-    "EXPORT",
-    "JOBS",
-    "LOCK",
-    "METRICS",
-    "PLOTS",
-    "PROFILE",
-    "ROUNDS",
-    "RUNS",
-    "SANITY",
-    "SANITY_CSV",
-    "SANITY_JSON",
-    "SEARCH",
-    "SEEDS",
-    "SUMMARY",
-    "SWEEP_CSV",
-    "TENSORBOARD",
-    "TICKET",
-    "check_folder",
-    "compared_folder",
-    "figure",
-    "round_file",
-    "round_files",
-    "run_folder",
-    "seed_folder",
-    "seeds_folder",
-]
+    "ANALYSIS", "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS",
+    "PROFILE", "ROUNDS", "RUNS", "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV",
+    "TENSORBOARD", "TICKET", "check_folder", "compared_folder", "figure", "round_file", "round_files", "run_folder",
+    "seed_folder", "seeds_folder",
+]  # fmt: skip
 
 RUNS = Path("runs")  # where folders go that are named by a digest
 CONFIG = "config.json"
@@ -64,6 +39,7 @@ SEEDS = "seed-*"
 COMPARE_CSV = "compare.csv"
 SWEEP_CSV = "sweep.csv"
 JOBS = "jobs"
+ANALYSIS = "analysis"  # and a name made from its runs
 
 
 def figure(folder: Path, name: str) -> Path:

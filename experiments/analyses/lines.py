@@ -1,0 +1,130 @@
+"""Linear mode connectivity of trained networks: loss and accuracy on the line between two, and the barrier there."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.analyses.measures import Row, check_trained, common_mask
+from experiments.analyses.networks import Network
+from experiments.analyses.stability import check_one_mask, label, order_pairs, rewound_to
+from experiments.problem.data import load_data
+from experiments.problem.evaluation import batch_size, stream_batch_size
+from experiments.problem.network import network_for
+from experiments.terminal.errors import UsageError
+from rare_gems import masks
+from rare_gems.analysis import connectivity
+from rare_gems.data import dataset, device_batches, stream_batches, streamed_dataset
+from rare_gems.data.dataset import Dataset
+from rare_gems.data.streamed_dataset import Streamed
+from rare_gems.phase import PyTree
+
+__all__ = ["barriers", "line_pairs", "lines"]
+
+_DRAWN = 0  # the seed of the images that are chosen
+
+
+def line_pairs(networks: Sequence[Network], *, intersect: bool = False) -> list[tuple[Network, Network]]:
+    """The pairs to look at: runs that differ in their order of batches alone; where there are none, all.
+
+    Raises:
+      UsageError: for fewer than two networks, and for two masks that differ.
+    """
+    check_trained("connectivity", networks)
+    if len(networks) < 2:
+        raise UsageError(f"connectivity: expected two networks or more, got {len(networks)}")
+    pairs = order_pairs(networks) or list(itertools.combinations(networks, 2))
+    for a, b in pairs:
+        check_one_mask("connectivity", a, b, intersect)
+    return pairs
+
+
+def lines(
+    pairs: Sequence[tuple[Network, Network]],
+    *,
+    points: int = 11,
+    examples: int = 2000,
+    statistics: int = 1000,
+    data_dir: Path | None = None,
+) -> list[Row]:
+    """Loss and accuracy on the test set at points between two networks, BatchNorm's statistics computed anew at each.
+
+    Args:
+      pairs: of one mask, or of two, of which what both keep is taken. points: from one to the other, both among them.
+      examples: test images, balanced by class, at most. statistics: training images for BatchNorm, at most, not
+        augmented. data_dir: where the data are, if not where the first run found them.
+    Returns:
+      rows of `first`, `second`, `ticket`, `rewound_to`, `alpha`, `loss`, `accuracy`.
+    """
+    config = pairs[0][0].config
+    data = load_data(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)).data
+    shape = (data.image_size,) * 2 + (3,) if isinstance(data, Streamed) else data.train.images.shape[1:]
+    model = network_for(config, shape, data.num_classes)
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    along = connectivity.make_along(model.apply)
+    moving = [images for images, _ in _batches(data, "train", statistics, config.batch_size)]
+    tested = list(_batches(data, "test", examples, None))
+    rows = []
+    for a, b in pairs:
+        mask, _ = common_mask(a, b)
+        ends = [_like(params, masks.apply(network.params, mask)) for network in (a, b)]
+        line = along(*ends, _like(state, a.state), alphas=np.linspace(0, 1, points), batches=moving, examples=tested)
+        shared: Row = {"first": a.name, "second": b.name, "ticket": label(a), "rewound_to": rewound_to(a.config)}
+        rows += [shared | {"alpha": float(alpha), "loss": float(loss), "accuracy": float(accuracy)}
+                 for alpha, loss, accuracy in zip(line.alphas, line.loss, line.accuracy, strict=True)]  # fmt: skip
+    return rows
+
+
+def barriers(rows: Sequence[Row]) -> list[Row]:
+    """The height of the barrier of each pair: of the error rate (fraction) and of the loss, above the mean of the ends.
+
+    Source: Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, 2020.
+    """
+    pairs: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        pairs.setdefault((row["first"], row["second"]), []).append(row)
+    found = []
+    for some in pairs.values():
+        alphas, loss, accuracy = (np.array([row[name] for row in some]) for name in ("alpha", "loss", "accuracy"))
+        kept = {name: some[0][name] for name in ("first", "second", "ticket", "rewound_to")}
+        ends = {"accuracy_first": some[0]["accuracy"], "accuracy_second": some[-1]["accuracy"]}
+        worst = {"accuracy_lowest": float(accuracy.min())}
+        heights = {"error_barrier": connectivity.barrier(1 - accuracy, alphas),
+                   "loss_barrier": connectivity.barrier(loss, alphas)}  # fmt: skip
+        found.append(kept | ends | worst | heights)
+    return found
+
+
+def _batches(data: Dataset | Streamed, name: str, most: int, size: int | None) -> Iterator[tuple[Any, Any]]:
+    """Images, as the network takes them, and labels, of at most that many examples of a split; not augmented."""
+    split: Any = data.train if name == "train" else data.test
+    parts: Any = streamed_dataset if isinstance(data, Streamed) else dataset
+    num = split.num if isinstance(data, Streamed) else len(split.labels)
+    if 0 < most < num:
+        split, num = parts.subset(split, most, data.num_classes, _DRAWN), most
+    normalised = jax.jit(lambda images: device_batches.normalise(images, data.mean, data.std))
+    if isinstance(data, Streamed):
+        size = min(size or stream_batch_size(num), num)
+        for batch in stream_batches.eval_batches(split, batch_size=size, image_size=data.image_size):
+            there = np.asarray(batch.weights) > 0
+            if there.all():
+                yield normalised(batch.images), batch.labels
+            elif name != "train":
+                yield normalised(batch.images[there]), batch.labels[there]
+        return
+    size = min(size or batch_size(num, split.images.shape[1]), num)
+    order = np.random.default_rng(_DRAWN).permutation(num)  # a split may be sorted by class
+    for first in range(0, num - num % size if name == "train" else num, size):
+        chosen = order[first : first + size]
+        yield normalised(np.asarray(split.images)[chosen]), jnp.asarray(np.asarray(split.labels)[chosen])
+
+
+def _like(tree: PyTree, nested: PyTree) -> PyTree:
+    """Leaves by their names, in the structure of `tree`."""
+    named = {masks.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(nested)}
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(named[masks.path_name(path)]), tree)

@@ -1,0 +1,102 @@
+"""`python -m experiments.analyse`: tables, CSV files and figures of finished runs; mistakes in one line."""
+
+import csv
+
+import pytest
+
+from experiments.commands.program import run
+from tests.experiments.analyses.folders import make_run, mask_of, moved
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    base = tmp_path_factory.mktemp("analysed")
+    for seed in (1, 2, 3):
+        make_run(base / f"order-{seed}", ["--pruner=random", f"--data-seed={seed}"], moved(seed), mask_of(1))
+    make_run(base / "other", ["--pruner=random", "--seed=9"], moved(4), mask_of(2))
+    return base
+
+
+def _rows(file):
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_tables_files_and_figures(runs, tmp_path, capsys):
+    given = [str(runs / f"order-{seed}") for seed in (1, 2, 3)]
+    what = "--what=distance,overlap,stability,connectivity"
+    limits = ["--points=3", "--examples=50", "--statistics=50"]
+    assert run("analyse", [*given, what, *limits, f"--out={tmp_path}/out"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("order-1", "random, 25 % kept", "shared by chance", "error barrier", f"files: {tmp_path}/out"):
+        assert text in shown
+    assert "linear1/kernel" not in shown  # layers are in the files
+    assert len(_rows(tmp_path / "out" / "distance.csv")) == 3 * 4
+    assert len(_rows(tmp_path / "out" / "overlap.csv")) == 3 * 4
+    assert len(_rows(tmp_path / "out" / "stability_samples.csv")) == 3
+    (mean,) = _rows(tmp_path / "out" / "stability.csv")
+    l2 = [float(row["l2"]) for row in _rows(tmp_path / "out" / "stability_samples.csv")]
+    assert float(mean["l2"]) == pytest.approx(sum(l2) / 3, rel=1e-6)
+    assert len(_rows(tmp_path / "out" / "connectivity.csv")) == 3 * 3
+    for name in ("distance", "overlap", "stability", "connectivity"):
+        assert (tmp_path / "out" / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_by_default_beside_the_runs(runs):
+    given = [str(runs / "order-1"), str(runs / "order-2")]
+    assert run("analyse", given) == 0
+    (out,) = runs.glob("analysis-*")
+    assert sorted(path.name for path in out.iterdir()) == ["distance.csv", "overlap.csv", "plots"]
+    assert run("analyse", given) == 0
+    assert list(runs.glob("analysis-*")) == [out]
+
+
+MISTAKES = [
+    ([], "expected run folders, got none"),
+    (["{runs}/nothing"], "nothing: expected a run folder, got nothing there"),
+    (["{tmp}"], "expected a run folder, with a config.json, or a folder of such"),
+    (["{runs}/order-1"], "distance: expected two networks or more, got 1; --rounds adds"),
+    (["{runs}/order-1", "--what=stability"], "--data-seed alone (--pruner=ticket), or a whole network (--pruner=dense"),
+    (["{runs}", "--what=magic"], "--what: expected some of distance, overlap, stability, connectivity"),
+    (["{runs}", "--what=,"], "--what: expected some of"),
+    (["{runs}/order-1", "--rounds"], "--rounds: expected a run with --keep=rounds"),
+    (["{runs}/order-1", "{runs}/other", "--what=connectivity"], "--intersect takes what both keep"),
+    (["{runs}/order-1", "{runs}/order-2", "--what=connectivity", "--points=1"], "--points: expected 2 or more, got 1"),
+    (["{runs}/order-1", "{runs}/order-2", "--out={runs}/other"], "--out: expected a folder for tables and figures"),
+    (["{runs}/order-1", "{runs}/order-2", "--out={runs}/other/config.json"], "a file"),
+    (["{runs}/order-1/config.json"], "or a file of rounds/ from 01 on, got another file"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_mistakes(args, message, runs, tmp_path, capsys):
+    before = sorted(runs.rglob("*"))
+    assert run("analyse", [arg.format(runs=runs, tmp=tmp_path) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert "Traceback" not in err + out
+    assert sorted(runs.rglob("*")) == before
+
+
+def test_runs_that_do_not_fit_or_are_not_whole(runs, tmp_path, capsys):
+    def refused(folder, message):
+        assert run("analyse", [str(runs / "order-1"), str(folder)]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert message in err
+
+    other = ["--pruner=random", "--train-examples=300"]
+    refused(make_run(tmp_path / "data", other, moved(1), mask_of(1)), "with train_examples None, got 300")
+    other = ["--pruner=random", "--network.no-bias"]
+    refused(make_run(tmp_path / "net", other, moved(1), mask_of(1)), "expected a run of the network of")
+    bad = make_run(tmp_path / "bad", ["--pruner=random"], moved(1), mask_of(1))
+    ticket = (bad / "ticket.safetensors").read_bytes()
+    (bad / "ticket.safetensors").write_bytes(ticket[:100])
+    refused(bad, "ticket.safetensors: cut off, or not a safetensors file")
+    (bad / "summary.json").write_text("[]")
+    refused(bad, "summary.json: expected the summary of a run")
+    (bad / "config.json").write_text("[]")
+    refused(bad, "config.json: expected the configuration of a run")
+    (bad / "summary.json").unlink()
+    refused(bad, "expected a finished run, got one without summary.json; finish it first")
