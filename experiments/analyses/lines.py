@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.analyses.arrays import like
 from experiments.analyses.measures import Row, check_trained, common_mask
 from experiments.analyses.networks import Network
 from experiments.analyses.stability import check_one_mask, label, order_pairs, rewound_to
@@ -22,7 +23,6 @@ from rare_gems.analysis import connectivity
 from rare_gems.data import dataset, device_batches, stream_batches, streamed_dataset
 from rare_gems.data.dataset import Dataset
 from rare_gems.data.streamed_dataset import Streamed
-from rare_gems.phase import PyTree
 
 __all__ = ["barriers", "line_pairs", "lines"]
 
@@ -72,8 +72,8 @@ def lines(
     rows = []
     for a, b in pairs:
         mask, _ = common_mask(a, b)
-        ends = [_like(params, masks.apply(network.params, mask)) for network in (a, b)]
-        line = along(*ends, _like(state, a.state), alphas=np.linspace(0, 1, points), batches=moving, examples=tested)
+        ends = [like(params, masks.apply(network.params, mask)) for network in (a, b)]
+        line = along(*ends, like(state, a.state), alphas=np.linspace(0, 1, points), batches=moving, examples=tested)
         shared: Row = {"first": a.name, "second": b.name, "ticket": label(a), "rewound_to": rewound_to(a.config)}
         rows += [shared | {"alpha": float(alpha), "loss": float(loss), "accuracy": float(accuracy)}
                  for alpha, loss, accuracy in zip(line.alphas, line.loss, line.accuracy, strict=True)]  # fmt: skip
@@ -122,9 +122,3 @@ def _batches(data: Dataset | Streamed, name: str, most: int, size: int | None) -
     for first in range(0, num - num % size if name == "train" else num, size):
         chosen = order[first : first + size]
         yield normalised(np.asarray(split.images)[chosen]), jnp.asarray(np.asarray(split.labels)[chosen])
-
-
-def _like(tree: PyTree, nested: PyTree) -> PyTree:
-    """Leaves by their names, in the structure of `tree`."""
-    named = {masks.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(nested)}
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(named[masks.path_name(path)]), tree)

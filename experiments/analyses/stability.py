@@ -73,7 +73,9 @@ def summary(rows: Sequence[Row]) -> list[Row]:
             values = [row[name] for row in some]
             mean |= {name: float(np.mean(values)), f"{name}_min": min(values), f"{name}_max": max(values)}
         means.append(mean)
-    return means
+    kinds, tickets = ([*dict.fromkeys(row[name] for row in means)] for name in ("stability", "ticket"))
+    place = lambda row: (kinds.index(row["stability"]), tickets.index(row["ticket"]), row["rewound_to"])  # noqa: E731
+    return sorted(means, key=place)
 
 
 def order_pairs(networks: Sequence[Network]) -> list[Pair]:
