@@ -131,6 +131,7 @@ def finish_checks(config: Config, run_folder: Path, names: Sequence[str]) -> lis
         if summary is None:
             processes.on_main(functools.partial(folder.check_free, place))
             bench, check = _bench(without_free(config)), CHECKS[name]
+            bench = bench._replace(config=dataclasses.replace(bench.config, keep="ticket"))  # rounds are of the run
             run = _search(bench, check) if check.edit is None else _edited(bench, check, run_folder)
             (summary,) = _make([bench], [run], [fields], name, [place])
         summaries.append(summary)
