@@ -7,6 +7,8 @@ import pytest
 from rare_gems import keep_ratios, schedules, transforms, views
 from rare_gems.phase import Phase
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
+from rare_gems.pruners.deep_r import deep_r
+from rare_gems.pruners.dsr import dsr
 from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
@@ -16,11 +18,13 @@ from rare_gems.pruners.hybrid import hybrid
 from rare_gems.pruners.imp import imp, lottery_ticket, lrr
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.magnitude import magnitude
+from rare_gems.pruners.obd import obd
 from rare_gems.pruners.parts.finetune import dense, finetune
 from rare_gems.pruners.prospr import prospr
 from rare_gems.pruners.random_mask import random, random_ticket
 from rare_gems.pruners.rigl import rigl
 from rare_gems.pruners.smart_ratio import smart_ratio
+from rare_gems.pruners.snfs import snfs
 from rare_gems.pruners.snip import snip
 from rare_gems.pruners.sparse_evolutionary_training import sparse_evolutionary_training
 from rare_gems.pruners.supermask import supermask
@@ -96,6 +100,20 @@ METHODS = {
         lambda m: lottery_ticket(m, finetune=TUNE, sparsity=SPARSITY, **TRAIN), {(0, 6): NUM_PRUNABLE}
     ),
     "lrr": Row(lambda m: lrr(m, finetune=TUNE, **ROUNDS), {(1, 6): 103, (2, 1): 60}),
+    "obd": Row(
+        lambda m: obd(
+            m,
+            loss_fn=_toy_loss,
+            finetune=TUNE,
+            sparsity=SPARSITY,
+            rounds=2,
+            round_epochs=2,
+            batches=2,
+            curvature="hutchinson",
+            **TRAIN,
+        ),
+        {(0, 6): NUM_PRUNABLE, (1, 2): NUM_PRUNABLE, (2, 1): 79, (3, 2): 79, (4, 1): TARGET},
+    ),
     "snip": Row(lambda m: snip(m, loss_fn=_toy_loss, batches=2, **GIVEN), {(0, 2): NUM_PRUNABLE}),
     "grasp": Row(lambda m: grasp(m, loss_fn=_toy_loss, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "synflow": Row(
@@ -123,6 +141,21 @@ METHODS = {
     "set": Row(
         lambda m: sparse_evolutionary_training(m, finetune=TUNE, ratios="uniform", **EPOCHS),
         {(1, 3): TARGET, (1, 8): TARGET},
+        reviving=True,
+    ),
+    "snfs": Row(
+        lambda m: snfs(m, finetune=TUNE, every=2, **EPOCHS),
+        {(1, 1): TARGET, (1, 2): TARGET, (1, 8): TARGET},
+        reviving=True,
+    ),
+    "dsr": Row(
+        lambda m: dsr(m, finetune=TUNE, every=2, threshold=0.2, doublings=1, **EPOCHS),
+        {(1, 1): TARGET, (1, 2): TARGET, (1, 8): TARGET},
+        reviving=True,
+    ),
+    "deep_r": Row(
+        lambda m: deep_r(m, finetune=TUNE, l1=0.1, temperature=0.01, cooling=0.5, **EPOCHS),
+        {(1, 1): TARGET, (1, 8): TARGET},
         reviving=True,
     ),
     "continuous_sparsification": Row(lambda m: continuous_sparsification(m, finetune=TUNE, **EPOCHS), {(1, 21): 176}),

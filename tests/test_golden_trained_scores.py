@@ -11,10 +11,13 @@ import pytest
 from rare_gems import init, masks
 from rare_gems.phase import Ticket
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
+from rare_gems.pruners.deep_r import deep_r
+from rare_gems.pruners.dsr import dsr
 from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.rigl import rigl
+from rare_gems.pruners.snfs import snfs
 from rare_gems.pruners.supermask import supermask
 from rare_gems.training import trainer
 from tests.golden import make_trained_scores as made
@@ -113,6 +116,55 @@ def test_training_under_a_moving_mask(name, counts):
         np.testing.assert_allclose(a, np.array(b), rtol=1e-4, atol=1e-5)
     moves = [i for i in range(1, 12) if masks.overlap(after[i].mask, after[i - 1].mask) < 1]
     assert moves == ([] if name == "gmp" else [1, 3, 5])  # after step 8 the share has fallen to 0.9 %
+
+
+def as_numpy(trees):
+    return [[np.float64(leaf) for leaf in tree] for tree in trees]
+
+
+def keys_of_edits(num_steps=12):
+    return [jax.random.split(jax.random.fold_in(KEY, step), 3)[2] for step in range(num_steps)]
+
+
+def deep_r_options(scope):
+    return {"scope": scope, "l1": 1.0, "temperature": 0.02, "cooling": 0.25}
+
+
+def replayed(name):
+    """The search of a method whose weights move between layers, its first scores, and the run in NumPy."""
+    start = {name: [np.array(part) for part in parts] for name, parts in START.items()}
+    start["random"] = [np.array(m, bool) for m in START["random"]]
+    zeros, keys = jax.tree.map(jnp.zeros_like, WEIGHTS), keys_of_edits()
+    if name == "snfs":
+        return snfs(MASK, **TRAINING)[1], zeros, GOLDEN["snfs"]
+    if name == "dsr":
+        _, search = dsr(MASK, **TRAINING, threshold=0.2, moved=0.15, doublings=1, stop=0.9)
+        return search, zeros, made.dsr(start, as_numpy(init.uniform_scores(key, MASK) for key in keys))
+    options, training = deep_r_options(name.partition(" ")[2]), {k: v for k, v in TRAINING.items() if k != "every"}
+    _, search = deep_r(MASK, **training, **options, stop=0.75)
+    signs = [jnp.where(w >= 0, 1.0, -1.0) for w in WEIGHTS]
+    pairs = [jax.random.split(key) for key in keys]
+    shapes = [w.shape for w in WEIGHTS]
+    normal = [list(map(jax.random.normal, jax.random.split(one), shapes)) for one, _ in pairs]
+    uniform = [init.uniform_scores(other, MASK) for _, other in pairs]
+    return search, signs, made.deep_r(start, as_numpy(normal), as_numpy(uniform), **options)
+
+
+@pytest.mark.parametrize("name", ["snfs", "dsr", "deep_r layer", "deep_r global"])
+def test_weights_that_move_between_layers(name):
+    search, scores, golden = replayed(name)
+    after, end = replay(search, Ticket(WEIGHTS, scores, [jnp.array(m, bool) for m in START["random"]]))
+    for got, wanted in zip(after, golden["steps"], strict=True):
+        for a, b in zip(got.mask, wanted, strict=True):
+            np.testing.assert_array_equal(a, np.array(b, bool))
+    for a, b in zip(end.params, golden["weights"], strict=True):
+        np.testing.assert_allclose(a, np.array(b), rtol=1e-4, atol=1e-5)
+    assert [masks.num_kept(ticket.mask) for ticket in after] == [20] * 12
+    layers = {tuple(int(np.count_nonzero(m)) for m in ticket.mask) for ticket in after}
+    assert (layers == {(12, 8)}) == (name == "deep_r layer")  # the others exchange weights between layers
+    moves = [i + 1 for i in range(1, 12) if masks.overlap(after[i].mask, after[i - 1].mask) < 1]
+    assert {"snfs": [2, 4, 6], "dsr": [2, 4, 8]}.get(name, moves) == moves  # at 8 and 10 the same weights come back
+    assert len(moves) > 2
 
 
 def test_the_stored_runs_are_what_their_maker_writes(tmp_path, monkeypatch):

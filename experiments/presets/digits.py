@@ -45,6 +45,10 @@ TABLES: Table = {
     ("gmp", "*", "digits"): _own(_WEIGHTS, row(_OURS, gmp__every=20)),
     ("rigl", "*", "digits"): _own(_WEIGHTS, row(_OURS, rigl__every=20)),
     ("set", "*", "digits"): _own(_WEIGHTS, row(_OURS, set__every=20)),
+    ("snfs", "*", "digits"): _own(_WEIGHTS),
+    ("dsr", "*", "digits"): _own(_WEIGHTS, row(_OURS, dsr__every=20, dsr__threshold=0.01)),
+    ("deep_r", "*", "digits"): _own(_WEIGHTS, row(_OURS, weight_decay=0.0)),
+    ("obd", "*", "digits"): _own(_WEIGHTS, row(_OURS, obd__batches=40)),
     ("continuous_sparsification", "*", "digits"): _own(_SCORES),
     ("supermask", "*", "digits"): _own(_SCORES, row(_OURS, learning_rate=100.0)),
 }

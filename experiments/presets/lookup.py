@@ -3,7 +3,7 @@
 A pair of network and data set that several papers report has one owner for each pruner: no key is in two tables. Who
 owns what is said in the files: Rare Gems, ResNet-20 on CIFAR-10 and all of GEM-MINER; Sanity-Checking Pruning, VGG-19
 and ResNet-32; Lottery Jackpots, jackpots; Stabilizing, IMP elsewhere, and ImageNet's dense networks; Hidden Networks,
-edge-popup elsewhere.
+edge-popup elsewhere; Sparse Training, Deep R, SNFS, DSR and OBD.
 """
 
 import math
@@ -19,6 +19,7 @@ from experiments.presets import (
     rare_gems_baselines,
     rare_gems_networks,
     sanity_checking,
+    sparse_training,
     stabilizing,
 )
 from experiments.presets.rows import Row, Table, join
@@ -48,7 +49,7 @@ def _merged(*tables: Table) -> Table:
 
 TABLES = _merged(
     rare_gems.TABLES, rare_gems_networks.TABLES, rare_gems_baselines.TABLES, sanity_checking.TABLES,
-    lottery_jackpots.TABLES, stabilizing.TABLES, hidden_networks.TABLES, digits.TABLES,
+    lottery_jackpots.TABLES, stabilizing.TABLES, hidden_networks.TABLES, sparse_training.TABLES, digits.TABLES,
 )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ Hypothesis, 2019, Algorithm 2; Renda et al., Comparing Rewinding and Fine-tuning
 import math
 from typing import Any
 
-from rare_gems import masks, schedules, transforms
+from rare_gems import transforms
 from rare_gems.phase import Mask, Phase, Recipe
+from rare_gems.pruners.parts.counts import falling_counts
 from rare_gems.pruners.parts.finetune import finetune as train
 
 __all__ = ["imp", "lottery_ticket", "lrr", "rounds_for"]
@@ -89,7 +90,7 @@ def imp(
             f"rewind_step: expected an integer from 0 to {whole.num_steps - 1} ({round_epochs} epochs of "
             f"{steps_per_epoch} steps a round), got {rewind_step}"
         )
-    counts = _counts(mask, sparsity, rounds_for(sparsity, rate) if rounds is None else rounds)
+    counts = falling_counts(mask, sparsity, rounds_for(sparsity, rate) if rounds is None else rounds)
     keep = transforms.keep_next(counts, transforms.magnitude, invert)
     one = train(first_step=rewind_step, **length, **training)._replace(
         after=transforms.chain(keep, transforms.rewind()), rewind_state=rewind_batch_norm
@@ -143,19 +144,6 @@ def lrr(
         decay=decay, invert=invert, **training,
     )  # fmt: skip
     # All rounds of `imp` are one phase; here its weights are not rewound.
-    counts = _counts(mask, sparsity, len(recipe))
+    counts = falling_counts(mask, sparsity, len(recipe))
     one = recipe[0]._replace(after=transforms.keep_next(counts, transforms.magnitude, invert))
     return (*(one,) * len(recipe), *(() if finetune is None else (finetune,)))
-
-
-def _counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, ...]:
-    n = masks.num_prunable(mask)
-    counts = schedules.exponential_counts(n, sparsity, num_rounds)
-    if counts[-1] < 1:
-        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
-    if len(set(counts) | {n}) <= num_rounds:
-        raise ValueError(
-            f"rounds: {num_rounds} are too many for {n} weights at sparsity {sparsity}: not every one would remove a "
-            f"weight; expected fewer"
-        )
-    return counts

@@ -18,6 +18,7 @@ from rare_gems.phase import Context, Key, Mask, Params, Phase, Recipe, Scores, S
 from rare_gems.pruners.parts.depth import by_leaf
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.pruners.parts.random_scores import random_scores
+from rare_gems.pruners.parts.shares import whole
 from rare_gems.training import hyperparams
 
 __all__ = ["candidates", "choose", "draw_mask", "fit", "smart_ratio_search", "tune"]
@@ -234,26 +235,13 @@ def draw_mask(mask: Mask, sparsity: float) -> Transform:
     def draw(target: jax.Array) -> Transform:
         def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
             shares = _ratios(ticket.scores) * jnp.float32(sizes)
-            each = jax.tree.structure(ticket.mask).unflatten(list(_whole(shares, jnp.asarray(most), target)))
+            each = jax.tree.structure(ticket.mask).unflatten(list(whole(shares, jnp.asarray(most), target, 1)))
             mask = masks.keep_top(random_scores(ticket, context), each, "layer", ticket.mask)
             return ticket._replace(mask=mask), state
 
         return Transform(lambda ticket: (), update)
 
     return hyperparams.transform(draw, target=target)
-
-
-def _whole(shares: jax.Array, most: jax.Array, total: jax.Array) -> jax.Array:
-    """int32 [L] near the shares, from 1 to `most`, that sum to `total`."""
-
-    def move(counts: jax.Array) -> jax.Array:
-        short = shares - counts.astype(jnp.float32)
-        up = jnp.argmax(jnp.where(counts < most, short, -jnp.inf))
-        down = jnp.argmin(jnp.where(counts > 1, short, jnp.inf))
-        return jnp.where(counts.sum() < total, counts.at[up].add(1), counts.at[down].add(-1))
-
-    start = jnp.clip(jnp.floor(shares).astype(jnp.int32), 1, most)
-    return jax.lax.while_loop(lambda counts: counts.sum() != total, move, start)
 
 
 def _sizes(mask: Mask, sparsity: float) -> tuple[np.ndarray, int]:

@@ -153,6 +153,87 @@ def rigl(start):
     return train_weights(start, start["random"], move)
 
 
+def shared_out(total, weights, room):
+    """Whole shares in proportion to the weights, none above its room: full layers first, then largest remainders."""
+    share, full = np.zeros(len(room)), np.zeros(len(room), bool)
+    while True:
+        open_weights = np.where(full, 0, weights)
+        share = np.where(full, room, (total - sum(np.array(room)[full])) * open_weights / open_weights.sum())
+        if not (share > room).any():
+            break
+        full |= share > room
+    counts = np.floor(share).astype(int)
+    for i in np.argsort(counts - share, kind="stable")[: total - counts.sum()]:
+        counts[i] += 1
+    assert (counts <= room).all()
+    return list(map(int, counts))
+
+
+def moved(mask, stay, scores, grown):
+    """What stays and what grows: the older part of the new mask, and the new mask."""
+    free = [np.where(m, -1, s) for s, m in zip(scores, stay, strict=True)]
+    new = [a | b for a, b in zip(stay, top(free, grown), strict=True)]
+    return [a & b for a, b in zip(new, mask, strict=True)], new
+
+
+def snfs(start, smoothing=0.9, fraction=0.5):
+    """Moves after the steps 2, 4, 6, 8 and 10 of 12."""
+    momentum = nothing()
+
+    def move(done, weights, dense, mask):
+        for i, g in enumerate(dense):
+            momentum[i] = smoothing * momentum[i] + (1 - smoothing) * g
+        if done % 2 or done >= EPOCHS * STEPS:
+            return mask, mask
+        kept = [int(m.sum()) for m in mask]
+        share = fraction / 2 * (1 + math.cos(math.pi * done / (EPOCHS * STEPS)))
+        gone = [min(round(share * k), k - 1) for k in kept]
+        weight = [np.abs(x[m]).mean() for x, m in zip(momentum, mask, strict=True)]
+        held = [np.where(m, np.abs(w), -1) for w, m in zip(weights, mask, strict=True)]
+        stay = top(held, [k - n for k, n in zip(kept, gone, strict=True)])
+        room = [m.size - int(m.sum()) for m in stay]
+        return moved(mask, stay, [np.abs(x) for x in momentum], shared_out(sum(gone), np.array(weight), room))
+
+    return train_weights(start, start["random"], move)
+
+
+def dsr(start, noise, threshold=0.2, wanted=3.0):
+    """Moves after the steps 2, 4, 8 of 12: the period doubles after half of them. `noise`: U[0, 1) for each step."""
+    now = [threshold]
+
+    def move(done, weights, dense, mask):
+        if done % (2 if done < 6 else 4) or done >= 11:
+            return mask, mask
+        size = [np.where(m, np.abs(w), -1) for w, m in zip(weights, mask, strict=True)]
+        left = [max(1, int((s >= now[0]).sum())) for s in size]
+        stay = top(size, left)
+        gone = sum(int(m.sum()) for m in mask) - sum(left)
+        now[0] *= 2 if gone < 0.9 * wanted else 0.5 if gone > 1.1 * wanted else 1
+        room = [m.size - k for m, k in zip(mask, left, strict=True)]
+        return moved(mask, stay, noise[done - 1], shared_out(gone, np.array(left, float), room))
+
+    return train_weights(start, start["random"], move)
+
+
+def deep_r(start, normal, noise, *, l1, temperature, cooling, scope="layer"):
+    """Rewires after the steps 1 to 8 of 12. `normal`: N(0, 1), `noise`: U[0, 1), lists of layers for each step."""
+    sign = [np.where(w >= 0, 1, -1) for w in start["weights"]]
+
+    def move(done, weights, dense, mask):
+        if done >= 9:
+            return mask, mask
+        late = (done - 1) // STEPS >= 2
+        rate, heat = WEIGHTS_RATE * (0.1 if late else 1), temperature * (cooling if late else 1)
+        for i, (w, m) in enumerate(zip(weights, mask, strict=True)):
+            theta = sign[i] * w - rate * l1 + math.sqrt(2 * rate * heat) * normal[done - 1][i]
+            weights[i] = np.where(m & (theta >= 0), sign[i] * theta, 0)
+        stay = [m & (s * w >= 0) & (w != 0) for m, s, w in zip(mask, sign, weights, strict=True)]
+        gone = [int(m.sum() - n.sum()) for m, n in zip(mask, stay, strict=True)]
+        return moved(mask, stay, noise[done - 1], gone if scope == "layer" else sum(gone))
+
+    return train_weights(start, start["random"], move)
+
+
 def plain(tree):
     if isinstance(tree, dict):
         return {name: plain(part) for name, part in tree.items()}
@@ -180,6 +261,7 @@ def main():
         "continuous_sparsification": continuous_sparsification(start),
         "gmp": gmp(start),
         "rigl": rigl(start),
+        "snfs": snfs(start),
     }
     Path(__file__).with_name("trained_scores.json").write_text(json.dumps(plain(golden)) + "\n")
 

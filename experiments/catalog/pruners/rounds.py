@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from experiments.catalog.pruners.options import options_of
 from experiments.catalog.pruners.pruner import Pruner, Rounds, Setting
 from rare_gems import masks, schedules
-from rare_gems.phase import Mask, Recipe
+from rare_gems.models.model import with_key
+from rare_gems.phase import Batch, Key, Mask, ModelState, Params, Recipe
 from rare_gems.pruners.imp import imp, lottery_ticket, lrr, rounds_for
+from rare_gems.pruners.obd import obd
 
 __all__ = ["ROWS"]
 
@@ -27,6 +31,23 @@ def _rounds(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Round
     number = options.rounds or rounds_for(sparsity, options.rate)
     counts = schedules.exponential_counts(masks.num_prunable(mask), sparsity, number)
     return Rounds(f"rounds of {options.round_epochs} epochs keep", counts)
+
+
+def _obd(s: Setting, **options: Any) -> Recipe:
+    def outputs(params: Params, state: ModelState, batch: Batch, key: Key) -> jax.Array:
+        return with_key(s.model.apply, key)(params, state, batch.images, True)[0]
+
+    return obd(s.mask, loss_fn=s.loss(1.0), outputs=outputs, **s.training | options | s.inverted)
+
+
+def _removals(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Rounds:
+    del num_epochs
+    return Rounds("rounds keep", schedules.exponential_counts(masks.num_prunable(mask), sparsity, options.rounds))
+
+
+def _one_round(options: Any, name: str) -> str | None:
+    idle = name == "round_epochs" and options.rounds == 1
+    return "there is one round; expected --obd.rounds above 1 with it" if idle else None
 
 
 def _rounds_decide(name: str) -> Callable[[Any, str], str | None]:
@@ -55,5 +76,11 @@ ROWS = {
         options=options_of("lrr", lrr, without=_GIVEN),
         trains="weights", length="rounds", invertible=True, keeps_rounds=True, rounds=_rounds,
         why_idle=_rounds_decide("lrr"),
+    ),
+    "obd": Pruner(
+        what="trains, removes the weights of the lowest h w^2 / 2, trains on, in one round or more (LeCun et al.)",
+        make=_obd,
+        options=options_of("obd", obd, without=_GIVEN),
+        trains="weights", length="epochs", invertible=True, rounds=_removals, why_idle=_one_round,
     ),
 }  # fmt: skip

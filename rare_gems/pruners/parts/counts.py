@@ -9,7 +9,15 @@ import numpy as np
 from rare_gems import keep_ratios, masks, schedules
 from rare_gems.phase import Mask
 
-__all__ = ["check_counts", "check_positive", "check_whole", "counts_at", "freezing_counts", "target_counts"]
+__all__ = [
+    "check_counts",
+    "check_positive",
+    "check_whole",
+    "counts_at",
+    "falling_counts",
+    "freezing_counts",
+    "target_counts",
+]
 
 
 def check_counts(mask: Mask, counts: Any) -> None:
@@ -71,6 +79,27 @@ def check_positive(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name}: expected 1 or more, got {count}")
+
+
+def falling_counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, ...]:
+    """How many weights of the network are kept after each round, a constant factor fewer each: R falling integers.
+
+    Raises:
+      ValueError: if nothing would be kept, or a round would remove nothing.
+    Example:
+      >>> falling_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
+      (316, 100)
+    """
+    n = masks.num_prunable(mask)
+    counts = schedules.exponential_counts(n, sparsity, num_rounds)
+    if counts[-1] < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {n} weights; expected a lower one")
+    if len(set(counts) | {n}) <= num_rounds:
+        raise ValueError(
+            f"rounds: {num_rounds} are too many for {n} weights at sparsity {sparsity}: not every one would remove a "
+            f"weight; expected fewer"
+        )
+    return counts
 
 
 def freezing_counts(

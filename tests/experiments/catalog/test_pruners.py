@@ -40,6 +40,11 @@ RUNS = {
     "gmp": (["--epochs=2", "--gmp.every=2"], 8, 8),
     "rigl": (["--epochs=2", "--rigl.every=2"], 8, 8),
     "set": (["--epochs=2", "--set.every=2", "--set.ratios=uniform"], 8, 8),
+    "snfs": (["--epochs=2"], 8, 8),
+    "dsr": (["--epochs=2", "--dsr.every=2"], 8, 8),
+    "deep_r": (["--epochs=2"], 8, 8),
+    "obd": (["--epochs=2", "--obd.batches=3", "--obd.rounds=2", "--obd.round-epochs=1",
+             "--obd.curvature=gauss_newton"], 18, 18),
     "continuous_sparsification": (["--epochs=2"], 8, 8),
     "supermask": (["--epochs=2"], 8, 8),
 }  # fmt: skip
