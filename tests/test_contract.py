@@ -103,7 +103,7 @@ METHODS = {
     "obd": Row(
         lambda m: obd(
             m,
-            loss_fn=_toy_loss,
+            objective=_toy_loss,
             finetune=TUNE,
             sparsity=SPARSITY,
             rounds=2,

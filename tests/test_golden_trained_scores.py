@@ -127,7 +127,7 @@ def keys_of_edits(num_steps=12):
 
 
 def deep_r_options(scope):
-    return {"scope": scope, "l1": 1.0, "temperature": 0.02, "cooling": 0.25}
+    return {"scope": scope, "l1": 1.0, "temperature": 0.02, "cooling": 0.6}
 
 
 def replayed(name):

@@ -238,7 +238,7 @@ def test_there_are_blocks_and_commands():
     assert len(TRAINING) >= 5
     assert len(COMMANDS) - len(TRAINING) >= 5
     assert len(PYTHON) >= 5
-    assert len(WORTH_KNOWING) == 9
+    assert len(WORTH_KNOWING) == 10
     assert len(re.findall(r"^<!-- command: (digits|tests) -->$", README, re.MULTILINE)) == 2
     for name in ("digits", "tests"):  # as .ci/run finds them: the mark, then a block of one line
         assert re.search(rf"^<!-- command: {name} -->\n```bash\n[^\n]+\n```$", README, re.MULTILINE)

@@ -117,8 +117,9 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
         raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {sparsity}")
     if not removes and sparsity != 0:
         raise UsageError(f"--sparsity: the dense network removes nothing; expected 0 or no flag, got {sparsity}")
+    options = _typed_options(choice.pruner, args)
     try:
-        preset = lookup(choice.pruner, choice.model, dataset, sparsity, choice.variant)
+        preset = lookup(choice.pruner, choice.model, dataset, sparsity, options, variant=choice.variant)
     except ValueError as error:
         raise UsageError(f"--variant: {error}") from None
     named = Config(
@@ -126,6 +127,15 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
         variant=choice.variant,
     )  # fmt: skip
     return _replace(named, preset.values), preset.sources
+
+
+def _typed_options(pruner: str, args: list[str]) -> dict[str, str]:
+    """What is typed for the options of a method, unread: --smart-ratio.version=v5 -> {"version": "v5"}."""
+    found = {}
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        if arg.startswith("--") and field_of(arg).startswith(f"{pruner}."):
+            found[field_of(arg).removeprefix(f"{pruner}.")] = arg.partition("=")[2] or following
+    return found
 
 
 @functools.cache

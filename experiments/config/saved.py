@@ -29,6 +29,8 @@ _LATER: dict[str, Any] = {
     "allow_missing": None, "allow_unexpected": None, "dense": None, "prunable": None, "variant": None,
     "data_seed": None, "keep": "ticket",
 } | dict.fromkeys(GROUPS)  # fmt: skip
+# Options of methods that older versions did not have, likewise.
+_LATER_OPTIONS = {"jackpot": {"start": "mask", "budgets": "magnitude"}, "smart_ratio": {"decay": "quadratic"}}
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
@@ -92,6 +94,9 @@ def digest(fields: Mapping[str, Any]) -> str:
         given = (fields.get(group) or {}).items()
         decisive[group] = {name: value for name, value in given if value is not None} or None
     decisive = {name: value for name, value in decisive.items() if name not in _LATER or value != _LATER[name]}
+    for name, old in _LATER_OPTIONS.items():
+        if name in decisive:
+            decisive[name] = {k: v for k, v in decisive[name].items() if k not in old or v != old[k]}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -20,7 +20,7 @@ from experiments.presets.rows import OURS, WITHOUT_SEARCH, Row, join, relabelled
 from experiments.presets.sanity_checking import TWICE
 from experiments.presets.sparse_training import OPTIONS
 
-__all__ = ["DEFAULT", "default_of"]
+__all__ = ["BY_OPTION", "DEFAULT", "default_of"]
 
 _SYNFLOW_CODE, _PROSPR_CODE = "code of SynFlow", "code of ProsPr"
 
@@ -68,6 +68,12 @@ DEFAULT: dict[str, Row] = {
     "obd": join(TWICE, OPTIONS["obd"]),
     "continuous_sparsification": _SUPERMASK,
     "supermask": join(_SUPERMASK, row(f"{OURS}: logits have to move by whole units", learning_rate=100.0)),
+}
+
+# What a variant of a method adds to any row of it: the method, its option that chooses the variant, its value.
+_APPENDIX_B = f"{OURS}; Rare Gems v1, Appendix B, says neither how long the ratios are tuned nor at what rate"
+BY_OPTION: dict[tuple[str, str, str], Row] = {
+    ("smart_ratio", "version", version): row(_APPENDIX_B, epochs=20, learning_rate=0.1) for version in ("v5", "v6")
 }
 
 _ELSEWHERE = f"{OURS}; as ResNet-20 on CIFAR-10"

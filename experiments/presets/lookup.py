@@ -7,6 +7,8 @@ edge-popup elsewhere; Sparse Training, Deep R, SNFS, DSR and OBD.
 """
 
 import math
+import types
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.catalog.training import GROUPS
@@ -56,17 +58,29 @@ TABLES = _merged(
 VARIANTS = stabilizing.VARIANTS
 
 
-def lookup(pruner: str, model: str, dataset: str, sparsity: float, variant: str | None = None) -> Preset:
+def lookup(
+    pruner: str,
+    model: str,
+    dataset: str,
+    sparsity: float,
+    options: Mapping[str, str] = types.MappingProxyType({}),
+    *,
+    variant: str | None = None,
+) -> Preset:
     """The preset for these four; between the sparsities of a table, the row nearest in log(1 - sparsity).
 
     Where no table has the pruner, its default, with the network that the pair's dense row has.
 
     Args:
+      options: of the pruner, as typed; some of them (`defaults.BY_OPTION`) come with fields of their own.
       variant: a name in `VARIANTS`, whose values take the place of the preset's.
     Raises:
       ValueError: for a variant that the network has not on that data set.
     """
-    preset = _preset(pruner, model, dataset, sparsity)
+    base = _of_tables(pruner, model, dataset, sparsity)
+    chosen = [row for (name, option, value), row in defaults.BY_OPTION.items()
+              if name == pruner and options.get(option) == value]  # fmt: skip
+    preset = Preset(*join(base, *chosen))
     if variant is None:
         return preset
     known = VARIANTS.get((model, dataset), {})
@@ -78,7 +92,7 @@ def lookup(pruner: str, model: str, dataset: str, sparsity: float, variant: str 
     return Preset(*join(preset, ({f: values[f] for f in mine}, {f: sources[f] for f in mine})))
 
 
-def _preset(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
+def _of_tables(pruner: str, model: str, dataset: str, sparsity: float) -> Preset:
     rows = TABLES.get((pruner, model, dataset)) or TABLES.get((pruner, "*", dataset))
     if rows is None:
         return Preset(*join(defaults.default_of(pruner), _network(model, dataset)))

@@ -10,6 +10,9 @@ Expected at 0.9 / 0.95 (Tables 1 and 2), after 30 epochs, and with --epochs=160:
   CIFAR-100, VGG-19 (74.16): 72.61 / 71.74, 74.63 / 72.95; ResNet-32 (74.64): 72.20 / 69.35, 73.37 / 70.33
 On ImageNet (Table 3, dense 76.15): 74.53 at 0.8 after 30 epochs, 75.26 after 60; 72.17 at 0.9 after 30, 72.46 after 60.
 
+The defaults are those of its code. The search of its section 3.2 (Figure 2) draws scores and keeps one share of each
+layer: --jackpot.start=uniform --jackpot.budgets=layer. That of 4.1 has --jackpot.dropped=0.95.
+
 The paper does not say how its dense networks were trained; `sanity_checking` and `stabilizing` have them, with the
 same biases and BatchNorm, so that a dense run serves a jackpot. ResNet-32 alone differs: its shortcuts are of option A
 here and B there, hence the flag above.

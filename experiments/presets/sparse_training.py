@@ -32,7 +32,7 @@ _ROUNDED = "(T' from 1e-5 to 1e-15 in four steps there)"
 
 OPTIONS: dict[str, Row] = {
     "deep_r": join(
-        row(f"{_DSR_CODE} {_ROUNDED}", deep_r__l1=1e-5, deep_r__temperature=1e-8, deep_r__cooling=1e-4),
+        row(f"{_DSR_CODE} {_ROUNDED}", deep_r__l1=1e-5, deep_r__temperature=1e-8, deep_r__cooling=4.0),
         row(_DSR_CODE, deep_r__scope="layer", deep_r__ratios="uniform", deep_r__stop=0.95),
     ),
     "snfs": join(

@@ -31,7 +31,7 @@ def deep_r(
     counts: Any = None,
     l1: float = 1e-5,
     temperature: float = 1e-8,
-    cooling: float = 1e-4,
+    cooling: float = 4.0,
     stop: float = 0.95,
     scope: Literal["global", "layer"] = "layer",
     ratios: Literal["uniform", "erk"] = "erk",
@@ -55,7 +55,7 @@ def deep_r(
         instead of `ratios`.
       l1: strength of the drift towards zero (alpha)
       temperature: of the noise (T)
-      cooling: factor of the temperature at each milestone of the learning rate
+      cooling: the temperature falls with this power of the learning rate: T (eta / eta_0)^cooling
       stop: fraction of the search after which the mask stays, without drift and noise
       scope: what is kept exact: the number of weights of each layer, or of the network, whose layers then exchange them
       ratios: layer ratios at first: equal, or Erdos-Renyi-kernel
@@ -80,22 +80,22 @@ def deep_r(
     length = {"num_epochs": num_epochs, "steps_per_epoch": steps_per_epoch}
     stops = schedules.milestones_for(num_epochs) if milestones is None else tuple(milestones)
     phase = train(**length, learning_rate=learning_rate, milestones=stops, **training)
-    for name, value in (("l1", l1), ("temperature", temperature)):
+    for name, value in (("l1", l1), ("temperature", temperature), ("cooling", cooling)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}: expected a finite number of 0 or more, got {value}")
-    for name, value in (("cooling", cooling), ("stop", stop)):
-        if not 0 < value <= 1:
-            raise ValueError(f"{name}: expected a fraction in (0, 1], got {value}")
+    if not 0 < stop <= 1:
+        raise ValueError(f"stop: expected a fraction in (0, 1], got {stop}")
     if scope not in ("global", "layer"):
         raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
     counts = counts_at(mask, sparsity, ratios) if counts is None else counts
     first_mask = random_start(mask, sparsity, counts, lambda ticket, context: signs(ticket))
 
-    def walk(rates: jax.Array, temperatures: jax.Array, l1: jax.Array) -> Transform:
-        rate, heat = (schedules.stairs(values, stops, steps_per_epoch) for values in (rates, temperatures))
+    def walk(rates: jax.Array, l1: jax.Array, temperature: jax.Array, cooling: jax.Array) -> Transform:
+        rate_at = schedules.stairs(rates, stops, steps_per_epoch)
 
         def update(ticket: Ticket, state: tuple, context: Context) -> tuple[Ticket, tuple]:
-            drift, noise = rate(context.step) * l1, jnp.sqrt(2 * rate(context.step) * heat(context.step))
+            rate = rate_at(context.step)
+            drift, noise = rate * l1, jnp.sqrt(2 * rate * temperature * (rate / rates[0]) ** cooling)
             key_noise, key_growth = jax.random.split(context.key)
             moved = ticket._replace(params=_walked(key_noise, ticket, drift, noise))
             return _rewired(moved, context._replace(key=key_growth), scope), state
@@ -105,8 +105,8 @@ def deep_r(
     during = transforms.when(
         lambda step: step + 1 < math.ceil(stop * phase.num_steps),
         hyperparams.transform(
-            walk, rates=schedules.falling_rates(learning_rate, len(stops)),
-            temperatures=schedules.falling_rates(temperature, len(stops), cooling), l1=float(l1),
+            walk, rates=schedules.falling_rates(learning_rate, len(stops)), l1=float(l1),
+            temperature=float(temperature), cooling=float(cooling),
         ),
     )  # fmt: skip
     recipe = (first_mask, phase._replace(during=during, name="search"))

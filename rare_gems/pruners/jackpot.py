@@ -4,6 +4,7 @@ Source: Zhang et al., Lottery Jackpots Exist in Pre-trained Models, 2021, sectio
 """
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from rare_gems import masks, transforms, views
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Ticket, Transform
 from rare_gems.pruners.parts.counts import target_counts
 from rare_gems.pruners.parts.learned_scores import score_phase
+from rare_gems.pruners.parts.random_scores import random_scores
 from rare_gems.training import hyperparams
 
-__all__ = ["jackpot", "magnitude_budgets", "warm_start"]
+__all__ = ["drawn_start", "jackpot", "magnitude_budgets", "warm_start"]
 
 
 def jackpot(
@@ -30,12 +32,17 @@ def jackpot(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
     dropped: float = 0.99,
+    start: Literal["mask", "uniform"] = "mask",
+    budgets: Literal["magnitude", "layer"] = "magnitude",
     invert: bool = False,
 ) -> Recipe:
     """Starts from the mask of a criterion, and moves it by a straight-through gradient to its scores.
 
       w_eff = w * h(s), h = 1 on the top k_l of s in layer l, else 0;  dL/ds = dL/dw_eff * w;
       s = 1 where the criterion keeps, `dropped` elsewhere at first;  k_l: what global magnitude pruning keeps there
+
+    The paper's text has it otherwise: the search of section 3.2 (Eqs. 4 and 5) draws s from U[0, 1) and keeps one share
+    of each layer, which are `start="uniform"` and `budgets="layer"`; that of 4.1, from a mask, has `dropped=0.95`.
 
     The ticket must hold pre-trained params. While the search runs, `ticket.mask` is the criterion's mask, so that
     the caller can report `masks.overlap(initial, found)` (the paper's Fig. 4). The model state (BatchNorm statistics)
@@ -52,11 +59,14 @@ def jackpot(
       learning_rate: of the scores, cosine over the epochs, SGD with `momentum`.
       weight_decay: of the scores
       dropped: score of the weights that the first mask drops; the others have 1 (text of the paper: 0.95, code: 0.99)
+      start: scores at first: two values, from the mask of the criterion (the paper's warm-up), or drawn from U[0, 1)
+      budgets: how many weights each layer keeps: as many as global magnitude pruning does, or one share in all
       invert: take the lowest of the criterion, and of the scores (the inverted-scores sanity check).
     Returns:
       (edit, search), with `scoring` before and `finetune` after if given.
     Raises:
-      ValueError: for a value outside its range, where nothing would be kept, or for both a criterion and a scoring.
+      ValueError: for a value outside its range, where nothing, or ("layer") nothing of some layer, would be kept, for
+        both a criterion and a scoring, and for one of them where the scores are drawn.
     Example:
       >>> mask = [jax.ShapeDtypeStruct((30, 10), bool)]
       >>> _, search = jackpot(mask, sparsity=0.9, num_epochs=3, steps_per_epoch=4)
@@ -72,7 +82,14 @@ def jackpot(
         raise ValueError("scoring: expected either a criterion or a scoring phase, got both")
     if not 0 <= dropped < 1:
         raise ValueError(f"dropped: expected a score in [0, 1), got {dropped}")
-    count = target_counts(mask, sparsity)
+    for name, value, known in (("start", start, ("mask", "uniform")), ("budgets", budgets, ("magnitude", "layer"))):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    if start == "uniform" and (criterion is not None or scoring is not None):
+        raise ValueError(
+            "start: expected 'mask' with a criterion or a scoring phase, got 'uniform', which draws scores"
+        )
+    count = target_counts(mask, sparsity, "layer" if budgets == "layer" else "global")
     rank = [] if scoring is not None else [transforms.scores_from(criterion or _magnitude)]
     view = views.reselected(invert)
 
@@ -85,8 +102,10 @@ def jackpot(
         num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, momentum=momentum,
         weight_decay=weight_decay, hold_dead=False,
     )  # fmt: skip
-    start = transforms.edit(*rank, warm_start(count, dropped, invert))
-    return (*filter(None, (scoring, start, search, finetune)),)
+    edit = transforms.edit(*rank, warm_start(count, dropped, invert))
+    if start == "uniform":
+        edit = transforms.edit(transforms.scores_from(random_scores), drawn_start(count, invert))
+    return (*filter(None, (scoring, edit, search, finetune)),)
 
 
 def magnitude_budgets(ticket: Ticket, num_kept: int | jax.Array) -> Scores:
@@ -98,18 +117,40 @@ def magnitude_budgets(ticket: Ticket, num_kept: int | jax.Array) -> Scores:
     return jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), top)
 
 
-def warm_start(num_kept: int, dropped: float = 0.99, invert: bool = False) -> Transform:
-    """mask = the highest scores within the `magnitude_budgets`; scores = 1 where it keeps, `dropped` elsewhere.
+def drawn_start(num_kept: Any, invert: bool = False) -> Transform:
+    """mask = the highest scores, within budgets as of `warm_start`; the scores stay.
+
+    Source: Lottery Jackpots, Eqs. 4 and 5.
+    """
+
+    def make(num_kept: Any) -> Transform:
+        def update(ticket: Ticket, state: tuple, context: Context) -> tuple[Ticket, tuple]:
+            del context
+            return ticket._replace(mask=_highest(ticket, num_kept, invert)), state
+
+        return Transform(lambda ticket: (), update)
+
+    return hyperparams.transform(make, num_kept=num_kept)
+
+
+def _highest(ticket: Ticket, num_kept: Any, invert: bool) -> Mask:
+    rank = jax.tree.map(jnp.negative, ticket.scores) if invert else ticket.scores
+    whole = jax.tree.structure(num_kept) == jax.tree.structure(0)
+    return masks.keep_top(rank, magnitude_budgets(ticket, num_kept) if whole else num_kept, "layer")
+
+
+def warm_start(num_kept: Any, dropped: float = 0.99, invert: bool = False) -> Transform:
+    """mask = the highest scores within the budgets of the layers; scores = 1 where it keeps, `dropped` elsewhere.
 
     Args:
+      num_kept: an integer, for the `magnitude_budgets`, or a tree of integers: the budgets.
       invert: the lowest scores, and the two values the other way round.
     """
 
-    def make(num_kept: jax.Array, dropped: jax.Array) -> Transform:
+    def make(num_kept: Any, dropped: jax.Array) -> Transform:
         def update(ticket: Ticket, state: tuple, context: Context) -> tuple[Ticket, tuple]:
             del context
-            rank = jax.tree.map(jnp.negative, ticket.scores) if invert else ticket.scores
-            mask = masks.keep_top(rank, magnitude_budgets(ticket, num_kept), "layer")
+            mask = _highest(ticket, num_kept, invert)
             one, other = (dropped, 1.0) if invert else (1.0, dropped)
             values = jax.tree.map(lambda m, s: jnp.where(m, one, other).astype(s.dtype), mask, ticket.scores)
             return ticket._replace(mask=mask, scores=values), state

@@ -28,7 +28,7 @@ def obd(
     sparsity: float,
     num_epochs: int,
     steps_per_epoch: int,
-    loss_fn: LossFn,
+    objective: LossFn,
     outputs: Outputs | None = None,
     finetune: Phase | None = None,
     curvature: Curvature = "fisher",
@@ -56,7 +56,7 @@ def obd(
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in (0, 1).
       num_epochs, steps_per_epoch: the length of the dense training.
-      loss_fn: L, the mean over a batch, with BatchNorm as it trains; the model state that it returns is dropped.
+      objective: L, the mean over a batch, with BatchNorm as it trains; the model state that it returns is dropped.
       outputs: (params, model state, batch, key) -> logits float [B, classes]; for `gauss_newton`, whose L' is their
         cross-entropy.
       finetune: the last phase, a new one, from the trained weights; None stops at the mask.
@@ -75,7 +75,7 @@ def obd(
     Example:
       >>> loss_fn = lambda params, state, batch, key: ((params[0] ** 2 * batch).sum(), (state, 0.0))
       >>> recipe = obd(
-      ...     [jax.ShapeDtypeStruct((10,), bool)], sparsity=0.8, num_epochs=2, steps_per_epoch=4, loss_fn=loss_fn,
+      ...     [jax.ShapeDtypeStruct((10,), bool)], sparsity=0.8, num_epochs=2, steps_per_epoch=4, objective=loss_fn,
       ...     curvature="exact", batches=3, learning_rate=0.1,
       ... )
       >>> [(phase.num_steps, phase.passes) for phase in recipe]
@@ -88,10 +88,10 @@ def obd(
     each example, which BatchNorm would not have; the count is exact.
     """
     counts = falling_counts(mask, sparsity, rounds)
-    objective = curvature_loss(loss_fn, mask, curvature, outputs)
+    scored = curvature_loss(objective, mask, curvature, outputs)
     size = masks.num_prunable(mask)
     scoring = saliency.one_shot(
-        objective, mask=mask, sparsity=sparsity, num_batches=batches, score=lambda s: s,
+        scored, mask=mask, sparsity=sparsity, num_batches=batches, score=lambda s: s,
         passes={"exact": 3 * size, "hutchinson": 3}.get(curvature, 1),
     )._replace(after=transforms.keep_next(counts, invert=invert))  # fmt: skip
     first = train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, name="search", **training)

@@ -12,7 +12,7 @@ import jax
 
 from rare_gems.phase import Mask, Phase, Recipe
 from rare_gems.pruners.parts.depth import layers_by_depth
-from rare_gems.pruners.parts.smart_ratio_counts import smart_ratio_counts
+from rare_gems.pruners.parts.smart_ratio_counts import Decay, smart_ratio_counts
 from rare_gems.pruners.random_mask import random_ticket
 from rare_gems.pruners.smart_ratio_search import smart_ratio_search
 
@@ -26,6 +26,7 @@ def smart_ratio(
     version: Literal["v1", "v2", "v3", "v4", "v5", "v6"] = "v1",
     finetune: Phase | None = None,
     family: Literal["resnet", "vgg"] = "resnet",
+    decay: Decay = "quadratic",
     ends: tuple[float, float] | None = None,
     ratios: Sequence[float] | Mapping[str, float] | None = None,
     exact: bool = True,
@@ -58,6 +59,8 @@ def smart_ratio(
       finetune: the last phase; None stops at the mask.
       version: v1: Su et al.; v2, v3: other first and last layers; v4: a search near IMP's; v5, v6: SGD on v2, v4
       family: which of Su et al.'s two rules (v1, v2, v3, v5)
+      decay: how ratios fall with depth: by the rule, by another power of the depth, not at all, or the other way round
+        (Su et al.'s ablation; v1, v2, v3, v5)
       linear: keep ratio of the linear layers; None: they follow the rule too (v1, v2, v3, v5)
       ends: v2 and v5, as in `smart_ratio_counts`.
       exact: hit the asked sparsity exactly (v4 to v6 always do); without it the counts are as in the papers (v2 and v3
@@ -85,7 +88,7 @@ def smart_ratio(
     Deviations: the mask has exactly the target count; the published counts of v2 and v3 keep more (1.47 and 1.75 % at
     1.44 %, Table 16). For those of v4 to v6, of which no code is known, see `smart_ratio_search`.
     """
-    options = {"family": family, "ends": ends, "linear": linear, "order": order}
+    options = {"family": family, "decay": decay, "ends": ends, "linear": linear, "order": order}
     if version in ("v1", "v2", "v3"):
         if ratios is not None:
             raise ValueError(f"smart ratio {version}: takes no ratios; expected version v4, v5 or v6")

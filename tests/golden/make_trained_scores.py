@@ -223,7 +223,7 @@ def deep_r(start, normal, noise, *, l1, temperature, cooling, scope="layer"):
         if done >= 9:
             return mask, mask
         late = (done - 1) // STEPS >= 2
-        rate, heat = WEIGHTS_RATE * (0.1 if late else 1), temperature * (cooling if late else 1)
+        rate, heat = WEIGHTS_RATE * (0.1 if late else 1), temperature * (0.1**cooling if late else 1)
         for i, (w, m) in enumerate(zip(weights, mask, strict=True)):
             theta = sign[i] * w - rate * l1 + math.sqrt(2 * rate * heat) * normal[done - 1][i]
             weights[i] = np.where(m & (theta >= 0), sign[i] * theta, 0)

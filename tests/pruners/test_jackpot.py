@@ -99,6 +99,30 @@ def test_weights_stay_and_the_mask_moves(criterion):
         assert masks.overlap(by_size, initial.mask) < 1
 
 
+@pytest.mark.parametrize(("budgets", "invert"), [("layer", False), ("magnitude", False), ("layer", True)])
+def test_the_search_of_the_text_draws_scores_and_keeps_one_share_of_each_layer(budgets, invert):
+    toy = make_toy()
+    recipe = jackpot(toy.ticket.mask, start="uniform", budgets=budgets, invert=invert, learning_rate=0.5, **OPTIONS)
+    first = trainer.finish(recipe[0], trainer.begin(recipe[0], toy.ticket, toy.model_state, KEY))
+    drawn = [np.asarray(s) for s in jax.tree.leaves(first.scores)]
+    assert all(0 <= s.min() < 0.1 and 0.9 < s.max() < 1 for s in drawn)
+    shares = (
+        [int(k) for k in jax.tree.leaves(magnitude_budgets(toy.ticket, 35))] if budgets == "magnitude" else [25, 10]
+    )
+    for scores, mask, count in zip(drawn, jax.tree.leaves(first.mask), shares, strict=True):
+        order = np.argsort(scores if invert else -scores, axis=None)[:count]
+        np.testing.assert_array_equal(np.flatnonzero(mask), np.sort(order))
+    end, _ = trainer.run(recipe, toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=toy.feed, key=KEY)
+    assert [kept for kept, _ in masks.layer_counts(end.mask).values()] == shares
+    assert masks.overlap(end.mask, first.mask) < 1
+
+
+def test_the_warm_up_takes_one_share_of_each_layer_too():
+    start = warm_start({"a": 2, "b": 1, "c": 1}, 0.95)
+    ticket, _ = start.update(small(), start.init(small()), CONTEXT)
+    assert masks.layer_counts(ticket.mask) == {"a": (2, 4), "b": (1, 3), "c": (1, 1)}
+
+
 def test_the_mask_is_the_initial_one_during_the_search():
     toy = make_toy()
     edit, search = jackpot(toy.ticket.mask, **OPTIONS)
@@ -131,6 +155,9 @@ def test_weight_tuning_starts_from_the_trained_weights():
     [
         ({"sparsity": 0.999}, r"0.999 keeps none of 176 weights; expected a lower one"),
         ({"dropped": 1.0}, r"dropped: expected a score in \[0, 1\), got 1.0"),
+        ({"start": "warm"}, r"start: expected one of mask, uniform, got 'warm'"),
+        ({"budgets": "equal"}, r"budgets: expected one of magnitude, layer, got 'equal'"),
+        ({"start": "uniform", "criterion": random_scores}, r"start: expected 'mask' with a criterion"),
         ({"num_epochs": 0}, r"num_epochs: expected 1 or more, got 0"),
         ({"learning_rate": -1.0}, r"learning_rate: expected a positive number"),
         (

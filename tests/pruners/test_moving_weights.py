@@ -114,7 +114,7 @@ def test_deep_r_drops_what_would_change_its_sign_and_nothing_else():
         (dsr, {"every": 4, "doublings": -1}, "doublings: expected an integer of 0 or more, got -1"),
         (deep_r, {"l1": -1.0}, "l1: expected a finite number of 0 or more, got -1.0"),
         (deep_r, {"temperature": float("inf")}, "temperature: expected a finite number"),
-        (deep_r, {"cooling": 0.0}, r"cooling: expected a fraction in \(0, 1\], got 0.0"),
+        (deep_r, {"cooling": -1.0}, "cooling: expected a finite number of 0 or more, got -1.0"),
         (deep_r, {"scope": "all"}, "scope: expected 'global' or 'layer', got 'all'"),
     ],
 )

@@ -114,7 +114,7 @@ def test_drawn_labels_give_the_gauss_newton_diagonal_on_average():
 
 
 def test_a_round_removes_the_lowest_saliencies(diagonal):
-    given = {"sparsity": 0.75, "num_epochs": 1, "steps_per_epoch": 1, "learning_rate": 0.1, "loss_fn": loss_fn}
+    given = {"sparsity": 0.75, "num_epochs": 1, "steps_per_epoch": 1, "learning_rate": 0.1, "objective": loss_fn}
     tune = finetune(num_epochs=1, steps_per_epoch=1, learning_rate=0.1)
     recipe = obd(MASK, curvature="exact", batches=2, rounds=2, round_epochs=3, finetune=tune, **given)
     assert [phase.num_steps for phase in recipe] == [1, 2, 3, 2, 1]
@@ -149,6 +149,6 @@ def test_a_round_removes_the_lowest_saliencies(diagonal):
     ],
 )
 def test_errors(changes, match):
-    given = {"sparsity": 0.5, "num_epochs": 2, "steps_per_epoch": 5, "learning_rate": 0.1, "loss_fn": loss_fn}
+    given = {"sparsity": 0.5, "num_epochs": 2, "steps_per_epoch": 5, "learning_rate": 0.1, "objective": loss_fn}
     with pytest.raises(ValueError, match=match):
         obd(MASK, **given | changes)

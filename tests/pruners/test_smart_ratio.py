@@ -78,6 +78,56 @@ def test_v2_of_resnet20(resnet, sparsity, first, last, total):
     assert jax.tree.leaves(same) == exact
 
 
+@pytest.mark.parametrize(
+    ("decay", "power"),
+    [
+        ("quadratic", lambda k: k * k + k),
+        ("linear", lambda k: k),
+        ("cubic", lambda k: k**3),
+        ("uniform", lambda k: 1),
+        ("ascending", lambda k: (21 - k) ** 2 + 21 - k),
+    ],
+)
+@pytest.mark.parametrize("sparsity", [0.95, 0.8])
+def test_decays(resnet, decay, power, sparsity):
+    """The ablation of Su et al.: in proportion to a power of the depth, but for layers that are full."""
+    exact = np.array(jax.tree.leaves(smart_ratio_counts(resnet, sparsity, decay=decay)))
+    sizes = np.array([leaf.size for leaf in jax.tree.leaves(resnet)])
+    assert exact.sum() == masks.count_for(268_336, sparsity)
+    assert exact[-1] in (192, 193)
+    assert (exact <= sizes).all()
+    raw = np.array([power(20 - i) for i in range(19)], float)
+    if decay == "ascending":  # rounds to none of the first layer, which keeps one
+        assert exact[0] == 1 if sparsity == 0.95 else exact[0] > 0
+    ratios = exact[:-1] / sizes[:-1]
+    full = exact[:-1] == sizes[:-1]
+    wanted = (exact.sum() - 192) / (raw * sizes[:-1]).sum() * raw
+    assert full.any() == (wanted > 1).any()
+    if not full.any():
+        np.testing.assert_allclose(ratios, wanted, atol=1.5 / 432)
+    else:  # what they cannot hold went to those with the next highest ratios
+        assert ratios[~full].min() == pytest.approx(wanted.min(), abs=1.5 / 432)
+        assert (ratios[~full] >= wanted[~full] - 1.5 / 432).all()
+
+
+def test_decays_of_vgg_and_of_v2():
+    mask = mask_of(*[(3, 3, 16, 16)] * 5, (16, 10))
+    for decay, raw in {
+        "linear": [6, 5 / 4, 4 / 9, 3 / 16, 2 / 25],
+        "ascending": [2, 3 / 2, 4 / 3, 5 / 4, 6 / 5],
+        "uniform": [1, 1, 1, 1, 1],
+    }.items():
+        counts = np.array(smart_ratio_counts(mask, 0.9, family="vgg", decay=decay)[:5])
+        np.testing.assert_allclose(counts, 1120 * np.array(raw) / sum(raw), atol=1)
+    wide = [(3, 3, 16, 16)] * 5 + [(3, 3, 16, 160), (16, 10)]
+    assert smart_ratio_counts(mask_of((3, 3, 1, 2), *wide), 0.97, decay="ascending")[0] == 1  # the code: none
+    ends = smart_ratio_counts(mask, 0.9, version="v2", ends=(0.01, 0.5), decay="ascending")
+    assert (ends[0], ends[5]) == (23, 80)
+    assert ends[1] < ends[2] < ends[3] < ends[4]
+    with pytest.raises(ValueError, match="decay: expected one of quadratic, linear, cubic, uniform, ascending"):
+        smart_ratio_counts(mask, 0.9, decay="none")
+
+
 def test_v3_of_resnet20(resnet):
     counts = published(resnet, 0.9856, version="v3")
     assert counts == [432, *V1[0.9856][1:-1], 640]

@@ -21,7 +21,7 @@ _Version = Literal["v1", "v2", "v3", "v4", "v5", "v6"]
 _TUNED = ("v5", "v6")  # by SGD, for --epochs
 _TAKEN_BY = {
     "candidates": ("v4", "v6"), "radius": ("v4", "v6"), "candidate_steps": ("v4", "v6"), "exact": ("v1", "v2", "v3"),
-    "linear": ("v1", "v2", "v3", "v5"), "family": ("v1", "v2", "v3", "v5"),
+    "linear": ("v1", "v2", "v3", "v5"), "family": ("v1", "v2", "v3", "v5"), "decay": ("v1", "v2", "v3", "v5"),
 }  # fmt: skip
 
 
@@ -87,8 +87,9 @@ def _smart_ratio(s: Setting, *, version: _Version = "v1", ticket: Path | None = 
     training = {k: v for k, v in s.search.items() if k != "momentum"} if version in ("v4", *_TUNED) else s.common
     try:
         return smart_ratio(s.mask, version=version, order=order, **training | options)
-    except ValueError as error:  # the argument, as the command line has it
-        raise ValueError(f"{error}".replace("ends=(first, last)", "--smart-ratio.ticket, one of gem_miner")) from None
+    except ValueError as error:
+        flag = "--smart-ratio.ticket=RUN, of gem_miner on this network"
+        raise ValueError(str(error).replace("ends=(first, last)", flag)) from None
 
 
 def _other_version(options: Any, name: str) -> str | None:

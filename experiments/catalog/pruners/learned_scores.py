@@ -69,6 +69,11 @@ def _without_gradual(options: Any, name: str) -> str | None:
     return "of the gradual variant; expected --edge-popup.gradual with it" if idle else None
 
 
+def _without_mask(options: Any, name: str) -> str | None:
+    idle = name in ("criterion", "dropped") and options.start == "uniform"
+    return "scores are drawn with --jackpot.start=uniform" if idle else None
+
+
 ROWS = {
     "gem_miner": Pruner(
         what="learns scores, rounds them, freezes the lowest every period (Rare Gems)",
@@ -87,7 +92,7 @@ ROWS = {
         what="searches the mask of a trained network (--pretrained), whose weights stay (Lottery Jackpots)",
         make=_jackpot,
         options=options_of("jackpot", _jackpot, jackpot, without=_GIVEN),
-        trains="scores", length="epochs", invertible=True, needs_weights=True,
+        trains="scores", length="epochs", invertible=True, needs_weights=True, why_idle=_without_mask,
     ),
     "continuous_sparsification": Pruner(
         what="masks sigmoid(beta s) that harden while beta rises (Savarese et al.)",

@@ -37,7 +37,7 @@ def _obd(s: Setting, **options: Any) -> Recipe:
     def outputs(params: Params, state: ModelState, batch: Batch, key: Key) -> jax.Array:
         return with_key(s.model.apply, key)(params, state, batch.images, True)[0]
 
-    return obd(s.mask, loss_fn=s.loss(1.0), outputs=outputs, **s.training | options | s.inverted)
+    return obd(s.mask, objective=s.loss(1.0), outputs=outputs, **s.training | options | s.inverted)
 
 
 def _removals(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Rounds:

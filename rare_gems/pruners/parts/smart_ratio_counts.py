@@ -1,6 +1,7 @@
 """Smart ratios: random tickets whose layers are the sparser the deeper they lie.
 
-Source: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, 2020, section 4.2 (v1);
+Source: Su et al., Sanity-Checking Pruning Methods: Random Tickets can Win the Jackpot, 2020, section 4.2 (v1; other
+decays as in the switches of its code, whose results are in an appendix);
 Sreenivasan et al., Rare Gems (v1), Appendix B, "How far can we take random pruning?" (v2, v3; for v4 to v6 see
 `pruners.smart_ratio_search`).
 """
@@ -8,7 +9,7 @@ Sreenivasan et al., Rare Gems (v1), Appendix B, "How far can we take random prun
 import fractions
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 
@@ -16,7 +17,9 @@ from rare_gems.keep_ratios import none_empty
 from rare_gems.masks import count_for
 from rare_gems.pruners.parts.depth import layers_by_depth
 
-__all__ = ["GEM_MINER_ENDS", "smart_ratio_counts"]
+__all__ = ["GEM_MINER_ENDS", "Decay", "smart_ratio_counts"]
+
+Decay = Literal["quadratic", "linear", "cubic", "uniform", "ascending"]
 
 # The ratios of the first and last layer of GEM-MINER's ResNet-20 by sparsity, as published: 149 of 432 and 166 of
 # 640; 179 of 432 (the printed digits fall just short of it) and 350 of 640.
@@ -29,6 +32,7 @@ def smart_ratio_counts(
     *,
     version: Literal["v1", "v2", "v3"] = "v1",
     family: Literal["resnet", "vgg"] = "resnet",
+    decay: Decay = "quadratic",
     ends: tuple[float, float] | None = None,
     linear: float | None = 0.3,
     exact: bool = True,
@@ -39,11 +43,17 @@ def smart_ratio_counts(
       p_l = c ((L - l + 1)^2 + (L - l + 1)) for layer l of L, with VGG divided by l^2;  p_l = 0.3 where it is linear;
       c is such that the target is met; what a layer cannot hold goes to those behind it.
 
+    Other decays, with k = L - l + 1, put k ("linear"), k^3 ("cubic") or l^2 + l ("ascending") in the place of k^2 + k,
+    or take equal ratios ("uniform", of VGG too).
+
     v2 takes the ratios of the first and last layer from GEM-MINER, v3 keeps them dense.
 
     Args:
       mask: any tree with the prunable leaves' shapes. Linear layers are those with two dimensions.
       sparsity: the fraction removed. version: "v1", "v2" or "v3". family: which of the two rules.
+      decay: how the ratios fall with depth, as by the switches of Su et al.'s code, which divides by l^2 for VGG then
+        too (so "ascending" falls there from 2 to 1). "ascending" leaves every layer a weight, where the code empties
+        the first.
       ends: v2's ratios of the first and last layer; by default GEM_MINER_ENDS, for ResNet-20.
       linear: the ratio of linear layers; None treats them as all others (for networks that have no convolution).
       exact: meet `count_for(n, sparsity)`: v1 hands the weights that rounding down loses to the largest remainders;
@@ -64,7 +74,10 @@ def smart_ratio_counts(
       >>> smart_ratio_counts(mask, 0.8), smart_ratio_counts(mask, 0.8, exact=False)
       ([145, 386, 48], [144, 386, 48])
     """
-    for name, value, known in [("version", version, ("v1", "v2", "v3")), ("family", family, ("resnet", "vgg"))]:
+    for name, value, known in [
+        ("version", version, ("v1", "v2", "v3")), ("family", family, ("resnet", "vgg")),
+        ("decay", decay, get_args(Decay)),
+    ]:  # fmt: skip
         if value not in known:
             raise ValueError(f"smart ratio {name}: expected one of {', '.join(known)}, got {value!r}")
     if linear is not None and not 0 < linear <= 1:
@@ -78,8 +91,8 @@ def smart_ratio_counts(
     cut: Any = (lambda x: x) if exact else int
     kept = count_for(n, sparsity)
     kept = kept if exact else int((1 - sparsity) * n)  # in floats, as in the published code
-    raw = [number((last - i + 1) ** 2 + last - i + 1) for i in range(last + 1)]
-    if family == "vgg":
+    raw = [number(_falling(decay, i + 1, last - i + 1)) for i in range(last + 1)]
+    if family == "vgg" and decay != "uniform":
         raw = [number(r) / (i + 1) ** 2 for i, r in enumerate(raw)]
 
     fixed = {} if linear is None else {i: number(str(linear)) for i, shape in enumerate(shapes) if len(shape) == 2}
@@ -103,8 +116,15 @@ def smart_ratio_counts(
         behind = sorted(range(last + 1), key=lambda i: (counts[i] - shares[i], i))
         for i in behind[: kept - sum(counts)]:
             counts[i] += 1
+    while decay == "ascending" and 0 in counts and max(counts) > 1:
+        counts[counts.index(max(counts))] -= 1
+        counts[counts.index(0)] += 1
     in_leaf_order = [count for _, count in sorted(zip(places, counts, strict=True))]
     return none_empty(mask, in_leaf_order, f"smart ratio {version}", "expected a lower sparsity")
+
+
+def _falling(decay: Decay, depth: int, k: int) -> int:
+    return {"linear": k, "cubic": k**3, "uniform": 1, "ascending": depth**2 + depth}.get(decay, k**2 + k)
 
 
 def _ends(version: str, ends: tuple[float, float] | None, sizes: list[int], sparsity: float) -> tuple[float, float]:
@@ -145,7 +165,7 @@ def _spread(
         scale = (kept - set_aside) / sum(cut(sizes[i] * raw[i]) for i in free)
         ratios |= {i: raw[i] * scale for i in free}
     surplus = 0
-    for i in free:
+    for i in free if raw[0] >= raw[-1] else free[::-1]:  # from the highest ratio to the lowest
         before, surplus = surplus, surplus + cut((ratios[i] - 1) * sizes[i])
         if surplus < 0:
             ratios[i] += before / sizes[i]

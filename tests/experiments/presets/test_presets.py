@@ -305,6 +305,42 @@ def test_elsewhere_the_network_is_that_of_the_dense_row():
     assert config_of("rigl", "inception_v3", "imagenet", 0.9)[0].image_size == 299
 
 
+@pytest.mark.parametrize("typed", [["--smart-ratio.version=v5"], ["--smart-ratio.version", "v6"]])
+def test_tuned_smart_ratios_have_a_length_of_their_own(typed):
+    config, sources = parse("cifar10", ["--pruner=smart_ratio", *typed])
+    assert (config.epochs, config.learning_rate, config.finetune_epochs) == (20, 0.1, 160)
+    assert sources["epochs"].endswith("neither how long the ratios are tuned nor at what rate")
+    config, sources = parse("cifar10", ["--pruner=smart_ratio", *typed, "--epochs=3"])
+    assert (config.epochs, sources["epochs"]) == (3, "command line")
+    for others in ([], ["--smart-ratio.version=v2"]):
+        assert parse("cifar10", ["--pruner=smart_ratio", *others])[0].epochs == 0
+
+
+@pytest.mark.parametrize("pair", [("vgg19", "cifar10"), ("resnet32", "cifar100")])
+def test_methods_of_other_papers_train_as_the_tables_that_quote_them(pair):
+    for pruner in ("deep_r", "snfs", "dsr", "obd"):
+        config, _ = config_of(pruner, *pair, 0.95)
+        assert (config.epochs, config.batch_size, config.learning_rate, config.momentum) == (160, 64, 0.1, 0.9)
+        assert config.weight_decay == (0.0 if pruner == "deep_r" else 1e-4)
+        assert config.network == config_of("dense", *pair, 0.0)[0].network
+        finetuning = (config.finetune_epochs, config.finetune_learning_rate)
+        assert finetuning == (150, 1e-3) if pruner == "obd" else finetuning[0] == 0
+    assert config.options.curvature == "gauss_newton"
+
+
+def test_dsr_moves_as_many_weights_as_its_code():
+    for model, dataset, sparsity, kept, moved in (
+        ("wide_resnet28_2", "cifar10", 0.9, 146_398, 20_000),
+        ("wide_resnet28_2", "cifar10", 0.5, 731_992, 20_000),
+        ("resnet50", "imagenet", 0.8, 5_100_582, 400_000),
+        ("resnet50", "imagenet", 0.9, 2_550_291, 400_000),
+    ):
+        config, _ = config_of("dsr", model, dataset, sparsity)
+        assert config.options.moved * kept == pytest.approx(moved, rel=1e-3)
+        assert (config.options.threshold, config.options.stop, config.options.doublings) == (1e-3, 0.95, 3)
+        assert (config.epochs, config.options.every) == ((100, 1000) if dataset == "imagenet" else (200, 100))
+
+
 def test_flags_override():
     config, sources = parse("cifar10", ["--gem-miner.l2=0", "--gem-miner.period=10", "--gem-miner.norm=l1"])
     assert (config.options.l2, config.options.period, config.options.norm) == (0, 10, "l1")

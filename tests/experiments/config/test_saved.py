@@ -1,0 +1,25 @@
+"""Names of run folders stay when a method gets another option."""
+
+import pytest
+
+from experiments.config.parse import parse
+from experiments.config.saved import digest, fields_of, from_fields
+
+LATER = {
+    "jackpot": (["--pretrained=dense"], {"start": "uniform", "budgets": "layer"}),
+    "smart_ratio": ([], {"decay": "linear"}),
+}
+
+
+@pytest.mark.parametrize("pruner", LATER)
+def test_options_that_older_versions_did_not_have(pruner):
+    flags, others = LATER[pruner]
+    config = parse("digits", [f"--pruner={pruner}", *flags])[0]
+    fields = fields_of(config)
+    older = fields | {pruner: {name: value for name, value in fields[pruner].items() if name not in others}}
+    assert len(older[pruner]) == len(fields[pruner]) - len(others)
+    assert digest(older) == digest(fields)
+    assert from_fields(older) == config
+    for name, value in others.items():
+        other = parse("digits", [f"--pruner={pruner}", *flags, f"--{pruner.replace('_', '-')}.{name}={value}"])[0]
+        assert digest(fields_of(other)) != digest(fields)
