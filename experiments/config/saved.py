@@ -30,7 +30,11 @@ _LATER: dict[str, Any] = {
     "data_seed": None, "keep": "ticket",
 } | dict.fromkeys(GROUPS)  # fmt: skip
 # Options of methods that older versions did not have, likewise.
-_LATER_OPTIONS = {"jackpot": {"start": "mask", "budgets": "magnitude"}, "smart_ratio": {"decay": "quadratic"}}
+_LATER_OPTIONS = {
+    "gem_miner": {"freeze_at": "code"},
+    "jackpot": {"start": "mask", "budgets": "magnitude"},
+    "smart_ratio": {"decay": "quadratic"},
+}
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
     "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",

@@ -81,6 +81,21 @@ def test_freezes_after_the_epochs(num_epochs, period, steps_per_epoch, frozen_af
     assert counts[-1] == 50
 
 
+@pytest.mark.parametrize(
+    ("num_epochs", "period", "steps_per_epoch", "done"),
+    [(10, 5, 4, [5, 10]), (11, 5, 2, [5, 10]), (3, 1, 2, [1, 2, 3])],
+)
+def test_freezes_after_the_epochs_of_the_paper(num_epochs, period, steps_per_epoch, done):
+    length = {"num_epochs": num_epochs, "steps_per_epoch": steps_per_epoch, "period": period}
+    phase = gem_miner.search(dense_mask(), sparsity=0.5, freeze_at="paper", **length)
+    counts = [100] + [masks.num_kept(mask) for mask in simulate(phase, make_ticket())]
+    falls = [step for step in range(phase.num_steps) if counts[step + 1] < counts[step]]
+    assert falls == [epoch * steps_per_epoch - 1 for epoch in done]
+    assert [counts[step + 1] for step in falls] == [
+        round(100 * 0.5 ** (r / len(done))) for r in range(1, len(done) + 1)
+    ]
+
+
 @pytest.mark.parametrize(("num_rounds", "sparsity"), [(2, 0.3), (3, 0.3), (6, 0.5), (9, 0.6)])
 def test_layer_counts_never_rise(num_rounds, sparsity):
     """Shares by largest remainder can grow while the total falls, as for 6, 6, 2 at 11, then 10."""
@@ -304,6 +319,9 @@ def test_scores_move_at_the_cosine_rate():
         ({"sparsity": 0.99, "scope": "layer"}, r"leave none of the 40 in b"),
         ({"num_epochs": 0}, r"epochs: expected 1 or more, got 0"),
         ({"period": 0}, r"period: expected 1 or more, got 0"),
+        ({"freeze_at": "end"}, r"freeze_at: expected one of code, paper, got 'end'"),
+        ({"period": 12, "freeze_at": "paper"}, r"period: expected at most 11 for a search of 11 epochs, got 12"),
+        ({"period": 0, "freeze_at": "paper"}, r"period: expected 1 or more, got 0"),
         ({"period": 11}, r"period: expected at most 10 for a search of 11 epochs, got 11"),
         (
             {"freeze": False, "finetune_mask": "rounded", "num_epochs": 0},

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from rare_gems import masks, sparse, ste
+from rare_gems.pruners.snfs import snfs
 from tests.sparse.test_prune import PARAMS, gradient, train
 
 SIZES = {"first": 32, "last": 8}
@@ -120,6 +121,14 @@ def test_rigl_and_set_move_and_keep_the_counts_of_layers():
         assert [{name: int(m.sum()) for name, m in mask.items()} for mask in seen] == [{"first": 8, "last": 2}] * 3
         equal(seen[0], seen[1])
         assert np.any(seen[1]["first"] != seen[2]["first"])
+
+
+def test_weights_move_between_layers_in_a_loop_of_ones_own():
+    method = sparse.Method(lambda mask: snfs(mask, sparsity=0.75, num_epochs=8, steps_per_epoch=1, every=2))
+    tx = sparse.prune(optax.sgd(0.1), method)
+    first, *_, last = kept(tx.init(PARAMS)), *(kept(state) for _, state in train(tx, num_steps=4))
+    assert sum(m.sum() for m in last.values()) == sum(m.sum() for m in first.values()) == 10
+    assert any(np.any(first[name] != last[name]) for name in SIZES)
 
 
 def test_n_of_m_and_blocks_by_schedule():

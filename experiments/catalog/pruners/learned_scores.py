@@ -9,7 +9,7 @@ from rare_gems import masks, schedules
 from rare_gems.phase import Mask, Recipe
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
 from rare_gems.pruners.edge_popup import edge_popup
-from rare_gems.pruners.gem_miner import gem_miner, search
+from rare_gems.pruners.gem_miner import freezing_epochs, gem_miner, search
 from rare_gems.pruners.grasp import grasp
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.parts.counts import freezing_counts
@@ -45,9 +45,8 @@ def _jackpot(
 def _freezing(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Rounds | None:
     if not options.freeze:
         return None
-    number = schedules.num_rounds(num_epochs, options.period)
-    counts = freezing_counts(mask, sparsity, number)  # in all; "layer" shares them out at equal ratios
-    epochs = tuple(options.period * (r + 1) + 1 for r in range(number))
+    epochs = freezing_epochs(num_epochs, options.period, options.freeze_at)
+    counts = freezing_counts(mask, sparsity, len(epochs))  # in all; "layer" shares them out at equal ratios
     return Rounds(f"freezing rounds ({options.scope} scope) keep", counts, epochs)
 
 
@@ -60,7 +59,7 @@ def _falling(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Roun
 
 
 def _without_freezing(options: Any, name: str) -> str | None:
-    idle = name in ("period", "scope") and not options.freeze
+    idle = name in ("period", "scope", "freeze_at") and not options.freeze
     return "nothing is frozen with --gem-miner.no-freeze" if idle else None
 
 

@@ -6,6 +6,7 @@ from experiments.config.parse import parse
 from experiments.config.saved import digest, fields_of, from_fields
 
 LATER = {
+    "gem_miner": ([], {"freeze_at": "paper"}),
     "jackpot": (["--pretrained=dense"], {"start": "uniform", "budgets": "layer"}),
     "smart_ratio": ([], {"decay": "linear"}),
 }
