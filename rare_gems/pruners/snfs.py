@@ -92,7 +92,7 @@ def snfs(
         return ((step + 1) % every == 0) & (step + 1 < math.ceil(end))
 
     during = transforms.chain(
-        hyperparams.transform(smooth, smoothing=smoothing),
+        hyperparams.transform(smooth, smoothing=float(smoothing)),
         transforms.when(is_due, hyperparams.transform(lambda fraction: _move(fraction, end), fraction=drop_fraction)),
     )
     recipe = (first_mask, phase._replace(during=during, name="search"))

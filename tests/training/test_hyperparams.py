@@ -9,6 +9,8 @@ import pytest
 from rare_gems import schedules, transforms, views
 from rare_gems.phase import Context, Phase, Ticket, Transform
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
+from rare_gems.pruners.deep_r import deep_r
+from rare_gems.pruners.dsr import dsr
 from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
@@ -17,11 +19,13 @@ from rare_gems.pruners.hybrid import hybrid
 from rare_gems.pruners.imp import imp
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.magnitude import magnitude
+from rare_gems.pruners.obd import obd
 from rare_gems.pruners.parts.finetune import dense, finetune, sgd
 from rare_gems.pruners.prospr import prospr
 from rare_gems.pruners.random_mask import random
 from rare_gems.pruners.rigl import rigl
 from rare_gems.pruners.smart_ratio import smart_ratio
+from rare_gems.pruners.snfs import snfs
 from rare_gems.pruners.snip import snip
 from rare_gems.pruners.sparse_evolutionary_training import sparse_evolutionary_training
 from rare_gems.pruners.supermask import supermask
@@ -65,6 +69,15 @@ MORE_SWEEPS = {
     ),
     "rigl": (rigl, EPOCHS | {"every": 2}, SPARSITIES | RATES | DECAYS | {"drop_fraction": [0.3, 0.5]}),
     "set": (sparse_evolutionary_training, EPOCHS, SPARSITIES | RATES | {"drop_fraction": [0.3, 0.5]}),
+    "snfs": (snfs, EPOCHS | {"every": 2}, SPARSITIES | RATES | {"drop_fraction": [0.3, 0.5], "smoothing": [0.9, 0]}),
+    "dsr": (
+        dsr, EPOCHS | {"every": 2}, SPARSITIES | {"moved": [0.1, 0.2], "threshold": [0.1, 1], "tolerance": [0.1, 0.2]}
+    ),
+    "deep_r": (
+        deep_r, EPOCHS, SPARSITIES | RATES | {"l1": [1e-5, 0], "temperature": [1e-8, 0.0], "cooling": [4.0, 0.0]}
+    ),
+    "obd": (obd, EPOCHS | {"objective": LOSS, "batches": 2, "curvature": "hutchinson"}, SPARSITIES | RATES | DECAYS),
+    "jackpot of the text": (jackpot, EPOCHS | {"start": "uniform", "budgets": "layer"}, SPARSITIES | RATES),
     "edge_popup": (edge_popup, EPOCHS | {"sparsity": 0.8}, RATES | DECAYS | {"l2": [1e-3, 0.0]}),
     "jackpot": (jackpot, EPOCHS, SPARSITIES | RATES | DECAYS | {"dropped": [0.99, 0]}),
     "supermask": (supermask, EPOCHS, SPARSITIES | RATES | DECAYS | {"initial_score": [0, 0.5]}),
