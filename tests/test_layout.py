@@ -9,7 +9,7 @@ ROOMS = (  # each may import from itself and from those before it
     "rare_gems", "rare_gems.training", "rare_gems.storage", "rare_gems.reports", "rare_gems.data", "rare_gems.models",
     "rare_gems.analysis", "rare_gems.pruners.parts", "rare_gems.pruners", "rare_gems.sparse", "experiments.terminal",
     "experiments.catalog.pruners",
-    "experiments.catalog", "experiments.presets", "experiments.config", "experiments.distributed",
+    "experiments.catalog", "experiments.presets", "experiments.papers", "experiments.config", "experiments.distributed",
     "experiments.run_folder", "experiments.problem", "experiments.analyses", "experiments.training",
     "experiments.cluster", "experiments.commands", "experiments.bench", "experiments",
 )  # fmt: skip

@@ -1,0 +1,16 @@
+"""Stated reductions that several items share: CIFAR-10 at 16x16 pixels, and digits."""
+
+from experiments.papers.item import Small
+
+__all__ = ["CIFAR_16", "DIGITS"]
+
+CIFAR_16 = Small(
+    says="5,000 images of 16x16 pixels, 40 + 40 epochs in place of 150 + 150",
+    flags="--image-size=16 --train-examples=5000 --epochs=40 --finetune-epochs=40 --gem-miner.period=1",
+)
+DIGITS = Small(
+    says="digits in place of the paper's images, 20 + 20 epochs, rounds of 4",
+    flags="--batch-size=32 --epochs=20 --finetune-epochs=20 --gem-miner.period=1 --imp.round-epochs=4 "
+    "--lrr.round-epochs=4",
+    dataset="digits",
+)
