@@ -53,6 +53,7 @@ class DatasetRow(NamedTuple):
     title: as in tables. facts: what is known, or a function that finds it out. read: the reader.
     flags: the fields of `Source` that it takes. what: a line for those who choose. streamed: whether it is always read
     while training. is_folder: whether --data-dir is the data set itself, so that runs on other folders are other runs.
+    shrinks: whether --image-size averages pixels of the images read.
     """
 
     title: str
@@ -62,14 +63,21 @@ class DatasetRow(NamedTuple):
     flags: tuple[str, ...] = ("data_dir",)
     streamed: bool = False
     is_folder: bool = False
+    shrinks: bool = False
 
     def facts_of(self, source: Source) -> Facts:
         """What is known of the whole data set.
 
         Raises:
-          ValueError: for a folder that cannot be used.
+          ValueError: for a folder that cannot be used, or a size to which images cannot be averaged.
         """
-        return self.facts(source) if callable(self.facts) else self.facts
+        facts = self.facts(source) if callable(self.facts) else self.facts
+        if source.image_size is None or not self.shrinks:
+            return facts
+        (side, _, channels), size = facts.image_shape, source.image_size
+        if size < 1 or side % size:
+            raise UsageError(f"--image-size: expected a size that divides {side}, got {size}")
+        return facts._replace(image_shape=(size, size, channels))
 
 
 def _folder_path(source: Source) -> Path:
@@ -121,32 +129,40 @@ DATASETS: dict[str, DatasetRow] = {
         facts=Facts((28, 28, 1), 60_000, 10_000, 10),
         read=lambda s: Loaded(mnist(s.data_dir, progress=True)),
         what="70,000 handwritten digits of 28x28 pixels",
+        flags=("data_dir", "image_size"),
+        shrinks=True,
     ),
     "cifar10": DatasetRow(
         title="CIFAR-10",
         facts=Facts((32, 32, 3), 50_000, 10_000, 10),
         read=lambda s: Loaded(cifar10(s.data_dir, progress=True)),
         what="60,000 images of 32x32 pixels, 10 classes",
+        flags=("data_dir", "image_size"),
+        shrinks=True,
     ),
     "cifar100": DatasetRow(
         title="CIFAR-100",
         facts=Facts((32, 32, 3), 50_000, 10_000, 100),
         read=lambda s: Loaded(cifar100(s.data_dir, progress=True)),
         what="60,000 images of 32x32 pixels, 100 classes",
+        flags=("data_dir", "image_size"),
+        shrinks=True,
     ),
     "tiny_imagenet": DatasetRow(
         title="TinyImageNet",
         facts=Facts((64, 64, 3), 100_000, 10_000, 200),
         read=lambda s: Loaded(*tiny_imagenet(s.data_dir, progress=True, skip_broken=s.skip_broken_images)),
         what="110,000 images of 64x64 pixels, 200 classes",
-        flags=("data_dir", "skip_broken_images"),
+        flags=("data_dir", "image_size", "skip_broken_images"),
+        shrinks=True,
     ),
     "caltech101": DatasetRow(
         title="Caltech-101",
         facts=Facts((224, 224, 3), 5_206, 1_735, 101, 1_736),
         read=lambda s: Loaded(*caltech101(s.data_dir, progress=True, skip_broken=s.skip_broken_images)),
         what="8,677 photographs, 101 classes",
-        flags=("data_dir", "skip_broken_images"),
+        flags=("data_dir", "image_size", "skip_broken_images"),
+        shrinks=True,
     ),
     "imagenet": DatasetRow(
         title="ImageNet",

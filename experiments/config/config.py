@@ -92,7 +92,7 @@ class Config:
     data_dir: Path | None = None
     """where the data sets are (default: TFDS_DATA_DIR, or ~/tensorflow_datasets); for folder: the folder itself"""
     image_size: int | None = None
-    """resize and crop images to this many pixels (folder, imagenet)"""
+    """resize and crop images to this many pixels a side (folder, imagenet), or average blocks of pixels (the others)"""
     skip_broken_images: bool = False
     """leave out images that cannot be read, and say which"""
     stream: bool = False

@@ -32,6 +32,8 @@ def load_data(config: Config) -> Loaded:
       ValueError: if it is not there, or smaller than asked.
     """
     data, skipped, notes = config.data.read(config.source)
+    if config.image_size is not None and config.data.shrinks and isinstance(data, Dataset):
+        data = dataset.shrink(data, config.image_size)
     parts: Any = streamed_dataset if isinstance(data, Streamed) else dataset
     if config.validation_examples:
         data = parts.hold_out(data, config.validation_examples, config.seed)

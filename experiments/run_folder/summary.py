@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -133,7 +134,8 @@ def _version(package: str) -> str | None:
 
 def _dataset_name(dataset: str, note: str) -> str:
     title = DATASETS[dataset].title
-    return f"{title} ({note})" if note == "JPEG" else title
+    told = [part for part in note.split(", ") if part == "JPEG" or re.fullmatch(r"\d+x\d+", part)]
+    return f"{title} ({', '.join(told)})" if told else title
 
 
 def _device() -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-__all__ = ["Dataset", "Split", "divide", "hold_out", "subset"]
+__all__ = ["Dataset", "Split", "divide", "hold_out", "shrink", "subset"]
 
 
 class Split(NamedTuple):
@@ -20,8 +20,8 @@ class Dataset(NamedTuple):
 
     name: as on the command line. train, test: the usual splits. validation: None, or taken out of train by
     `hold_out`. mean, std: per channel, of pixel values in [0, 1]. crop_padding: pixels padded on each side
-    before a random crop. flip: whether mirror images are the same class. note: "JPEG" or, for original
-    pixels, "".
+    before a random crop. flip: whether mirror images are the same class. note: "JPEG", "16x16" where images were
+    made smaller, or, for original pixels, "".
     """
 
     name: str
@@ -95,3 +95,36 @@ def divide(split: Split, num_first: int, num_classes: int, seed: int) -> tuple[S
     chosen = np.zeros(len(labels), bool)
     chosen[np.lexsort((labels, rank))[:num_first]] = True
     return Split(images[chosen], labels[chosen]), Split(images[~chosen], labels[~chosen])
+
+
+def shrink(dataset: Dataset, size: int) -> Dataset:
+    """Averages blocks of pixels, so that images are size x size; the padding before crops shrinks with them.
+
+    Args:
+      dataset: of square images. size: divides their side.
+    Raises:
+      ValueError: if it does not.
+
+    Example:
+      >>> from rare_gems.data.digits import digits
+      >>> shrink(digits(), 4).train.images.shape
+      (1437, 4, 4, 1)
+    """
+    side = dataset.train.images.shape[1]
+    if size < 1 or side % size:
+        raise ValueError(f"expected images of a size that divides {side}, got {size}")
+    block = side // size
+
+    def averaged(split: Split) -> Split:
+        images = np.asarray(split.images)
+        sums = np.zeros((len(images), size, size, images.shape[-1]), np.float32)
+        for row in range(block):
+            for column in range(block):
+                sums += images[:, row::block, column::block]
+        return split._replace(images=np.rint(sums / np.float32(block * block)).astype(np.uint8))
+
+    note = dataset.note if block == 1 else ", ".join(filter(None, (dataset.note, f"{size}x{size}")))
+    padding = -(-dataset.crop_padding // block)
+    held = dataset.validation and averaged(dataset.validation)
+    train, test = averaged(dataset.train), averaged(dataset.test)
+    return dataset._replace(train=train, test=test, validation=held, crop_padding=padding, note=note)

@@ -429,3 +429,14 @@ def test_real_cifar10(tmp_path):
     again = cifar.cifar10(folder, tmp_path)
     assert time.perf_counter() - begin < 5  # 0.2 s on an idle machine
     assert hashlib.sha256(again.test.images).digest() == hashlib.sha256(data.test.images).digest()
+
+
+def test_shrunk_images_are_means_of_blocks(tiny):
+    data = cifar.cifar10(tiny[0])
+    small = dataset.shrink(data, 16)
+    blocks = np.asarray(data.train.images, np.float64).reshape(50, 16, 2, 16, 2, 3).mean((2, 4))
+    np.testing.assert_array_equal(small.train.images, np.rint(blocks).astype(np.uint8))
+    assert (small.test.images.shape, small.crop_padding, small.note) == ((12, 16, 16, 3), 2, "16x16")
+    assert dataset.shrink(data, 32).note == data.note
+    with pytest.raises(ValueError, match="divides 32, got 20"):
+        dataset.shrink(data, 20)

@@ -147,7 +147,9 @@ def test_a_dry_run_of_a_folder(images, capsys):
         ("folder", [], "--data-dir: expected the folder with train"),
         ("folder", ["--data-dir=/nowhere"], "/nowhere"),
         ("digits", ["--data-dir=/tmp"], "--data-dir: digits has no use for it; it is for mnist"),
-        ("cifar10", ["--image-size=16"], "--image-size: cifar10 has no use for it; it is for imagenet, folder"),
+        ("digits", ["--image-size=4"], "--image-size: digits has no use for it; it is for mnist, cifar10, cifar100"),
+        ("cifar10", ["--image-size=20"], "--image-size: expected a size that divides 32, got 20"),
+        ("mnist", ["--image-size=0"], "--image-size: expected a size that divides 28, got 0"),
         ("cifar10", ["--stream"], "--stream: cifar10 has no use"),
         ("mnist", ["--skip-broken-images"], "--skip-broken-images: mnist has no use"),
         ("imagenet", ["--image-size=0"], "--image-size: expected 1 or more, got 0"),
@@ -157,6 +159,11 @@ def test_a_dry_run_of_a_folder(images, capsys):
 def test_flags_that_do_not_fit_the_data(dataset, flags, message):
     with pytest.raises(ValueError, match=message):
         parse(dataset, flags)
+
+
+def test_images_made_smaller_are_known_before_they_are_read():
+    facts = facts_of(parse("cifar10", ["--image-size=16", "--train-examples=5000"])[0])
+    assert facts == ((16, 16, 3), 5000, 10_000, 10, 0)
 
 
 @pytest.mark.parametrize("dataset", ["tiny_imagenet", "caltech101", "imagenet"])
