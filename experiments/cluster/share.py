@@ -15,12 +15,16 @@ from experiments.run_folder.folder import check_free
 from experiments.terminal import progress
 from experiments.terminal.errors import Busy
 
-__all__ = ["go_through"]
+__all__ = ["Waiting", "go_through"]
+
+
+class Waiting(Busy):
+    """Another process makes what a run needs: it can be made as soon as that is there."""
 
 
 def go_through(names: Sequence[str], finish: Callable[[int], str | None], folder: Path) -> list[str]:
     """Finishes every run, and says what failed. It waits at the end for runs that another process makes, but not in a
-    job, whose collector waits.
+    job, whose collector waits; there it waits for what its runs need.
 
     Args:
       names: of the runs.
@@ -30,20 +34,21 @@ def go_through(names: Sequence[str], finish: Callable[[int], str | None], folder
     failures: list[str] = []
     left, told = _order(len(names), folder), False
     while left:
-        busy = []
+        busy, waiting = [], False
         for i in left:
             if not told:
                 progress.note(f"{i + 1} of {len(names)}: {names[i]}")
             try:
                 failure = finish(i)
-            except Busy:
+            except Busy as error:
                 busy.append(i)
+                waiting |= isinstance(error, Waiting)
                 continue
             if failure:
                 failures.append(f"{names[i]}: {failure}")
                 progress.note(f"failed: {failure}")
         if busy == left:
-            if in_job():
+            if in_job() and not waiting:
                 break
             if not told:
                 progress.note(f"{len(busy)} of the runs are another process's; waiting")

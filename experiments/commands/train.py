@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands import sweep_table
 from experiments.commands.dry_run import print_plan
 from experiments.commands.help import print_help
@@ -20,8 +19,7 @@ from experiments.config.sweep import Combination
 from experiments.config.validate import chosen_checks
 from experiments.distributed import processes
 from experiments.problem.initial_ticket import check_pretrained
-from experiments.problem.prunable import is_kernel
-from experiments.problem.recipe import plan_of
+from experiments.problem.recipe import check_recipes, plan_of
 from experiments.run_folder import folder as run_folder
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
@@ -29,7 +27,7 @@ from experiments.training import devices, grouping, runner
 from rare_gems.masks import LeafReport
 from rare_gems.reports import run_tables
 
-__all__ = ["check_recipes", "train"]
+__all__ = ["train"]
 
 
 def train(dataset: str, args: list[str]) -> None:
@@ -66,17 +64,6 @@ def train(dataset: str, args: list[str]) -> None:
     if len(combinations) > 1:
         _check_weights(combinations)
     _finish(console, combinations, names)
-
-
-def check_recipes(config: Config, names: Sequence[str]) -> None:
-    """Raises UsageError for a check that would be refused once its turn comes, naming it."""
-    for name in names:
-        try:
-            leaves = plan_of(config, CHECKS[name].share).leaves
-        except ValueError as error:
-            raise UsageError(f"--sanity={name}: {error}") from None
-        if CHECKS[name].draws and not any(leaf.prunable and is_kernel(leaf) for leaf in leaves):
-            raise UsageError(f"--sanity={name}: expected a kernel to draw again, got none among what --prunable names")
 
 
 def _check_weights(combinations: Sequence[Combination]) -> None:

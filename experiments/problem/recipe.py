@@ -1,22 +1,24 @@
 """The recipe of a configuration: what its pruner makes of data, network and options."""
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 
-from experiments.catalog.networks import input_shape
+from experiments.catalog.networks import NETWORKS, input_shape
 from experiments.catalog.pruners.options import as_dict
 from experiments.catalog.pruners.pruner import Setting, make_recipe
+from experiments.catalog.sanity_checks import CHECKS
 from experiments.config.config import Config
 from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
 from experiments.problem.evaluation import batch_size, stream_batch_size
 from experiments.problem.network import check_sizes, network_for
 from experiments.problem.problem import make_loss
-from experiments.problem.prunable import leaves_for, mask_for
+from experiments.problem.prunable import is_kernel, leaves_for, mask_for
 from experiments.problem.training import Part, check_training, descent_for, smoothing_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
@@ -26,7 +28,7 @@ from rare_gems.models.model import Model
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
 from rare_gems.pruners.parts.finetune import finetune
 
-__all__ = ["Planned", "plan_of", "recipe_for", "training_phase"]
+__all__ = ["Planned", "check_recipes", "plan_of", "recipe_for", "training_phase"]
 
 
 class Planned(NamedTuple):
@@ -123,8 +125,9 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
     facts = facts_of(config)
     shape = input_shape(config.model, facts.image_shape)
     model = network_for(config, shape, facts.num_classes)
-    leaves = leaves_for(config, jax.eval_shape(model.init, jax.random.key(0))[0])
-    mask = jax.eval_shape(lambda key: mask_for(config, model.init(key)[0]), jax.random.key(0))  # told of tied weights
+    counts = Config(dataset=config.dataset, model=config.model, prunable=config.prunable, dense=config.dense)
+    traced = _traced if config.model in NETWORKS else _traced.__wrapped__  # the functions of others may have no hash
+    leaves, mask = traced(model, counts)
     _check_collapse(config, mask)
     steps, whole = (num_batches(math.floor(facts.num_train * part), config.batch_size) for part in (share, 1.0))
     recipe = recipe_for(
@@ -145,6 +148,25 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
                  for split, num in held.items() if num}  # fmt: skip
         check_sizes(config.model, model, make_loss(model), shape, {"training": config.batch_size} | sizes)
     return Planned(recipe, mask, steps, leaves)
+
+
+@functools.lru_cache(maxsize=16)
+def _traced(model: Model, config: Config) -> tuple[list[LeafReport], Mask]:
+    """What counts in a network, and the abstract mask; runs that agree in that trace it once."""
+    leaves = leaves_for(config, jax.eval_shape(model.init, jax.random.key(0))[0])
+    mask = jax.eval_shape(lambda key: mask_for(config, model.init(key)[0]), jax.random.key(0))  # told of tied weights
+    return leaves, mask
+
+
+def check_recipes(config: Config, names: Sequence[str]) -> None:
+    """Raises UsageError for a check that would be refused once its turn comes, naming it."""
+    for name in names:
+        try:
+            leaves = plan_of(config, CHECKS[name].share).leaves
+        except ValueError as error:
+            raise UsageError(f"--sanity={name}: {error}") from None
+        if CHECKS[name].draws and not any(leaf.prunable and is_kernel(leaf) for leaf in leaves):
+            raise UsageError(f"--sanity={name}: expected a kernel to draw again, got none among what --prunable names")
 
 
 def _check_collapse(config: Config, mask: Mask) -> None:

@@ -21,7 +21,7 @@ def sanity_table(
       rows: {"check": name, "before": [...], "after": [...]} with the accuracies (fractions) before and after
         finetuning for each seed, None where there is none; `before` may be absent, `changes` says what the check
         changes. The first is called "ticket"; all have the same seeds in the same order.
-      title: one line above. margin, confidence: of `comparison.verdict` and `comparison.paired_drop`.
+      title: one line above. margin, confidence: of `verdicts.verdict` and `verdicts.paired_drop`.
     Returns:
       percent, mean±std over seeds; the drop (ticket minus check, paired by seed, after finetuning) in points with its
       confidence interval; the verdict.

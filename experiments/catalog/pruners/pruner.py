@@ -1,5 +1,7 @@
 """What is known of a method beside its file in `rare_gems.pruners`: the fields of its row in the catalogue."""
 
+import functools
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.terminal.errors import UsageError
+from rare_gems import masks
 from rare_gems.models.layer_order import layer_order
 from rare_gems.models.model import Model
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
@@ -44,9 +47,10 @@ class Setting(NamedTuple):
     @property
     def order(self) -> tuple[str, ...]:
         """The names of the layers from first to last; the network is traced for it."""
-        params, state = jax.eval_shape(self.model.init, jax.random.key(0))
-        images = jax.ShapeDtypeStruct((2, *self.image_shape), jnp.float32)
-        return layer_order(self.model.apply, params, state, images, self.mask)
+        names = [masks.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.mask)]
+        plain = all(isinstance(part, types.FunctionType) for part in self.model)  # others may have no hash
+        order = _order if plain else _order.__wrapped__
+        return order(self.model, self.image_shape, tuple(names))
 
     @property
     def common(self) -> dict[str, Any]:
@@ -72,6 +76,14 @@ class Setting(NamedTuple):
     def inverted(self) -> dict[str, Any]:
         """What methods that can be inverted take."""
         return {"invert": True} if self.invert else {}
+
+
+@functools.lru_cache(maxsize=16)
+def _order(model: Model, image_shape: tuple[int, ...], prunable: tuple[str, ...]) -> tuple[str, ...]:
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    names = frozenset(prunable)
+    mask = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if masks.path_name(path) in names else None, params)
+    return layer_order(model.apply, params, state, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), mask)
 
 
 class Rounds(NamedTuple):

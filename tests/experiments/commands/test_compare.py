@@ -1,6 +1,7 @@
 """A comparison: the product of its lists, what is finished left alone, flags to those that take them."""
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,30 @@ def test_two_processes_share_the_work(tmp_path):
         (["digits", "--sparsities=many"], "fractions removed"),
         (["tomatoes"], "cifar10"),
         (["digits", "--pruners=random,smart_ratio", "--sparsities=0.9,0.9999"], "smart ratio"),
+        (
+            ["digits", "--pruners=random,random"],
+            "variants of one go to --columns, got random 2 times",
+        ),
+        (["digits", "--sweep.l2=1,2"], "--sweep.l2: a comparison takes no lists of values; expected --columns"),
+        (["digits", "--columns=;"], 'expected "NAME: METHOD --FLAG=VALUE ...; ...", got none'),
+        (["digits", "--columns=A: magic"], "'A': expected a method first, one of gem_miner"),
+        (["digits", "--columns=A: random; A: snip"], "expected a name for each column, got 'A' and 'A'"),
+        (["digits", "--columns=A: imp --imp.rewnd-step=1"], "'A': --imp.rewnd-step: there is no such flag"),
+        (["digits", "--columns=A: random --sparsity=0.5"], "'A': --sparsity=0.5: a comparison sets it itself"),
+        (["digits", "--columns=A: random --gem-miner.period=2"], "--gem-miner.period: an option of gem_miner"),
+        (["digits", "--columns=A: random --init='x"], "'A': no closing quotation"),
+        (["digits", "--columns=A: random; B: random --seed=1"], "a comparison sets it itself"),
+        (
+            ["digits", "--columns=A: random; B: random --init=kaiming_normal"],
+            "'A' and 'B' are one run at sparsity",
+        ),
+        (
+            ["digits", "--columns=A: jackpot --pretrained=@denes"],
+            "--pretrained=@denes: expected another column",
+        ),
+        (["digits", "--columns=A: random", "--sanity=invert"], "inversion is not defined for random"),
+        (["digits", "--columns=A: random", "--sanity=shufle"], "--sanity: expected some of all, shuffle"),
+        (["digits", "--columns=A: random", "--num-seeds=2", "--at-once=3"], "--at-once: expected at most the 2 seeds"),
     ],
 )
 def test_mistakes(flags, message, tmp_path, capsys):
@@ -100,13 +125,15 @@ def test_mistakes(flags, message, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_methods_on_variants_of_a_network_are_refused(capsys):
+def test_methods_on_variants_of_a_network_get_one(capsys):
     """Rare Gems and Sanity-Checking Pruning report two ResNet-32 of double width."""
     command = ["cifar100", "--model=resnet32", "--pruners=gem_miner,smart_ratio", "--sparsities=0.95", "--dry-run"]
-    assert run("compare", command) == 2
-    assert "--network.affine: the presets of dense and gem_miner have True and False" in capsys.readouterr().err
+    assert run("compare", command) == 0
+    told = "one resnet32 for all, that of dense, smart_ratio: --network.affine --network.bias --network.shortcut=B "
+    assert told + "(others have gem_miner: --network.no-affine" in capsys.readouterr().out
     same = ["--network.no-affine", "--network.no-bias", "--network.shortcut=A", "--network.width=2"]
     assert run("compare", [*command, *same]) == 0
+    assert "for all" not in capsys.readouterr().out
 
 
 def test_the_folder_is_the_same_whoever_runs_it(capsys):
@@ -116,3 +143,40 @@ def test_the_folder_is_the_same_whoever_runs_it(capsys):
     alone, spread = capsys.readouterr().out.splitlines()
     assert alone == spread
     assert "runs/compare-digits-" in alone
+
+
+def test_older_folders_keep_their_names(capsys):
+    assert run("compare", ["digits", "--pruners=random", "--sparsities=0.9", FLAGS[0], "--dry-run"]) == 0
+    assert "runs/compare-digits-036e976c5aab" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory):
+    def make(folder):
+        columns = (
+            "signs: random --init=signed_constant --finetune-epochs=0; searched: jackpot --pretrained=@dense --epochs=1"
+        )
+        flags = [f"--columns={columns}", "--sparsities=0.5", "--sanity=shuffle", *FLAGS]
+        assert run("compare", ["digits", *flags, f"--run-dir={folder}"]) == 0
+
+    return made_once(tmp_path_factory, "compare_columns", make)
+
+
+def test_columns_are_variants_with_flags_of_their_own(variants):
+    rows = _rows(variants)
+    assert [(row["column"], row["pruner"]) for row in rows] == [
+        ("dense", "dense"), ("signs", "random"), ("searched", "jackpot")
+    ]  # fmt: skip
+    fields = {row["column"]: json.loads((variants / row["folder"] / "config.json").read_text()) for row in rows}
+    assert (fields["dense"]["init"], fields["signs"]["init"]) == ("kaiming_normal", "signed_constant")
+    assert fields["dense"]["finetune_epochs"] == 1  # the common flag, which the others replace
+    assert fields["searched"]["pretrained"] == str(variants / "dense" / "seed-42")
+
+
+def test_columns_undergo_sanity_checks(variants):
+    dense, *others = _rows(variants)
+    assert dense["shuffle_before"] == ""
+    for row in others:
+        check = json.loads((variants / row["folder"] / "sanity" / "shuffle" / "summary.json").read_text())
+        assert float(row["shuffle_before"]) == pytest.approx(check["accuracy"]["before_finetune"], abs=1e-6)
+    assert (variants / "signs" / "0.5" / "sanity.csv").exists()

@@ -1,0 +1,155 @@
+"""The columns of a comparison: methods with their flags, as typed or as a table of a paper has them."""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from experiments.catalog.pruners.table import PRUNERS
+from experiments.config.parse import field_of, known_fields
+from experiments.config.validate import no_such_flag
+from experiments.terminal.errors import UsageError
+
+__all__ = ["OWN", "Column", "Flags", "column", "distinct", "listed", "of_pruners", "paired", "read_columns", "spelled"]
+
+Flags = dict[str, list[str]]  # field -> its arguments, as typed
+# What a comparison sets itself, so that no flag of a run may.
+OWN = ("pruner", "sparsity", "seed", "num_seeds", "run_dir", "sanity", "compare", "dry_run")
+_SETS = "a comparison sets it itself; expected --pruners, --columns, --sparsities, --num-seeds"
+
+
+class Column(NamedTuple):
+    """One method with its own flags. sparsities: its own list, None for that of the comparison."""
+
+    name: str
+    pruner: str
+    flags: Flags
+    sparsities: tuple[str, ...] | None = None
+
+    @property
+    def removes(self) -> bool:
+        """Whether it removes weights: all but the dense network."""
+        return PRUNERS[self.pruner].removes
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder."""
+        return re.sub(r"[^\w.+-]+", "-", self.name).strip("-") or "column"
+
+
+def of_pruners(names: Sequence[str]) -> list[Column]:
+    """A column without flags for each method."""
+    return [Column(name, name, {}) for name in names]
+
+
+def read_columns(text: str) -> list[Column]:
+    """Columns as typed: "EP: edge_popup; EP global: edge_popup --edge-popup.scope=global". A column without a name is
+    called as it is typed.
+
+    Raises:
+      UsageError: for no columns, names given twice, and whatever `column` refuses.
+    Example:
+      >>> [(c.name, c.pruner, list(c.flags)) for c in read_columns("cold: imp --imp.rewind-step=0; random")]
+      [('cold', 'imp', ['imp.rewind_step']), ('random', 'random', [])]
+    """
+    columns = []
+    for entry in filter(None, (part.strip() for part in _divided(text))):
+        name, colon, rest = entry.partition(":")
+        named = colon and "--" not in name
+        columns.append(column(name.strip() if named else entry, rest if named else entry))
+    if not columns:
+        raise UsageError('--columns: expected "NAME: METHOD --FLAG=VALUE ...; ...", got none')
+    return distinct(columns)
+
+
+def distinct(columns: Sequence[Column]) -> list[Column]:
+    """The columns.
+
+    Raises:
+      UsageError: for two of one name, or of names that make one folder.
+    """
+    seen: dict[str, str] = {}
+    for each in columns:
+        if each.folder in seen:
+            raise UsageError(f"--columns: expected a name for each column, got {each.name!r} and {seen[each.folder]!r}")
+        seen[each.folder] = each.name
+    return list(columns)
+
+
+def column(name: str, text: str) -> Column:
+    """A column from its method and flags, as in "imp --imp.rewind-step=0".
+
+    Raises:
+      UsageError: naming the column, for an unknown method, a flag that there is not, or one that a comparison sets.
+    """
+    where = f"--columns: {name!r}"
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: {str(error).lower()} in {text!r}") from None
+    if not words or words[0] not in PRUNERS:
+        got = words[0] if words else ""
+        raise UsageError(f"{where}: expected a method first, one of {', '.join(PRUNERS)}, got {got!r}")
+    own = [word for word in words[1:] if word.startswith("--sparsities=")]
+    flags = paired([word for word in words[1:] if word not in own], where=f"{where}: ")
+    values = listed("sparsities", own[-1].partition("=")[2], "fractions removed") if own else None
+    return Column(name, words[0], flags, None if values is None else tuple(values))
+
+
+def paired(args: Sequence[str], own: Iterable[str] = (), where: str = "") -> Flags:
+    """Flags with their values: field -> arguments; a later one of a field replaces an earlier.
+
+    Args:
+      own: names of the command's own flags, which may be meant. where: before each error.
+    Raises:
+      UsageError: for what is no flag of a run.
+    """
+    flags: Flags = {}
+    name = None
+    for arg in args:
+        if arg.startswith("--"):
+            name = field_of(arg)
+            if arg.startswith("--sweep."):
+                flag = f"{where}{arg.split('=')[0]}"
+                raise UsageError(f"{flag}: a comparison takes no lists of values; expected --columns with the flags of "
+                                 "each variant, or --sparsities")  # fmt: skip
+            if name not in known_fields() | set(OWN):
+                raise UsageError(where + no_such_flag(name, known_fields() - set(OWN) | set(own)))
+            if name in OWN:
+                raise UsageError(f"{where}{arg}: {_SETS}")
+            flags[name] = [arg]
+        elif name is None:
+            raise UsageError(f"{where}expected flags, got {arg!r}")
+        else:
+            flags[name].append(arg)
+    return flags
+
+
+def listed(flag: str, text: str, wanted: str) -> list[str]:
+    """The entries of a list typed with commas, each once.
+
+    Raises:
+      UsageError: if there are none.
+    """
+    entries = list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+    if not entries:
+        raise UsageError(f"--{flag}: an empty comparison; expected {wanted}, got none")
+    return entries
+
+
+def spelled(flags: Mapping[str, Sequence[str]]) -> str:
+    """Flags as they are typed: for titles."""
+    return " ".join(shlex.join(args) for args in flags.values())
+
+
+def _divided(text: str) -> list[str]:
+    """The text at its semicolons, but for those in quotation marks."""
+    parts, quote = [""], ""
+    for letter in text:
+        if letter in "'\"" and quote in ("", letter):
+            quote = "" if quote else letter
+        if letter == ";" and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts

@@ -1,0 +1,194 @@
+"""From what a comparison is asked to the runs that it makes: every column at its sparsities, with every seed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.catalog.pruners.table import PRUNERS
+from experiments.catalog.sanity_checks import CHECKS
+from experiments.comparison import network
+from experiments.comparison.columns import Column, Flags
+from experiments.config.config import Config
+from experiments.config.parse import parse
+from experiments.config.saved import digest, fields_of
+from experiments.config.validate import chosen_checks, flag_of, why_unused
+from experiments.terminal.errors import UsageError
+
+__all__ = ["DENSE", "Asked", "Combination", "Expanded", "expand"]
+
+DENSE = Column("dense", "dense", {})
+Place = Callable[[Config, Column, str | None], Path]  # sparsity as typed, None where nothing is removed
+
+
+class Asked(NamedTuple):
+    """A comparison. flags: of all columns that take them. strict: a flag that no column takes is an error. sanity: as
+    typed. columns: the dense network too, where it is wanted."""
+
+    dataset: str
+    columns: Sequence[Column]
+    sparsities: Sequence[str]
+    seeds: range
+    flags: Flags
+    sanity: str = ""
+    strict: bool = True
+
+
+class Combination(NamedTuple):
+    """One run to be made. sparsity: as typed, "0.0" where nothing is removed. needs: runs that come first, since this
+    one reads what they leave. checks: the sanity checks that it undergoes."""
+
+    config: Config
+    folder: Path
+    column: str
+    sparsity: str
+    needs: tuple[Any, ...] = ()
+    checks: tuple[str, ...] = ()
+
+    def name(self) -> str:
+        """What is said of it."""
+        return f"{self.column} at sparsity {self.config.sparsity}, seed {self.config.seed}"
+
+
+class Expanded(NamedTuple):
+    """The runs, the seeds outermost, so that a comparison that is stopped has whole rows of seeds; lines to be told."""
+
+    combinations: list[Combination]
+    notes: tuple[str, ...]
+
+
+def expand(asked: Asked, place: Place) -> Expanded:
+    """The runs of a comparison, of one network.
+
+    Args:
+      place: the run folder of each.
+    Raises:
+      UsageError: for whatever a run refuses, a flag that no column takes, and columns that are one run.
+    """
+    if asked.seeds[0] < 0:
+        raise UsageError(f"--seed: expected 0 or more, got {asked.seeds[0]}")
+    taken: set[str] = set()
+    first: list[tuple[Column, Config]] = []
+    for column in asked.columns:
+        config, used = _parsed(asked, column, _sparsities(asked, column)[0], ())
+        first.append((column, config))
+        taken |= used
+    for name in asked.flags if asked.strict else ():
+        if name not in taken:
+            raise UsageError(f"{flag_of(name)}: none of {_named(asked.columns)} takes it")
+    agreed, notes = network.agreed(first)
+    configs = {
+        (column.name, sparsity): _parsed(asked, column, sparsity, agreed.get(column.name, ()))[0]
+        for column in asked.columns
+        for sparsity in _sparsities(asked, column)
+    }
+    _check_distinct(configs)
+    checks = _checks(asked, configs)
+    made: dict[tuple[str, str, int], Combination] = {}
+    by_name = {column.name: column for column in asked.columns}
+    cells = [(seed, *cell) for seed in asked.seeds for cell in configs]
+    for seed, name, sparsity in cells:
+        _make(by_name, configs, checks, place, made, (name, sparsity, seed), ())
+    return Expanded([made[name, sparsity, seed] for seed, name, sparsity in cells], notes)
+
+
+def _named(columns: Sequence[Column]) -> str:
+    return ", ".join(column.name for column in columns if column != DENSE) or DENSE.name
+
+
+def _sparsities(asked: Asked, column: Column) -> Sequence[str]:
+    """Where a column is asked for: its own list, the comparison's, or nothing removed."""
+    return column.sparsities or (asked.sparsities if column.removes else ("0.0",))
+
+
+def _parsed(asked: Asked, column: Column, sparsity: str, more: Sequence[str]) -> tuple[Config, set[str]]:
+    """The configuration of the last seed, and which of the common flags the column takes."""
+    chosen = [f"--pruner={column.pruner}", f"--sparsity={sparsity}", f"--seed={asked.seeds[-1]}"]
+    own = [arg for args in column.flags.values() for arg in args]
+    common = {name: args for name, args in asked.flags.items() if name not in column.flags}
+    others = set(PRUNERS) - {column.pruner}
+    fitting = [arg for name, args in common.items() if name.rpartition(".")[0] not in others for arg in args]
+    config, _ = parse(asked.dataset, [*chosen, *own, *fitting], all_used=False)
+    used = {name for name in common if why_unused(config, name) is None}
+    args = [*chosen, *own, *(arg for name in common if name in used for arg in common[name]), *more]
+    return parse(asked.dataset, args)[0], used | (column.flags.keys() & asked.flags.keys())
+
+
+def _check_distinct(configs: dict[tuple[str, str], Config]) -> None:
+    """Refuses two columns that would be one run."""
+    seen: dict[str, str] = {}
+    for (name, sparsity), config in configs.items():
+        other = seen.setdefault(digest(fields_of(config)), name)
+        if other != name:
+            raise UsageError(f"--columns: {other!r} and {name!r} are one run at sparsity {sparsity}; expected flags in "
+                             "which they differ")  # fmt: skip
+
+
+def _checks(asked: Asked, configs: dict[tuple[str, str], Config]) -> dict[str, tuple[str, ...]]:
+    """The sanity checks that each column undergoes: of those asked for, what is defined for it."""
+    names = [name.strip() for name in asked.sanity.split(",") if name.strip()]
+    if not names:
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+    refused: dict[str, str] = {}
+    for (column, _), config in configs.items():
+        possible: set[str] = set()
+        for name in names if config.method.removes else ():
+            try:
+                possible |= set(chosen_checks(dataclasses.replace(config, sanity=name)))
+            except UsageError as error:
+                refused[name] = str(error)
+        found[column] = tuple(name for name in CHECKS if name in possible)
+    taken = {name for some in found.values() for name in some}
+    for name, why in refused.items():
+        if name not in taken:
+            raise UsageError(why)
+    return found
+
+
+def _make(
+    columns: dict[str, Column],
+    configs: dict[tuple[str, str], Config],
+    checks: dict[str, tuple[str, ...]],
+    place: Place,
+    made: dict[tuple[str, str, int], Combination],
+    cell: tuple[str, str, int],
+    above: tuple[str, ...],
+) -> Combination:
+    """The run of a cell, once those that it needs are known; `above` are the columns that need it."""
+    if cell in made:
+        return made[cell]
+    name, sparsity, seed = cell
+    config = dataclasses.replace(configs[name, sparsity], seed=seed)
+    needs = []
+    for field, wanted in _references(config).items():
+        flag = f"{flag_of(field)}=@{wanted}"
+        if wanted not in columns or wanted in (*above, name):
+            others = [other for other in columns if other not in (*above, name)]
+            raise UsageError(f"{flag}: expected another column, one of {', '.join(others) or 'none'}, got {wanted!r}")
+        there = sparsity if columns[wanted].removes else "0.0"
+        if (wanted, there) not in configs:
+            raise UsageError(f"{flag}: expected {wanted} at sparsity {there} in the comparison, where {name} needs it")
+        needed = _make(columns, configs, checks, place, made, (wanted, there, seed), (*above, name))
+        needs.append(needed)
+        config = _replaced(config, field, needed.folder)
+    folder = place(config, columns[name], sparsity if config.method.removes else None)
+    made[cell] = Combination(config, folder, name, sparsity, tuple(needs), checks.get(name, ()))
+    return made[cell]
+
+
+def _references(config: Config) -> dict[str, str]:
+    """Fields that name a column, as in --pretrained=@dense: field -> the name."""
+    fields: dict[str, Any] = {"pretrained": config.pretrained}
+    fields |= {f"{config.pruner}.{name}": value for name, value in vars(config.options).items()}
+    return {
+        field: str(value)[1:] for field, value in fields.items() if isinstance(value, Path) and str(value)[:1] == "@"
+    }
+
+
+def _replaced(config: Config, field: str, value: Path) -> Config:
+    group, _, name = field.rpartition(".")
+    changed: dict[str, Any] = {name: value}
+    if group:
+        return dataclasses.replace(config, options=dataclasses.replace(config.options, **changed))
+    return dataclasses.replace(config, **changed)

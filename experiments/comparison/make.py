@@ -1,0 +1,169 @@
+"""Has the runs of a comparison made, here or by jobs: what is finished stays, what others make is left to them."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.cluster import collector, share
+from experiments.cluster.flags import Launch
+from experiments.comparison.expand import Combination
+from experiments.config.config import Config
+from experiments.config.saved import fields_of
+from experiments.problem.initial_ticket import check_pretrained
+from experiments.problem.recipe import Planned, check_recipes, plan_of
+from experiments.run_folder import folder as run_folder
+from experiments.run_folder import paths
+from experiments.terminal.errors import Busy, RunFailed, UsageError
+from experiments.training.runner import check_folders, finish_checks, finish_tickets
+from rare_gems.phase import Ticket
+from rare_gems.storage import ticket_file
+
+__all__ = ["check", "make_all", "make_by_jobs", "plans"]
+
+
+def plans(combinations: Sequence[Combination]) -> list[tuple[Combination, Planned]]:
+    """What is known of the runs of the first seed before anything is read.
+
+    Raises:
+      ValueError: for what a method or a check refuses.
+    """
+    found: dict[tuple[str, str], tuple[Combination, Planned]] = {}
+    for each in combinations:
+        cell = each.column, each.sparsity
+        if cell not in found:
+            found[cell] = each, _planned(each)
+            check_recipes(each.config, each.checks)
+    return list(found.values())
+
+
+def _planned(each: Combination) -> Planned:
+    unread = [need for need in each.needs if not _finished(need)]
+    options = {name: value for name, value in vars(each.config.options).items() if isinstance(value, Path)}
+    mine = {name for name, value in options.items() if value in [need.folder for need in unread]}
+    if not mine:
+        return plan_of(each.config)
+    with tempfile.TemporaryDirectory() as place:  # a ticket that a method reads is not there yet
+        ticket = _stand_in(each.config, Path(place))
+        options = dataclasses.replace(each.config.options, **dict.fromkeys(mine, ticket))
+        return plan_of(dataclasses.replace(each.config, options=options))
+
+
+def _stand_in(config: Config, folder: Path) -> Path:
+    """A ticket of the network at the sparsity, in place of one that is still to be found."""
+    kept = 1 - config.sparsity
+    leaves = plan_of(dataclasses.replace(config, pruner="random", options=None)).mask
+    mask = jax.tree.map(lambda leaf: (np.arange(leaf.size) < 1 + kept * leaf.size).reshape(leaf.shape), leaves)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), mask)
+    header = {"dataset": config.dataset, "model": config.model, "method": "random", "seed": 0}
+    file = folder / paths.TICKET
+    ticket_file.save(file, Ticket(params, None, mask), metadata=header | {"sparsity_target": config.sparsity})
+    return file
+
+
+def check(combinations: Sequence[Combination]) -> None:
+    """Refuses, before anything is trained, folders of something else, and pre-trained weights that do not fit.
+
+    Raises:
+      UsageError: naming the folder or the file.
+    """
+    for each in combinations:
+        seeds = sum((other.column, other.sparsity) == (each.column, each.sparsity) for other in combinations)
+        if (asked := each.config.at_once or 1) > seeds:
+            raise UsageError(f"--at-once: expected at most the {seeds} seeds that there are, got {asked}")
+    everything = [need for each in combinations for need in (*each.needs, each)]
+    check_folders([each.config for each in everything], [each.folder for each in everything])
+    for each in combinations:
+        check_folders([each.config], [each.folder], each.checks)
+    begun: dict[Any, Config] = {}
+    for each in combinations:
+        config = each.config
+        if config.pretrained is not None and not each.needs and not _finished(each):
+            of = config.model, config.network, config.replace_classifier, config.allow_missing, config.allow_unexpected
+            begun.setdefault((config.pretrained, *of), config)
+    for config in begun.values():
+        check_pretrained(config)
+
+
+def _finished(each: Combination) -> bool:
+    return run_folder.finished(each.folder, fields_of(each.config)) is not None
+
+
+def _units(combinations: Sequence[Combination]) -> list[list[Combination]]:
+    """The runs, one after the other; where several may train at once, the seeds of a cell together."""
+    if not any((each.config.at_once or 1) > 1 for each in combinations):
+        return [[each] for each in combinations]
+    units: dict[tuple[str, str], list[Combination]] = {}
+    for each in combinations:
+        units.setdefault((each.column, each.sparsity), []).append(each)
+    return list(units.values())
+
+
+def make_all(combinations: Sequence[Combination], folder: Path, done: Callable[[], None]) -> list[str]:
+    """Makes every run with its checks, those that it needs first, and says what failed.
+
+    Args:
+      folder: of the comparison. done: called after each.
+    """
+    units = _units(combinations)
+
+    def finish(i: int) -> str | None:
+        some = units[i]
+        try:
+            for need in dict.fromkeys(need for each in some for need in each.needs):
+                _finish_need(need)
+            finish_tickets([each.config for each in some], [each.folder for each in some])
+            for each in some:
+                finish_checks(each.config, each.folder, each.checks)
+        except RunFailed as error:
+            return str(error)
+        done()
+        return None
+
+    return share.go_through([_named(unit) for unit in units], finish, folder)
+
+
+def _named(unit: Sequence[Combination]) -> str:
+    first, last = unit[0], unit[-1]
+    return first.name() if len(unit) == 1 else f"{first.name().replace('seed', 'seeds')} to {last.config.seed}"
+
+
+def _finish_need(need: Combination) -> None:
+    try:
+        for other in need.needs:
+            _finish_need(other)
+        finish_tickets([need.config], [need.folder])
+    except Busy as error:
+        raise share.Waiting(str(error)) from None
+    except RunFailed as error:
+        raise RunFailed(f"{need.name()}, which it needs: {error}") from None
+
+
+def make_by_jobs(
+    launch: Launch, command: list[str], combinations: Sequence[Combination], folder: Path, done: Callable[[], None]
+) -> list[str]:
+    """Has every run made by jobs, which start the command, and says what failed.
+
+    Args:
+      folder: of the comparison. done: called at the end.
+    Raises:
+      Interrupted, UsageError: as `collector.run_jobs`.
+    """
+
+    def left() -> list[Path]:
+        return [each.folder for each in combinations if not _made(each)]
+
+    went_wrong = collector.run_jobs(launch, command, folder / paths.JOBS, left)
+    done()
+    undone = left()
+    names = [each.name() for each in combinations if each.folder in undone]
+    return [f"{name} ({'; '.join(went_wrong)})" if went_wrong and not i else name for i, name in enumerate(names)]
+
+
+def _made(each: Combination) -> bool:
+    places = [each.folder, *(paths.check_folder(each.folder, name) for name in each.checks)]
+    return all((place / paths.SUMMARY).exists() for place in places)
