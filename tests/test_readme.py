@@ -152,7 +152,7 @@ def test_commands_resolve(command, capsys):
         assert "--num-seeds" in out
         return
     usual = "prunable: " if any("--model" in word for word in flags) else "prunable: 268,336 weights in 20 layers"
-    compared = "5 runs, " if "@dense" in command else "27 runs" if "--columns" not in command else "3 runs, "
+    compared = "5 runs, " if "@dense" in command else "27 runs" if "--columns" not in command else "4 runs, "
     assert {"compare": compared}.get(name, usual) in out
 
 
