@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["Drop", "check_runs", "paired_drop", "verdict"]
+__all__ = ["Drop", "check_runs", "interval", "paired_drop", "verdict"]
 
 
 class Drop(NamedTuple):
-    """How much accuracy a check costs: the mean over `n` seeds, and the interval from `low` to `high` (None where
-    one seed says nothing about the spread). Fractions."""
+    """A mean over `n` seeds, and the interval from `low` to `high` (None where one seed says nothing about the spread);
+    of `paired_drop`: how much accuracy a check costs, in fractions."""
 
     mean: float
     low: float | None
@@ -36,19 +36,38 @@ def paired_drop(real: Sequence[float], checked: Sequence[float], confidence: flo
     """
     if len(real) != len(checked) or not len(real):
         raise ValueError(f"expected as many seeds in both, and at least one, got {len(real)} and {len(checked)}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a fraction in (0, 1), got {confidence}")
     if not all(math.isfinite(x) for x in (*real, *checked)):
         raise ValueError(f"expected finite accuracies, got {list(real)} and {list(checked)}")
-    n = len(real)
-    drops = [float(a) - float(b) for a, b in zip(real, checked, strict=True)]
-    mean = math.fsum(drops) / n
+    return interval([float(a) - float(b) for a, b in zip(real, checked, strict=True)], confidence)
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> Drop:
+    """mean(v) +- t * std(v) / sqrt(n), t Student's with n - 1 degrees.
+
+    Args:
+      values: n of them, one for each seed. confidence: of the two-sided interval, in (0, 1).
+    Returns:
+      mean, low and high (None where n is 1), n.
+    Raises:
+      ValueError: no values, one that is not finite, or a confidence out of range.
+    Example:
+      >>> [round(x, 4) for x in interval([0.80, 0.82, 0.81])[:3]]
+      [0.81, 0.7852, 0.8348]
+
+    Source: Student's interval, as `scipy.stats.ttest_1samp(...).confidence_interval`.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a fraction in (0, 1), got {confidence}")
+    if not len(values) or not all(math.isfinite(value) for value in values):
+        raise ValueError(f"expected at least one value, all finite, got {list(values)}")
+    n = len(values)
+    mean = math.fsum(values) / n
     if n == 1:
         return Drop(mean, None, None, 1)
 
     from scipy import stats  # slow to import
 
-    spread = math.sqrt(math.fsum((d - mean) ** 2 for d in drops) / (n - 1) / n)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
     reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * spread
     return Drop(mean, mean - reach, mean + reach, n)
 
