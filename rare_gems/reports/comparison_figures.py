@@ -11,11 +11,10 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from rare_gems.reports import verdicts
-from rare_gems.reports.style import COLOURS, MARKERS, PathLike, Row, new_figure, plain, save, sparsity_axis
+from rare_gems.reports.style import PathLike, Row, look, new_figure, plain, save, sparsity_axis
 
 __all__ = ["plot_comparison", "plot_sanity"]
 
-_LINES = ["-", (0, (5, 1.5)), (0, (1.5, 1))]
 _GREY = "#555555"
 _LIGHT, _DARK = "#A6CDE8", "#0072B2"
 
@@ -67,15 +66,12 @@ def plot_comparison(
         mean, std = np.array([_mean_std(cell) for cell in cells]).T
         shift = apart * (number - (len(pruners) - 1) / 2)
         moved = axes.transData + ScaledTranslation(shift / 72, 0, figure.dpi_scale_trans)
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        (line,) = axes.plot(x, mean, color=colour, marker=marker, markersize=6, linewidth=1.6, label=pruner)
-        line.set(transform=moved, linestyle=_LINES[number // len(COLOURS) % len(_LINES)], zorder=3)
-        line.set(markeredgecolor="white", markeredgewidth=0.6)
-        if number // len(COLOURS) % 2:  # the colours come again: hollow
-            line.set(markerfacecolor="white", markeredgecolor=colour, markeredgewidth=1.3)
+        (line,) = axes.plot(x, mean, **look(number), label=pruner, transform=moved, zorder=3)
         seen = np.isfinite(std)
         if seen.any():
-            bars = axes.vlines(np.array(x)[seen], (mean - std)[seen], (mean + std)[seen], color=colour, linewidth=1.2)
+            bars = axes.vlines(
+                np.array(x)[seen], (mean - std)[seen], (mean + std)[seen], color=line.get_color(), linewidth=1.2
+            )
             bars.set(transform=moved, zorder=3.5, label=f"_std of {pruner}")
         where = np.flatnonzero(np.isfinite(mean))
         ends[line] = (int(where[-1]), float(mean[where[-1]])) if where.size else (-1, -1.0)

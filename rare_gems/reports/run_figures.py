@@ -14,7 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from rare_gems.reports.run_tables import percent
-from rare_gems.reports.style import COLOURS, MARKERS, PathLike, Row, new_figure, plain, save, sparsity_scale
+from rare_gems.reports.style import (
+    COLOURS,
+    MARKERS,
+    PathLike,
+    Row,
+    new_figure,
+    plain,
+    save,
+    short_names,
+    short_size,
+    sparsity_scale,
+)
 
 __all__ = ["plot_layers", "plot_search"]
 
@@ -127,7 +138,7 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
     axes.patch.set_visible(False)
     bars.bar(x, sizes, color="#b0b0b0", width=0.75)
     bars.set(ylabel="Weights in the layer (bars)", ylim=(0, max(sizes) * 1.05))
-    bars.yaxis.set_major_formatter(FuncFormatter(lambda n, _: _short_count(n)))
+    bars.yaxis.set_major_formatter(FuncFormatter(lambda n, _: short_size(n)))
     kept = {name: np.array([row["num_kept"] for row in ticket]) for name, ticket in tickets.items()}
     sparsities = {name: 100 * (1 - count / np.array(sizes)) for name, count in kept.items()}
     sparsity_scale(axes, [value for values in sparsities.values() for value in values.tolist()])
@@ -145,7 +156,7 @@ def plot_layers(layers: Sequence[Row] | Mapping[str, Sequence[Row]], path: PathL
         axes.text(-0.6, total, label, va="bottom", fontsize=8, color="#444444")
     axes.set(xlabel="Layer", ylabel="Sparsity (%)", xlim=(-0.7, len(names) - 0.3))
     step = math.ceil(len(names) / 60)
-    axes.set_xticks(x[::step], _short_names(names)[::step], rotation=90, parse_math=False)
+    axes.set_xticks(x[::step], short_names(names)[::step], rotation=90, parse_math=False)
     size = 8 if len(names) <= 30 else 6
     axes.set_title(title, fontsize=11, parse_math=False, pad=10 if len(tickets) == 1 else 26)
     plain(axes, grid=False)
@@ -186,18 +197,3 @@ def _value(axes: Axes, x: float, y: float, text: str, colour: str, below: bool =
     place, align = (-3, -6 if below else 4), "top" if below else "bottom"
     note = axes.annotate(text, (x, y), place, textcoords="offset points", ha="right", va=align, color=colour)
     note.set_fontsize(8.5)
-
-
-def _short_names(names: Sequence[str]) -> list[str]:
-    """Names without the parts that all of them end with, such as /kernel or /kernel/value."""
-    parts = [name.split("/") for name in names]
-    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
-        parts = [part[:-1] for part in parts]
-    return ["/".join(part) for part in parts]
-
-
-def _short_count(n: float | int) -> str:
-    for size, unit in ((1e6, " M"), (1e3, " k")):
-        if n >= size:
-            return f"{n / size:g}{unit}"
-    return f"{n:g}"
