@@ -11,7 +11,8 @@ ROOMS = (  # each may import from itself and from those before it
     "experiments.catalog.pruners",
     "experiments.catalog", "experiments.presets", "experiments.papers", "experiments.config", "experiments.distributed",
     "experiments.run_folder", "experiments.problem", "experiments.analyses", "experiments.training",
-    "experiments.cluster", "experiments.comparison", "experiments.commands", "experiments.bench", "experiments",
+    "experiments.cluster", "experiments.comparison", "experiments.reproduction", "experiments.commands",
+    "experiments.bench", "experiments",
 )  # fmt: skip
 # What a command imports once signals are handled, or only where it is asked for.
 LATE = {"experiments.commands.program", "experiments.__main__"}

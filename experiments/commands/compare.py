@@ -81,7 +81,7 @@ def compare(args: list[str]) -> None:
     if asked.launch.launcher:
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     folder = asked.run_dir or paths.RUNS / f"compare-{asked.dataset}-{_digest(asked, extra)}"
-    combinations, notes = _combinations(asked, extra, folder)
+    combinations, notes, _ = _combinations(asked, extra, folder)
     console = Console(markup=False, emoji=False)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)

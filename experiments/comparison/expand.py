@@ -51,10 +51,12 @@ class Combination(NamedTuple):
 
 
 class Expanded(NamedTuple):
-    """The runs, the seeds outermost, so that a comparison that is stopped has whole rows of seeds; lines to be told."""
+    """The runs, the seeds outermost, so that a comparison that is stopped has whole rows of seeds; lines to be told;
+    the common flags that some column takes."""
 
     combinations: list[Combination]
     notes: tuple[str, ...]
+    taken: frozenset[str]
 
 
 def expand(asked: Asked, place: Place) -> Expanded:
@@ -89,7 +91,7 @@ def expand(asked: Asked, place: Place) -> Expanded:
     cells = [(seed, *cell) for seed in asked.seeds for cell in configs]
     for seed, name, sparsity in cells:
         _make(by_name, configs, checks, place, made, (name, sparsity, seed), ())
-    return Expanded([made[name, sparsity, seed] for seed, name, sparsity in cells], notes)
+    return Expanded([made[name, sparsity, seed] for seed, name, sparsity in cells], notes, frozenset(taken))
 
 
 def _named(columns: Sequence[Column]) -> str:

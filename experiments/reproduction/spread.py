@@ -1,0 +1,132 @@
+"""The runs behind an item of a paper: its parts as comparisons, at the paper's scale or at a stated reduction."""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from experiments.comparison.columns import Column, Flags, column, paired, spelled
+from experiments.comparison.expand import DENSE, Asked, Combination, expand
+from experiments.config.config import Config
+from experiments.config.saved import FREE, digest, fields_of
+from experiments.config.validate import flag_of
+from experiments.papers.item import Item, Part, Small
+from experiments.papers.table import ITEMS
+from experiments.terminal.errors import UsageError
+
+__all__ = ["PartRuns", "Scale", "Wanted", "item_folder", "item_of", "spread", "without_training"]
+
+Scale = Literal["paper", "small"]
+_UNTRAINED = ("config.", "plan.")
+_COUNTED = ("epochs", "search_epochs")
+
+
+class Wanted(NamedTuple):
+    """How an item is wanted. root: where runs are, shared by all items. flags: changes of the recipe, as typed.
+    num_seeds: None for the paper's trials, or those of the reduction."""
+
+    scale: Scale
+    root: Path
+    flags: Sequence[str] = ()
+    dataset: str | None = None
+    num_seeds: int | None = None
+    seed: int = 42
+
+
+class PartRuns(NamedTuple):
+    """The runs of a part. notes: what is to be told of them: the reduction, what was changed, the network."""
+
+    part: Part
+    combinations: list[Combination]
+    notes: tuple[str, ...]
+
+
+def item_of(name: str) -> Item:
+    """The item of that id.
+
+    Raises:
+      UsageError: if there is none, naming the nearest.
+    """
+    if name in ITEMS:
+        return ITEMS[name]
+    near = difflib.get_close_matches(name, ITEMS, 1, 0.4)
+    told = f"the nearest is {near[0]}" if near else "python -m experiments.reproduce lists all"
+    raise UsageError(f"{name}: there is no such table, figure or claim; {told}")
+
+
+def spread(item: Item, wanted: Wanted) -> list[PartRuns]:
+    """The runs of every part of an item.
+
+    Raises:
+      UsageError: for whatever a run refuses, and a flag that no column takes.
+    """
+    parts, taken = [], set()
+    for part in item.parts:
+        runs, used = _part(item, part, wanted)
+        parts.append(runs)
+        taken |= used
+    for name in paired(wanted.flags):
+        if name not in taken | {"model"}:
+            raise UsageError(f"{flag_of(name)}: no column of {item.id} takes it")
+    return parts
+
+
+def without_training(item: Item) -> bool:
+    """Whether all that an item shows is known before anything is trained."""
+    values = {value for part in item.parts for cell in part.printed.values() for value in cell}
+    claims = any(part.claims or part.analyses for part in item.parts)
+    return bool(values) and not claims and all(v.startswith(_UNTRAINED) or v in _COUNTED for v in values)
+
+
+def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
+    small = part.small if wanted.scale == "small" else Small("", "")
+    changed = paired(wanted.flags)
+    seeds = wanted.num_seeds or (small.num_seeds if wanted.scale == "small" else item.num_seeds)
+    chosen = [each for each in part.columns if not small.columns or each.name in small.columns]
+    common = paired(part.flags.split()) | paired(small.flags.split())
+    model = changed.get("model") or [f"--model={small.model or part.model}"]
+    asked = Asked(
+        dataset=wanted.dataset or small.dataset or part.dataset,
+        columns=[*([DENSE] if part.dense else []), *(_column(each, small, wanted.scale, changed) for each in chosen)],
+        sparsities=small.sparsities or part.sparsities,
+        seeds=range(wanted.seed, wanted.seed + seeds),
+        flags={"model": model} | common | changed,
+        sanity=",".join(part.sanity),
+        strict=False,
+    )
+    expanded = expand(asked, lambda config, column, sparsity: _place(wanted.root, config))
+    return PartRuns(part, expanded.combinations, _notes(small, wanted) + expanded.notes), set(expanded.taken)
+
+
+def _column(each: Any, small: Small, scale: Scale, changed: Flags) -> Column:
+    """A column with its flags as the scale and what is typed change them."""
+    made = column(each.name, each.flags)
+    later = paired(small.flags.split()) | changed
+    further = paired(each.small.split()) if scale == "small" else {}
+    flags = made.flags | {name: args for name, args in later.items() if name in made.flags} | further
+    flags |= {name: args for name, args in changed.items() if name in flags}
+    own = made.sparsities
+    if own is not None and small.sparsities:
+        own = tuple(one for one in own if one in small.sparsities) or own[:1]
+    return made._replace(flags=flags, sparsities=own)
+
+
+def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
+    lines = (f"small scale: {small.says}",) if small.says else ()
+    changes = [f"--dataset={wanted.dataset}"] if wanted.dataset else []
+    changes += [spelled({name: args}) for name, args in paired(wanted.flags).items()]
+    return (*lines, f"changed: {' '.join(changes)}") if changes else lines
+
+
+def _place(root: Path, config: Config) -> Path:
+    """The folder of a run, by its configuration: items whose runs are the same share them."""
+    return root / "runs" / f"{config.dataset}-{config.pruner}-{digest(fields_of(config))}"
+
+
+def item_folder(item: Item, wanted: Wanted) -> Path:
+    """Where the tables and figures of an item go: one folder for each change of its recipe."""
+    changes = [arg for name, args in sorted(paired(wanted.flags).items()) if name not in FREE for arg in args]
+    changes += [wanted.dataset] if wanted.dataset else []
+    own = hashlib.sha256(" ".join(changes).encode()).hexdigest()[:8] if changes else ""
+    return wanted.root / "-".join(filter(None, (item.id, wanted.scale, own)))
