@@ -21,10 +21,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from rare_gems.reports import verdicts
 from rare_gems.reports.agreement import Agreement, agreement
 from rare_gems.reports.run_tables import NONE, Row
 
-__all__ = ["COLUMNS", "as_csv", "as_markdown", "compare", "table", "tally"]
+__all__ = ["COLUMNS", "as_csv", "as_markdown", "claim_verdict", "claims_table", "compare", "table", "tally"]
 
 COLUMNS = (
     "name", "what", "unit", "paper", "paper_error", "ours", "ours_std", "seeds", "difference", "noise", "in_noise",
@@ -80,6 +81,51 @@ def table(rows: Sequence[Row], title: str | None = None, note: str | None = None
     for line in cells:
         result.add_row(*(Text(cell) for cell in line))
     return result
+
+
+def claims_table(rows: Sequence[Row], title: str | None = None, note: str | None = None) -> Table:
+    """What a paper claims without numbers, one row each: the difference over seeds, its interval, whether it holds.
+
+      holds          the interval of the mean difference lies at or above `at_least`
+      does not hold  it lies below
+      undecided      it holds `at_least`, or there is one seed
+
+    Args:
+      rows: {"claim": text, "at_least": points, "differences": points, paired for each seed, [] if not run}.
+      title: one line above. note: what was reduced.
+    Raises:
+      ValueError: a difference that is not finite.
+    """
+    result = Table(title=title, caption=note, box=None, pad_edge=False, collapse_padding=True)
+    result.title_justify = result.caption_justify = "left"
+    for heading in ("\nclaim", "at least\npoints", "\nours", "95 %\ninterval", "\nseeds", "\nverdict"):
+        result.add_column(heading, justify="left" if heading in ("\nclaim", "\nverdict") else "right", no_wrap=True)
+    for row in rows:
+        known = [float(value) for value in row["differences"] if value is not None]
+        cells = [str(row["claim"]), f"{row['at_least']:+g}", NONE, NONE, str(len(known)), claim_verdict(row)]
+        if known:
+            found = verdicts.interval(known)
+            cells[2] = f"{found.mean:+.2f}"
+            if found.low is not None and found.high is not None:
+                cells[3] = f"{found.low:+.2f} to {found.high:+.2f}"
+        result.add_row(*(Text(cell) for cell in cells))
+    return result
+
+
+def claim_verdict(row: Row) -> str:
+    """Whether a row of `claims_table` holds, by the rule there.
+
+    Example:
+      >>> claim_verdict({"claim": "GM above EP", "at_least": 0.0, "differences": [41.0, 42.5, 41.7]})
+      'holds'
+    """
+    known = [float(value) for value in row["differences"] if value is not None]
+    found = verdicts.interval(known) if len(known) > 1 else None
+    if found is None or found.low is None or found.high is None:
+        return "undecided"
+    if found.low >= row["at_least"]:
+        return "holds"
+    return "does not hold" if found.high < row["at_least"] else "undecided"
 
 
 def as_csv(rows: Sequence[Row]) -> str:

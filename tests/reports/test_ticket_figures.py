@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rare_gems.reports import layer_curves, scatter
+from rare_gems.reports import column_points, layer_curves, scatter
 
 
 def line(axes, label):
@@ -87,3 +87,24 @@ def test_tickets_over_other_layers_are_named():
         layer_curves.plot(rows, None, "t")
     with pytest.raises(ValueError, match="at least one ticket, got none"):
         layer_curves.plot([], None, "t")
+
+
+def test_column_points():
+    rows = [{"pruner": "EP, global", "before": 0.2 + 0.02 * s, "after": 0.34} for s in (0, 1)]
+    rows += [{"pruner": "GM", "before": None, "after": 0.66}]
+    paper = [{"pruner": "GM", "before": 0.453, "after": 0.6615, "after_error": 0.01}]
+    figure = column_points.plot(rows, None, "t", values=("before", "after"), paper=paper, note="small")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["EP, global", "GM"]
+    assert axes.yaxis_inverted()
+    np.testing.assert_allclose(line(axes, "before of EP, global").get_xydata(), [[21, -0.18]])
+    np.testing.assert_allclose(line(axes, "after of GM").get_xydata(), [[66, 1.18]])
+    assert "before of GM" not in [item.get_label() for item in axes.lines]
+    np.testing.assert_allclose(line(axes, "_paper's before of GM").get_xydata(), [[45.3, 0.82]])
+    bars = [item.get_segments()[0][:, 0] for item in axes.collections]
+    np.testing.assert_allclose(bars[0], 21 + np.array([-1, 1]) * 2**0.5)
+    np.testing.assert_allclose(bars[-1], [65.15, 67.15])
+    assert legend(figure) == ["before finetuning", "after finetuning", "the paper"]
+    assert figure.get_supxlabel().endswith("over seeds\nsmall")
+    with pytest.raises(ValueError, match="expected some with top5, got 3 rows without"):
+        column_points.plot(rows, None, "t", values=("top5",))
