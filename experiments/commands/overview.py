@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "overview"]
 COMMANDS = {
     "DATASET": "find a ticket, finetune it, leave a run folder; --help shows the flags",
     "compare": "methods side by side at several sparsities, in a table and figures",
+    "reproduce": "the tables and figures of the papers, their numbers beside ours",
     "sanity": "sanity checks of a finished run",
     "analyse": "finished runs beside each other: distance, overlap, stability, connectivity",
     "export": "the ticket of a finished run for PyTorch, NumPy or Flax, or as a smaller network",

@@ -5,8 +5,8 @@ from experiments.papers.item import Small
 __all__ = ["CIFAR_16", "DIGITS"]
 
 CIFAR_16 = Small(
-    says="5,000 images of 16x16 pixels, 40 + 40 epochs in place of 150 + 150",
-    flags="--image-size=16 --train-examples=5000 --epochs=40 --finetune-epochs=40 --gem-miner.period=1",
+    says="5,000 images of 16x16 pixels in batches of 64, 50 + 20 epochs",
+    flags="--image-size=16 --train-examples=5000 --batch-size=64 --epochs=50 --finetune-epochs=20 --gem-miner.period=2",
 )
 DIGITS = Small(
     says="digits in place of the paper's images, 20 + 20 epochs, rounds of 4",

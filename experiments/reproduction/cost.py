@@ -23,7 +23,7 @@ from rare_gems.data.device_batches import Batch
 from rare_gems.phase import Phase
 from rare_gems.storage.atomic import write_whole
 
-__all__ = ["Cost", "cost_of", "known_hours", "measure"]
+__all__ = ["Cost", "cost_of", "known_hours", "measure", "remember", "remembered"]
 
 
 class Cost(NamedTuple):
@@ -88,13 +88,26 @@ def measure(cost: Cost) -> float:
     """Times a few training steps of each network that is not known yet, keeps the times in the cache, and returns the
     hours in all."""
     for key, config in cost.of.items():
-        times = _read()
-        if _device_key(key) not in times:
-            _cache().parent.mkdir(parents=True, exist_ok=True)
-            write_whole(_cache(), json.dumps(times | {_device_key(key): _seconds(config)}, indent=1).encode())
+        if _device_key(key) not in _read():
+            _write(key, _seconds(config))
     hours = known_hours(cost)
     assert hours is not None
     return hours
+
+
+def remembered(item: str, scale: str) -> float | None:
+    """The hours of an item on this device, if they have been measured."""
+    return _read().get(_device_key(f"hours of {item}, {scale}"))
+
+
+def remember(item: str, scale: str, hours: float) -> None:
+    """Keeps the hours of an item on this device in the cache."""
+    _write(f"hours of {item}, {scale}", hours)
+
+
+def _write(key: str, value: float) -> None:
+    _cache().parent.mkdir(parents=True, exist_ok=True)
+    write_whole(_cache(), json.dumps(_read() | {_device_key(key): value}, indent=1).encode())
 
 
 def _seconds(config: Config, repeats: int = 3) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from experiments.catalog.datasets import DATASETS, Facts, Source
 from experiments.comparison.columns import Column, Flags, column, paired, spelled
 from experiments.comparison.expand import DENSE, Asked, Combination, expand
 from experiments.config.config import Config
@@ -40,6 +41,12 @@ class PartRuns(NamedTuple):
     part: Part
     combinations: list[Combination]
     notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The part's name, or the network and data set that its runs have."""
+        config = self.combinations[0].config
+        return self.part.name or f"{config.model}, {DATASETS[config.dataset].title}"
 
 
 def item_of(name: str) -> Item:
@@ -84,10 +91,11 @@ def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
     changed = paired(wanted.flags)
     seeds = wanted.num_seeds or (small.num_seeds if wanted.scale == "small" else item.num_seeds)
     chosen = [each for each in part.columns if not small.columns or each.name in small.columns]
-    common = paired(part.flags.split()) | paired(small.flags.split())
+    dataset = wanted.dataset or small.dataset or part.dataset
+    common = _fitting(dataset, paired(part.flags.split()) | paired(small.flags.split()))
     model = changed.get("model") or [f"--model={small.model or part.model}"]
     asked = Asked(
-        dataset=wanted.dataset or small.dataset or part.dataset,
+        dataset=dataset,
         columns=[*([DENSE] if part.dense else []), *(_column(each, small, wanted.scale, changed) for each in chosen)],
         sparsities=small.sparsities or part.sparsities,
         seeds=range(wanted.seed, wanted.seed + seeds),
@@ -97,6 +105,16 @@ def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
     )
     expanded = expand(asked, lambda config, column, sparsity: _place(wanted.root, config))
     return PartRuns(part, expanded.combinations, _notes(small, wanted) + expanded.notes), set(expanded.taken)
+
+
+def _fitting(dataset: str, flags: Flags) -> Flags:
+    """The flags without those about images that another data set has no use for, or not enough images."""
+    row = DATASETS[dataset]
+    idle = {name for name in Source._fields if name not in row.flags}
+    size = flags.get("train_examples", ["0"])[-1].partition("=")[2]
+    if size.isdigit() and isinstance(row.facts, Facts) and int(size) > row.facts.num_train:
+        idle.add("train_examples")
+    return {name: args for name, args in flags.items() if name not in idle}
 
 
 def _column(each: Any, small: Small, scale: Scale, changed: Flags) -> Column:
