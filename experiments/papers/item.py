@@ -81,8 +81,8 @@ class Part(NamedTuple):
     """One comparison: columns at sparsities, on one data set and network.
 
     printed: the paper's numbers. flags: of all columns that take them. sanity: checks of every ticket. dense: whether
-    the dense network is trained too; it is the column "dense" at sparsity "0.0". name: in tables and figures, where data
-    set and network do not tell it from the other parts.
+    the dense network is trained too; it is the column "dense" at sparsity "0.0". name: in tables and figures, where
+    data set and network do not tell it from the other parts.
     """
 
     dataset: str

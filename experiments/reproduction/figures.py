@@ -190,8 +190,13 @@ def _columns(shown: Sequence[Shown], file: Path, title: str, note: str | None) -
         rewind_curves.plot([on_axis(row) for row in rows], file, title, (value,), {"x": label},
                            [on_axis(row) for row in paper], note)  # fmt: skip
         return
-    column_points.plot(rows, file, title, (value,), spelled(value, "0.0").removesuffix(", dense"), paper, note,
+    column_points.plot(rows, file, title, (value,), _label(value), paper, note,
                        percent=is_percent(value))  # fmt: skip
+
+
+def _label(value: str) -> str:
+    word = spelled(value, "0.0").removesuffix(", dense")
+    return f"Accuracy {word} (%)" if value in ("before", "after") else f"{word} (%)" if is_percent(value) else word
 
 
 def _paper(shown: Sequence[Shown], *values: str) -> list[Row]:
