@@ -51,6 +51,8 @@ class Reproduce:
     """print what would be run and what it would cost, and stop"""
     time: bool = False
     """time a few steps of each network on this device, so that hours are known; of one item, or of all"""
+    count: bool = False
+    """count runs, steps and operations of all items again, for the list; after a change of rows or presets"""
     launch: Annotated[flags.Launch, tyro.conf.arg(name="")] = flags.Launch()  # noqa: RUF009
 
 
@@ -74,6 +76,8 @@ def reproduce(args: list[str]) -> None:
     if asked.item is None:
         if extra or asked.dry_run or asked.launch.launcher or asked.dataset:
             raise UsageError("expected a table, figure or claim first; python -m experiments.reproduce lists them")
+        if asked.count:
+            reproduce_list.count_all()
         reproduce_list.print_items(console, wanted, measured=asked.time)
         return
     item = item_of(asked.item)

@@ -17,10 +17,12 @@ from experiments.problem.recipe import Planned
 from experiments.reproduction import cost
 from experiments.reproduction.report import RUNS_CSV
 from experiments.reproduction.spread import PartRuns, Wanted, item_folder, spread, without_training
+from experiments.run_folder import paths
 from rare_gems import masks
 from rare_gems.reports import run_tables
+from rare_gems.storage.atomic import write_whole
 
-__all__ = ["COSTS", "counted", "print_items", "print_plan"]
+__all__ = ["COSTS", "count", "count_all", "counted", "print_items", "print_plan"]
 
 COSTS = Path(__file__).parent.parent / "papers" / "costs.json"  # {item: {scale: [runs, steps, operations]}}
 
@@ -35,6 +37,22 @@ def counted(item: Item, parts: Sequence[PartRuns], plans: Sequence[Plans]) -> co
     first = parts[0].combinations[0]
     seeds = sum((each.column, each.sparsity) == (first.column, first.sparsity) for each in parts[0].combinations)
     return cost.cost_of(planned, seeds)
+
+
+def count(item: Item) -> dict[str, list[float]]:
+    """The cost of an item at both scales, {scale: [runs, steps, operations]}, as in costs.json."""
+    found = {}
+    for scale in ("paper", "small"):
+        parts = spread(item, Wanted(scale, paths.RUNS / "reproduce"))
+        one = counted(item, parts, [make.plans(part.combinations) for part in parts])
+        found[scale] = [one.runs, one.steps, float(f"{one.flop:.3g}")]
+    return found
+
+
+def count_all() -> None:
+    """Counts every item again, and keeps that beside the rows."""
+    lines = [f'"{name}": {json.dumps(count(item))}' for name, item in ITEMS.items()]
+    write_whole(COSTS, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def print_items(console: Console, wanted: Wanted, *, measured: bool) -> None:

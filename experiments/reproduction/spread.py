@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from experiments.catalog.datasets import DATASETS, Facts, Source
 from experiments.comparison.columns import Column, Flags, column, paired, spelled
@@ -12,8 +12,10 @@ from experiments.comparison.expand import DENSE, Asked, Combination, expand
 from experiments.config.config import Config
 from experiments.config.saved import FREE, digest, fields_of
 from experiments.config.validate import flag_of
+from experiments.papers import item as papers
 from experiments.papers.item import Item, Part, Small
 from experiments.papers.table import ITEMS
+from experiments.presets.lookup import lookup
 from experiments.terminal.errors import UsageError
 
 __all__ = ["PartRuns", "Scale", "Wanted", "item_folder", "item_of", "spread", "without_training"]
@@ -68,6 +70,8 @@ def spread(item: Item, wanted: Wanted) -> list[PartRuns]:
     Raises:
       UsageError: for whatever a run refuses, and a flag that no column takes.
     """
+    if without_training(item):
+        wanted = wanted._replace(scale="paper")  # there is nothing to reduce
     parts, taken = [], set()
     for part in item.parts:
         runs, used = _part(item, part, wanted)
@@ -96,7 +100,7 @@ def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
     model = changed.get("model") or [f"--model={small.model or part.model}"]
     asked = Asked(
         dataset=dataset,
-        columns=[*([DENSE] if part.dense else []), *(_column(each, small, wanted.scale, changed) for each in chosen)],
+        columns=[*([DENSE] if part.dense else []), *(_column(each, part, small, changed) for each in chosen)],
         sparsities=small.sparsities or part.sparsities,
         seeds=range(wanted.seed, wanted.seed + seeds),
         flags={"model": model} | common | changed,
@@ -117,17 +121,28 @@ def _fitting(dataset: str, flags: Flags) -> Flags:
     return {name: args for name, args in flags.items() if name not in idle}
 
 
-def _column(each: Any, small: Small, scale: Scale, changed: Flags) -> Column:
-    """A column with its flags as the scale and what is typed change them."""
+def _column(each: papers.Column, part: Part, small: Small, changed: Flags) -> Column:
+    """A column with its flags as the scale and what is typed change them; a reduction adds no finetuning."""
     made = column(each.name, each.flags)
-    later = paired(small.flags.split()) | changed
-    further = paired(each.small.split()) if scale == "small" else {}
-    flags = made.flags | {name: args for name, args in later.items() if name in made.flags} | further
+    later = paired(small.flags.split())
+    if _tunes_nothing(made, part):
+        later["finetune_epochs"] = ["--finetune-epochs=0"]
+    flags = made.flags | {name: args for name, args in later.items() if name in (*made.flags, "finetune_epochs")}
+    flags |= paired(each.small.split()) if small.flags else {}
     flags |= {name: args for name, args in changed.items() if name in flags}
     own = made.sparsities
     if own is not None and small.sparsities:
         own = tuple(one for one in own if one in small.sparsities) or own[:1]
     return made._replace(flags=flags, sparsities=own)
+
+
+def _tunes_nothing(made: Column, part: Part) -> bool:
+    """Whether the paper has no finetuning there."""
+    typed = made.flags.get("finetune_epochs") or paired(part.flags.split()).get("finetune_epochs")
+    if typed:
+        return typed[-1].rpartition("=")[2] == "0"
+    sparsity = float((made.sparsities or part.sparsities)[0])
+    return lookup(made.pruner, part.model, part.dataset, sparsity).values.get("finetune_epochs") == 0
 
 
 def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
