@@ -132,7 +132,7 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
 def _typed_options(pruner: str, args: list[str]) -> dict[str, str]:
     """What is typed for the options of a method, unread: --smart-ratio.version=v5 -> {"version": "v5"}."""
     found = {}
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args, ""][1:], strict=True):
         if arg.startswith("--") and field_of(arg).startswith(f"{pruner}."):
             found[field_of(arg).removeprefix(f"{pruner}.")] = arg.partition("=")[2] or following
     return found
