@@ -51,6 +51,9 @@ def _write_table(file: Path, swept: Sequence[dict[str, str]], means: Sequence[di
     for values, row in zip(swept, means, strict=True):
         numbers = {"sparsity": row["sparsity"], "num_kept": row["num_kept"]}
         numbers |= {name: row["accuracy"][name] for name in ("before_finetune", "after_finetune")}
+        best = row["accuracy"]["best_validation"]
+        numbers |= {"at_best": best["test"]} if best else {}
+        numbers |= {name: value for name, value in row["accuracy"].items() if name.startswith("top5")}
         numbers |= {f"{part}_seconds": row["seconds"][part] for part in ("search", "finetune")}
         cells = values | {"num_seeds": row["num_seeds"]}
         for name, value in numbers.items():
@@ -58,7 +61,7 @@ def _write_table(file: Path, swept: Sequence[dict[str, str]], means: Sequence[di
             cells |= {f"{name}_std": None if value is None or value["std"] is None else f"{value['std']:.4g}"}
         rows.append(cells)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -47,6 +47,11 @@ def rows_of(combinations: Sequence[Combination], folder: Path, *, named: bool = 
 
 def _row(summary: dict[str, Any], place: str) -> dict[str, Any]:
     accuracy = summary["accuracy"]
+    top5 = [accuracy.get(f"top5_{part}_finetune") for part in ("after", "before")]
+    optional = {  # columns of validation data, and of many classes
+        "at_best": _short((accuracy["best_validation"] or {}).get("test")),
+        "top5": _short(top5[1] if top5[0] is None else top5[0]),
+    }
     return {
         "dataset": summary["dataset_name"], "model": summary["model"], "pruner": summary["pruner"],
         "sparsity": summary["sparsity_target"], "sparsity_got": summary["sparsity"], "num_kept": summary["num_kept"],
@@ -55,7 +60,7 @@ def _row(summary: dict[str, Any], place: str) -> dict[str, Any]:
         "search_passes": summary["forward_backward_passes"]["search"],
         "search_seconds": round(summary["seconds"]["search"], 1),
         "finetune_seconds": round(summary["seconds"]["finetune"], 1), "folder": place,
-    }  # fmt: skip
+    } | optional  # fmt: skip
 
 
 def _short(accuracy: float | None) -> float | None:
@@ -63,9 +68,11 @@ def _short(accuracy: float | None) -> float | None:
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text, with a header."""
+    """The rows as text, with a header; without the columns of validation and top-5 accuracy, where no row has any."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    empty = [name for name in ("at_best", "top5") if all(row.get(name) is None for row in rows)]
+    names = [name for name in rows[0] if name not in empty]
+    writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -105,7 +105,7 @@ def _of_tables(pruner: str, model: str, dataset: str, sparsity: float) -> Preset
         }
     own = {}  # what belongs to the method, where the pair's own row is silent
     if pruner in defaults.DEFAULT:
-        own = {field: value for field, value in defaults.DEFAULT[pruner][0].items() if "." in field}
+        own = {field: value for field, value in defaults.DEFAULT[pruner][0].items() if field.startswith(f"{pruner}.")}
     own_sources = {field: defaults.DEFAULT[pruner][1][field] for field in own}
     return Preset(own | values, own_sources | sources)
 

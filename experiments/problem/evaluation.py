@@ -26,22 +26,42 @@ __all__ = [
     "make_evaluation",
     "stream_batch_size",
     "stream_place",
+    "tops_of",
 ]
 
 Accuracy = Callable[[Params, ModelState, Split | Examples], jax.Array]
 
 
+_MANY_CLASSES = 100  # from there on the top-5 accuracy is measured too: CIFAR-100, Caltech-101, TinyImageNet, ImageNet
+
+
 class Evaluation(NamedTuple):
     """`one(params, state, split) -> float32 scalar`; `many`, of trees with a leading axis of runs -> float32 [runs].
-    Neither waits for the device."""
+    `ranked` and `ranked_many` give float32 [num_tops] and [runs, num_tops]: the accuracies of `tops_of` the data.
+    None waits for the device."""
 
     one: Accuracy
     many: Accuracy
+    ranked: Accuracy
+    ranked_many: Accuracy
 
 
-def hits(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """float32 [B]: 1 where the highest logit is the label's."""
-    return (logits.argmax(-1) == labels).astype(jnp.float32)
+def tops_of(data: Dataset | Streamed) -> tuple[int, ...]:
+    """Among how many of the highest logits the label's is looked for: 1, and 5 where there are 100 classes or more."""
+    return (1, 5) if data.num_classes >= _MANY_CLASSES else (1,)
+
+
+def hits(logits: jax.Array, labels: jax.Array, top: int = 1) -> jax.Array:
+    """float32 [B]: 1 where the label's logit is the highest, or among the `top` highest; of equal ones the first are.
+
+    Example:
+      >>> logits, labels = jnp.array([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]]), jnp.array([2, 2])
+      >>> hits(logits, labels).tolist(), hits(logits, labels, top=2).tolist()
+      ([0.0, 0.0], [1.0, 0.0])
+    """
+    if top == 1:
+        return (logits.argmax(-1) == labels).astype(jnp.float32)
+    return (jax.lax.top_k(logits, top)[1] == labels[:, None]).any(axis=-1).astype(jnp.float32)
 
 
 def batch_size(num: int, side: int, runs: int = 1, whole: bool | None = None, multiple: int = 1) -> int:
@@ -96,13 +116,14 @@ def make_evaluation(
       mesh: the devices over which runs, and the rows of each batch, are spread.
     """
     # Over 60 lines: functions that close over each other, compiled for one run and for several.
+    tops = tops_of(data)
     multiple, num_parts = sharding.num_sharing(mesh), 1 if mesh is None else mesh.shape["runs"]
     in_one = jax.default_backend() != "cpu" if whole is None else whole
 
     def count(params: Params, state: ModelState, batch: Batch) -> jax.Array:
         batch = sharding.split_batch(batch, mesh)
         logits, _ = with_key(model.apply)(sharding.whole(params, mesh), state, batch.images, False)
-        return (hits(logits, batch.labels) * batch.weights).sum()
+        return jnp.stack([(hits(logits, batch.labels, top) * batch.weights).sum() for top in tops])
 
     def part(size: int, params: Params, state: ModelState, split: Split, first: jax.Array) -> jax.Array:
         return count(params, state, batch_of(data, split, first, size))
@@ -116,7 +137,7 @@ def make_evaluation(
             return total + part(size, params, state, split, first), None
 
         firsts = jnp.arange(0, split.labels.shape[0], size, dtype=jnp.int32)
-        return jax.lax.scan(add, jnp.zeros((), jnp.float32), firsts)[0]
+        return jax.lax.scan(add, jnp.zeros(len(tops), jnp.float32), firsts)[0]
 
     def make(many: bool) -> Accuracy:
         def each(fn: Callable, num_shared: int) -> Callable:
@@ -135,7 +156,7 @@ def make_evaluation(
         def accuracy(params: Params, state: ModelState, split: Split | Examples) -> jax.Array:
             runs = jax.tree.leaves(params)[0].shape[0] if many else 1
             on_each = max(1, runs // num_parts)
-            total: Any = np.zeros(runs if many else (), np.float32)
+            total: Any = np.zeros((runs, len(tops)) if many else len(tops), np.float32)
             if isinstance(split, Examples):
                 seen = total
                 for batch in _streamed_batches(split, data, broken, mesh):
@@ -152,7 +173,13 @@ def make_evaluation(
 
         return accuracy
 
-    return Evaluation(make(False), make(True))
+    ranked, ranked_many = make(False), make(True)
+    return Evaluation(
+        one=lambda *given: ranked(*given)[..., 0],
+        many=lambda *given: ranked_many(*given)[..., 0],
+        ranked=ranked,
+        ranked_many=ranked_many,
+    )
 
 
 def _streamed_batches(

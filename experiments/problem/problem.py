@@ -32,7 +32,8 @@ __all__ = ["Problem", "make_feed", "make_loss", "make_problem"]
 
 class Problem(NamedTuple):
     """`accuracy(params, state, split) -> float32 scalar on the device`; `accuracies` the same of several runs, whose
-    params and state have a leading axis; `splits`: name -> uint8 images and labels, or what they are streamed from;
+    params and state have a leading axis; `ranked` and `ranked_many` the same with a last axis, of `tops_of` the data;
+    `splits`: name -> uint8 images and labels, or what they are streamed from;
     `fingerprint`: of the training data, so that a run is not resumed on other data;
     `skipped`: broken images left out, to which streams add while they run; `mesh`: where the work is spread over
     devices, and `norm_mesh` the same where BatchNorm's statistics are those of each device."""
@@ -45,6 +46,8 @@ class Problem(NamedTuple):
     splits: dict[str, Split | Examples]
     accuracy: Accuracy
     accuracies: Accuracy
+    ranked: Accuracy
+    ranked_many: Accuracy
     fingerprint: int
     skipped: list[str]
     mesh: Mesh | None
@@ -79,6 +82,8 @@ def make_problem(loaded: Loaded, config: Config, mesh: Mesh | None = None) -> Pr
         splits=splits,
         accuracy=evaluation.one,
         accuracies=evaluation.many,
+        ranked=evaluation.ranked,
+        ranked_many=evaluation.ranked_many,
         fingerprint=_fingerprint(data, config),
         skipped=skipped,
         mesh=mesh,

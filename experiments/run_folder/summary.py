@@ -34,8 +34,9 @@ class SearchResult(NamedTuple):
 
 class RunResult(NamedTuple):
     """What is left at the end. Accuracies are on the test set; `before` by mask; `after` None without finetuning;
-    `best` the best validation epoch {epoch, validation, test} or None; `overlap` with the mask that a search which
-    re-selects began with; `cost` and `seconds` of search and finetuning."""
+    `top5` the top-5 accuracy after it, of many classes; `best` the best validation epoch {epoch, validation, test} or
+    None; `overlap` with the mask that a search which re-selects began with; `cost` and `seconds` of search and
+    finetuning."""
 
     ticket: Ticket
     model_state: ModelState
@@ -43,6 +44,7 @@ class RunResult(NamedTuple):
     rows: list[dict[str, Any]]
     before: dict[str, float | None]
     after: float | None
+    top5: dict[str, float]
     best: dict[str, Any] | None
     overlap: float | None
     cost: dict[str, dict[str, float]]
@@ -109,7 +111,7 @@ def _summary(
         "sparsity": masks.sparsity(mask),
         "num_kept": masks.num_kept(mask),
         "num_prunable": masks.num_prunable(mask),
-        "accuracy": result.before | {"after_finetune": result.after, "best_validation": result.best},
+        "accuracy": result.before | result.top5 | {"after_finetune": result.after, "best_validation": result.best},
         "layer_sparsity": {layer["name"]: sparsity[layer["name"]] for layer in layers},
         "layers": layers,
         "overlap_with_initial_mask": result.overlap,

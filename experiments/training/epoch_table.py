@@ -35,6 +35,7 @@ class Table:
       notes: what goes into checkpoints; `rows` and `warned` (layers reported as empty, and still so) are kept there.
       mask: the layers, by name and size.
       held_out: the split whose accuracy is measured every epoch, "test" or "validation".
+      top5: whether its top-5 accuracy is measured too.
     """
 
     def __init__(
@@ -45,9 +46,12 @@ class Table:
         mask: Mask,
         held_out: str,
         on_collapse: str,
+        *,
+        top5: bool = False,
     ):
         self.path, self.display, self.on_collapse = folder / paths.METRICS, display, on_collapse
-        self.held_out = f"{held_out}_accuracy"
+        self.held_out, self.top5 = f"{held_out}_accuracy", f"{held_out}_top5_accuracy" if top5 else None
+        self.columns = metrics_csv.columns(self.top5)
         self.rows: list[dict[str, Any]] = notes["rows"]
         self.warned: list[str] = notes["warned"]
         self.layers = [(masks.path_name(path), math.prod(leaf.shape))
@@ -58,13 +62,14 @@ class Table:
         self.board = None  # of several processes the first writes
         if processes.is_main():
             self.board = SummaryWriter(str(folder / paths.TENSORBOARD), purge_step=len(self.rows))
-            metrics_csv.write_rows(self.path, self.rows)
+            metrics_csv.write_rows(self.path, self.rows, self.columns)
 
     def add(self, row: dict[str, Any], observed: Observed, accuracy: jax.Array, slot: int | None = None) -> None:
         """Takes a row (phase, epoch, step, bound) whose measurements are still on their way, and finishes the
         one before it, so that the device never waits for the host.
 
         Args:
+          accuracy: float32 [1], or top-1 and top-5; with a leading axis, where several runs were measured at once.
           slot: the place of this run among those that were measured at once; None where it was alone.
         """
         self.pending.append((row, (observed, accuracy), slot))
@@ -86,17 +91,19 @@ class Table:
                 fail_not_finite(int(first_bad), row["phase"], row["epoch"])
             self.check_layers(kept, f"lost its last weight in epoch {row['epoch']} of the {row['phase']}", slot)
             row |= {
-                "loss": float(info.loss), "train_accuracy": float(info.accuracy), self.held_out: float(accuracy),
+                "loss": float(info.loss), "train_accuracy": float(info.accuracy), self.held_out: float(accuracy[0]),
                 "sparsity": 1 - int(kept.sum()) / self.size, "flips": int(info.flips),
                 "sparsity_frozen": 1 - int(frozen.sum()) / self.size, "seconds": time.monotonic() - self.clock,
             }  # fmt: skip
+            row |= {self.top5: float(accuracy[1])} if self.top5 else {}
             self.clock += row["seconds"]
             self.rows.append(row)
             progress.tell(self.display, row, row[self.held_out])
             if self.board is None:
                 continue
-            metrics_csv.append_row(self.path, row)
-            for name in ("loss", "train_accuracy", self.held_out, "sparsity", "sparsity_frozen", "flips"):
+            metrics_csv.append_row(self.path, row, self.columns)
+            shown = ("loss", "train_accuracy", self.held_out, "sparsity", "sparsity_frozen", "flips")
+            for name in (*shown, *([self.top5] if self.top5 else [])):
                 self.board.add_scalar(f"{row['phase']}/{name}", row[name], len(self.rows))
 
     def check_layers(self, kept: np.ndarray, what: str, slot: int | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.config.config import Config
 from experiments.distributed import processes
+from experiments.problem.evaluation import tops_of
 from experiments.problem.problem import Problem
 from experiments.run_folder import paths
 from experiments.run_folder.summary import RunResult, SearchResult
@@ -68,7 +69,8 @@ def open_logbook(run: Run, problem: Problem, folder: Path, config: Config, quiet
     done = int(state.carry.step) if state.carry else 0
     held_out = "validation" if "validation" in problem.splits else "test"
     display = progress.start(run.title, offsets[-1], offsets[notes["index"]] + done, quiet)
-    table = Table(folder, display, notes, run.ticket.mask, held_out, config.on_collapse)
+    many_classes = len(tops_of(problem.data)) > 1
+    table = Table(folder, display, notes, run.ticket.mask, held_out, config.on_collapse, top5=many_classes)
     found = load_search_result(run, notes["index"], folder)
     return Logbook(
         run=run,
@@ -134,7 +136,7 @@ def _log_epoch(books: Sequence[Logbook], moment: trainer.Moment) -> None:
     first, carry, phase = books[0], moment.carry, moment.phase
     problem, many = first.problem, first.slot is not None
     measuring = measure.measure_many if many else measure.measure
-    evaluate = problem.accuracies if many else problem.accuracy
+    evaluate = problem.ranked_many if many else problem.ranked
     observed, support, seen = measuring(phase, carry, first.previous)
     accuracy = evaluate(seen, carry.model_state, problem.splits[first.held_out])
     for book in books:
@@ -145,8 +147,12 @@ def _log_epoch(books: Sequence[Logbook], moment: trainer.Moment) -> None:
         epoch = _epochs_before(book.run, moment.index) + moment.epoch
         row = {"phase": phase.name, "epoch": epoch, "step": _steps(book, moment), "bound": bound}
         book.table.add(row, observed, accuracy, book.slot)
-        if book.held_out == "validation" and phase.name == "finetune":
-            own, best = float(np.asarray(accuracy).ravel()[book.slot or 0]), book.notes["best"]
+        if book.held_out != "validation":
+            continue
+        layers, target = len(book.table.layers), masks.count_for(book.table.size, book.config.sparsity)
+        kept = lambda book=book, n=layers: int(np.asarray(observed.kept).reshape(-1, n)[book.slot or 0].sum())  # noqa: E731
+        if measure.may_be_best(book.run.recipe, moment.index, kept, target):
+            own, best = float(np.asarray(accuracy)[..., 0].ravel()[book.slot or 0]), book.notes["best"]
             if best is None or own > best["validation"]:
                 book.notes["best"] = {"epoch": moment.epoch, "validation": own}
                 shown = seen, carry.model_state
@@ -223,13 +229,15 @@ def _save(book: Logbook, moment: trainer.Moment) -> None:
 
 def result_of(book: Logbook) -> RunResult:
     """What is left of a book that is over, and its accuracies on the test set."""
-    test, best = book.problem.splits["test"], book.notes["best"]
+    test, best, many_classes = book.problem.splits["test"], book.notes["best"], book.table.top5 is not None
     before = book.notes.get("before") or measure.accuracies_before(book.run, book.problem, book.found, book.ticket.mask)
-    after = None
+    after, top5 = None, {}
     if book.run.recipe[-1].name == "finetune":
-        after = float(book.problem.accuracy(book.ticket.params, book.model_state, test))
+        after, *more = np.asarray(book.problem.ranked(book.ticket.params, book.model_state, test)).tolist()
+        top5 = {"top5_after_finetune": more[0]} if many_classes else {}
     if best is not None:
-        best["test"] = float(book.problem.accuracy(book.best[0], book.best[1], test))
+        best["test"], *more = np.asarray(book.problem.ranked(book.best[0], book.best[1], test)).tolist()
+        best |= {"test_top5": more[0]} if many_classes else {}
     return RunResult(
         ticket=book.ticket,
         model_state=book.model_state,
@@ -237,6 +245,7 @@ def result_of(book: Logbook) -> RunResult:
         rows=book.table.rows,
         before=before,
         after=after,
+        top5=top5,
         best=best,
         overlap=book.notes.get("overlap"),
         cost={part: _cost(book.run, part) for part in ("search", "finetune")},

@@ -1,21 +1,23 @@
 """What is measured of runs: diagnostics at an epoch's end, on the device, and accuracies before finetuning."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments.problem.problem import Problem
 from experiments.run_folder.summary import SearchResult
 from experiments.training.run import Run
 from experiments.training.stacking import EACH
 from rare_gems import masks, views
-from rare_gems.phase import Info, Mask, Params, Phase, Ticket
+from rare_gems.phase import Info, Mask, Params, Phase, Recipe, Ticket
 from rare_gems.training.trainer import Carry
 
-__all__ = ["Measured", "Observed", "accuracies_before", "has_two_masks", "layer_counts", "masked_support", "measure",
-           "measure_many", "spell_accuracies"]  # fmt: skip
+__all__ = ["Measured", "Observed", "accuracies_before", "has_two_masks", "layer_counts", "masked_support",
+           "may_be_best", "measure", "measure_many", "spell_accuracies"]  # fmt: skip
 
 
 class Observed(NamedTuple):
@@ -79,19 +81,36 @@ def has_two_masks(phase: Phase) -> bool:
 
 
 def accuracies_before(run: Run, problem: Problem, found: SearchResult, mask: Mask) -> dict[str, float | None]:
-    """Test accuracy of the weights under the mask to be finetuned; of GEM-MINER also under q, and as it saw them."""
+    """Test accuracy of the weights under the mask to be finetuned, of many classes also among the top 5; of GEM-MINER
+    under q, and as it saw them."""
     search = next((phase for phase in run.recipe if has_two_masks(phase)), None)
     test = problem.splits["test"]
 
     def under(params: Params) -> float:
         return float(problem.accuracy(params, found.model_state, test))
 
+    kept = masks.apply(found.ticket.params, mask)
+    before, *more = np.asarray(problem.ranked(kept, found.model_state, test)).tolist()
+    top5 = {"top5_before_finetune": more[0]} if more else {}
     both: dict[str, float | None] = {"before_finetune_frozen": None, "before_finetune_rounded": None}
     if search:
         seen = search.view(found.ticket, search.num_steps, jax.random.fold_in(run.key, 2**31 - 3))
         frozen = masks.apply(found.ticket.params, found.ticket.mask)
         both = {"before_finetune_frozen": under(frozen), "before_finetune_rounded": under(seen)}
-    return {"before_finetune": under(masks.apply(found.ticket.params, mask))} | both
+    return {"before_finetune": before} | both | top5
+
+
+def may_be_best(recipe: Recipe, index: int, num_kept: Callable[[], int], target: int) -> bool:
+    """Whether the best epoch of validation is looked for in a phase: in the finetuning; without one, in the last
+    training, as soon as no more weights are kept than were asked for.
+
+    Args:
+      index: of the phase. num_kept: how many the network sees, asked only where it matters. target: how many may be.
+    """
+    last = max(i for i, phase in enumerate(recipe) if phase.num_steps)
+    if recipe[index].name == "finetune" or index != last:
+        return recipe[index].name == "finetune"
+    return num_kept() <= target
 
 
 def spell_accuracies(before: dict[str, float | None]) -> str:

@@ -11,6 +11,11 @@ from rare_gems.reports.run_tables import NONE, Row, accuracy_cell, mean_of, perc
 
 __all__ = ["comparison_table", "sanity_table"]
 
+_VALUES = {
+    "before": "accuracy % before finetuning", "after": "accuracy % after finetuning",
+    "at_best": "accuracy % at the epoch of best validation", "top5": "top-5 accuracy %, after finetuning if any",
+}  # fmt: skip
+
 
 def sanity_table(
     rows: Sequence[Row], title: str | None = None, margin: float = 0.01, confidence: float = 0.95
@@ -55,12 +60,13 @@ def sanity_table(
 
 
 def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
-    """Pruners (rows) at several sparsities (columns): accuracy before finetuning, then after it.
+    """Pruners (rows) at several sparsities (columns): accuracy before finetuning, then after it; where any run has it,
+    at the epoch of best validation, and the top-5 accuracy.
 
     Args:
-      rows: a dict for each run: `pruner, sparsity, seed, before, after` (fractions; None or absent where there is
-        none) and `num_kept` (may be absent). `sparsity` is the asked one, equal for the pruners that are compared;
-        a pruner "dense" is the reference, its accuracy repeated under every sparsity.
+      rows: a dict for each run: `pruner, sparsity, seed, before, after, at_best, top5` (fractions; None or absent where
+        there is none) and `num_kept` (may be absent). `sparsity` is the asked one, equal for the pruners that are
+        compared; a pruner "dense" is the reference, its accuracy repeated under every sparsity.
       title: one line above.
     Returns:
       percent, mean±std over seeds, an en dash where no run has a value; under each sparsity the weights kept.
@@ -77,7 +83,9 @@ def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
         kept = {int(row["num_kept"]) for row in pruned if row["sparsity"] == sparsity and row.get("num_kept")}
         count = "-".join(f"{n:,}" for n in sorted({min(kept), max(kept)})) if kept else ""
         table.add_column(f"{percent(sparsity)}\n{count}", justify="right", no_wrap=True)
-    for value in ("before", "after"):
+    for value, heading in _VALUES.items():
+        if value in ("at_best", "top5") and all(row.get(value) is None for row in rows):
+            continue
         cells = {
             pruner: [
                 accuracy_cell(
@@ -87,9 +95,9 @@ def comparison_table(rows: Sequence[Row], title: str | None = None) -> Table:
             ]
             for pruner in dict.fromkeys(row["pruner"] for row in pruned)
         }
-        if dense and value == "after":
+        if dense and value != "before":
             cells["dense"] = [accuracy_cell(mean_of([row.get(value) for row in dense]))] * len(sparsities)
-        table.add_row(f"accuracy % {value} finetuning")
+        table.add_row(heading)
         for pruner, values in cells.items():
             table.add_row(*(Text(cell) for cell in [f"  {pruner}", *values]))
     return table

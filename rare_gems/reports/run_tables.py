@@ -91,13 +91,14 @@ def summary_table(rows: Sequence[Row], columns: Sequence[str] | None = None, tit
     chosen = list(columns) if columns else list(COLUMNS)
     cells = {column: [COLUMNS[column][1](row) for row in rows] for column in chosen}
     if columns is None:
-        for optional in ("before_rounded", "best_validation"):
+        for optional in ("before_rounded", "top5", "best_validation"):
             if all(cell == NONE for cell in cells[optional]):
                 del cells[optional]
     sizes = {row.get("num_prunable") for row in rows} - {None}
     notes = [f"{sizes.pop():,} prunable weights"] if len(sizes) == 1 else []
     spread = any("±" in cell for column in cells.values() for cell in column)
     notes = ["; ".join(notes + ["±: over seeds"] if spread else notes)]
+    notes += ["top-5: after finetuning, if there is any"] if "top5" in cells else []
     notes += ["at best: test accuracy at the epoch of best validation"] if "best_validation" in cells else []
     table = Table(title=title, caption="\n".join(notes), box=None, pad_edge=False, collapse_padding=True)
     table.title_justify = "left"
@@ -184,6 +185,11 @@ def _rounded(row: Row) -> str:
     return accuracy_cell(_get(row, "accuracy", "before_finetune_rounded"))
 
 
+def _top5(row: Row) -> str:
+    after = _get(row, "accuracy", "top5_after_finetune")
+    return accuracy_cell(_get(row, "accuracy", "top5_before_finetune") if after is None else after)
+
+
 def _best(row: Row) -> str:
     best = _get(row, "accuracy", "best_validation")
     if not isinstance(best, Mapping):
@@ -201,6 +207,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "before": ("accuracy %\nbefore, q", _before),
     "before_rounded": ("\nq and r(p)", _rounded),
     "after": ("\nafter", lambda row: accuracy_cell(_get(row, "accuracy", "after_finetune"))),
+    "top5": ("\ntop-5", _top5),
     "best_validation": ("\nat best", _best),
     "search": ("time s\nsearch", lambda row: _seconds(_get(row, "seconds", "search"))),
     "finetune": ("\nfinetune", lambda row: _seconds(_get(row, "seconds", "finetune"))),

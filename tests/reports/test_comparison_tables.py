@@ -104,6 +104,19 @@ def test_comparison_table():
     assert lines[9].split() == ["dense", "91.00±1.41", "91.00±1.41"]
 
 
+def test_comparison_table_with_validation_and_many_classes():
+    best = [
+        row | {"at_best": row["after"] + 0.01, "top5": 0.95 if row["pruner"] == "dense" else None} for row in runs()
+    ]
+    lines = printed(comparison_tables.comparison_table(best))
+    at = lines.index(next(line for line in lines if line.strip() == "accuracy % at the epoch of best validation"))
+    assert lines[at + 1].split() == ["gem_miner", "81.50±0.71", "73.00±0.71"]
+    assert lines[at + 3].split() == ["dense", "92.00±1.41", "92.00±1.41"]
+    assert lines[at + 4].strip() == "top-5 accuracy %, after finetuning if any"
+    assert lines[at + 5].split() == ["gem_miner", DASH, DASH]
+    assert lines[at + 7].split() == ["dense", "95.00±0.00", "95.00±0.00"]
+
+
 def test_comparison_table_with_gaps():
     row = {"pruner": "a", "sparsity": 0.9, "seed": 0, "before": 0.1, "after": 0.5, "num_kept": 1583}
     rows = [row, row | {"sparsity": 0.5, "num_kept": None}, row | {"pruner": "b", "after": 0.4, "num_kept": 3900}]

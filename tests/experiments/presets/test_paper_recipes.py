@@ -70,6 +70,8 @@ def test_jackpots_are_tuned_along_a_cosine():
     flags = ["--pruner=jackpot", "--model=resnet32", "--sparsity=0.9", "--pretrained=dense", "--finetune-epochs=10"]
     config, _ = parse("cifar10", flags)
     assert spelled(config, "finetune") == "SGD, momentum 0.9, rate 0.01, cosine to 0; weight decay 0"
+    digits, _ = parse("digits", ["--pruner=jackpot", "--pretrained=dense", "--finetune-epochs=30"])  # our own recipe
+    assert "rate 0.1, times 0.1 from epochs 15 and 20; " in spelled(digits, "finetune")
 
 
 @pytest.mark.parametrize(
