@@ -54,7 +54,8 @@ def _row(summary: dict[str, Any], place: str) -> dict[str, Any]:
     }
     return {
         "dataset": summary["dataset_name"], "model": summary["model"], "pruner": summary["pruner"],
-        "sparsity": summary["sparsity_target"], "sparsity_got": summary["sparsity"], "num_kept": summary["num_kept"],
+        "sparsity": summary["sparsity_target"], "sparsity_got": summary["sparsity"],
+        "effective_sparsity": summary.get("effective_sparsity"), "num_kept": summary["num_kept"],
         "num_prunable": summary["num_prunable"], "seed": summary["seed"], "before": _short(accuracy["before_finetune"]),
         "after": _short(accuracy["after_finetune"]), "search_epochs": summary["epochs"]["search"],
         "search_passes": summary["forward_backward_passes"]["search"],

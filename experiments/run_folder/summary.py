@@ -35,8 +35,9 @@ class SearchResult(NamedTuple):
 class RunResult(NamedTuple):
     """What is left at the end. Accuracies are on the test set; `before` by mask; `after` None without finetuning;
     `top5` the top-5 accuracy after it, of many classes; `best` the best validation epoch {epoch, validation, test} or
-    None; `overlap` with the mask that a search which re-selects began with; `cost` and `seconds` of search and
-    finetuning."""
+    None; `overlap` with the mask that a search which re-selects began with; `effective`: {sparsity, num_kept,
+    cut_layers} of the weights that can matter, or None where the network cannot be followed; `cost` and `seconds` of
+    search and finetuning."""
 
     ticket: Ticket
     model_state: ModelState
@@ -47,6 +48,7 @@ class RunResult(NamedTuple):
     top5: dict[str, float]
     best: dict[str, Any] | None
     overlap: float | None
+    effective: dict[str, Any] | None
     cost: dict[str, dict[str, float]]
     seconds: dict[str, float]
 
@@ -99,6 +101,7 @@ def _summary(
 ) -> dict[str, Any]:
     mask = result.ticket.mask
     sparsity = masks.layer_sparsity(mask)
+    effective = result.effective or {}
     return {
         "name": name,
         "pruner": fields["pruner"],
@@ -111,6 +114,9 @@ def _summary(
         "sparsity": masks.sparsity(mask),
         "num_kept": masks.num_kept(mask),
         "num_prunable": masks.num_prunable(mask),
+        "effective_sparsity": effective.get("sparsity"),
+        "num_effective": effective.get("num_kept"),
+        "cut_layers": effective.get("cut_layers"),
         "accuracy": result.before | result.top5 | {"after_finetune": result.after, "best_validation": result.best},
         "layer_sparsity": {layer["name"]: sparsity[layer["name"]] for layer in layers},
         "layers": layers,

@@ -18,7 +18,7 @@ from experiments.problem.problem import Problem
 from experiments.run_folder import paths
 from experiments.run_folder.summary import RunResult, SearchResult
 from experiments.terminal import progress
-from experiments.training import collapse, kept_rounds, measure, stacking
+from experiments.training import collapse, effective_weights, kept_rounds, measure, stacking
 from experiments.training.epoch_table import Table, fail_not_finite
 from experiments.training.run import Checkpoint, Run, load_search_result, restore
 from rare_gems import masks, schedules
@@ -33,7 +33,8 @@ __all__ = ["Logbook", "close_quietly", "open_logbook", "result_of", "take", "tog
 class Logbook:
     """What changes while a run trains. `notes` goes into each checkpoint; `carry` is that of the checkpoint it goes on
     from, or None; `slot` is the place of this run among several at once, which share `previous` (None: it is alone);
-    `logged` counts this phase's epochs; `clock` is the time up to which `notes["seconds"]` counts."""
+    `logged` counts this phase's epochs; `clock` is the time up to which `notes["seconds"]` counts; `effective` is the
+    last mask whose weights were counted by `effective_weights`, with the counts."""
 
     run: Run
     problem: Problem
@@ -53,6 +54,7 @@ class Logbook:
     logged: int
     clock: float
     slot: int | None = None
+    effective: tuple[Mask, dict[str, Any] | None] | None = None
 
 
 def open_logbook(run: Run, problem: Problem, folder: Path, config: Config, quiet: bool = False) -> Logbook:
@@ -192,10 +194,25 @@ def _end_phase(book: Logbook, moment: trainer.Moment) -> None:
         first, reselects = moment.carry.ticket.mask, moment.phase.trains == "scores" and not moment.phase.hold_dead
         if reselects and masks.num_kept(first) == masks.num_kept(book.ticket.mask) < masks.num_prunable(first):
             book.notes["overlap"] = masks.overlap(first, book.ticket.mask)  # a jackpot, with the mask it began with
-        if book.held_out == "test" and all(phase.name == "finetune" for phase in book.run.recipe[moment.index + 1 :]):
+        is_found = all(phase.name == "finetune" for phase in book.run.recipe[moment.index + 1 :])
+        if is_found:
+            whose = "" if book.slot is None else f"{book.folder}: "
+            effective_weights.tell(_effective(book), book.ticket.mask, whose)
+        if is_found and book.held_out == "test":
             book.notes["before"] = measure.accuracies_before(book.run, book.problem, book.found, book.ticket.mask)
             progress.note(measure.spell_accuracies(book.notes["before"]))
     _count_seconds(book, moment.phase)
+
+
+def _effective(book: Logbook) -> dict[str, Any] | None:
+    """The counts of the ticket's weights that can matter, on the process that writes."""
+    if not processes.is_main():
+        return None
+    mask = book.ticket.mask
+    if book.effective is None or not all(jax.tree.leaves(jax.tree.map(np.array_equal, book.effective[0], mask))):
+        mask = jax.tree.map(np.asarray, mask)
+        book.effective = mask, effective_weights.count(book.problem, book.ticket.params, book.model_state, mask)
+    return book.effective[1]
 
 
 def _whole(book: Logbook, moment: trainer.Moment) -> Params:
@@ -248,6 +265,7 @@ def result_of(book: Logbook) -> RunResult:
         top5=top5,
         best=best,
         overlap=book.notes.get("overlap"),
+        effective=_effective(book),
         cost={part: _cost(book.run, part) for part in ("search", "finetune")},
         seconds=book.notes["seconds"],
     )

@@ -26,6 +26,7 @@ __all__ = [
 Row = Mapping[str, Any]
 
 NONE = "\N{EN DASH}"
+_MEANS = ("accuracy", "seconds", "layer_sparsity", "sparsity", "num_kept", "effective_sparsity", "num_effective")
 
 
 def percent(sparsity: float | int) -> str:
@@ -45,7 +46,7 @@ def aggregate(summaries: Sequence[Row]) -> dict[str, Any]:
     Args:
       summaries: the `summary.json` of runs that differ in their seeds.
     Returns:
-      a summary in which `accuracy, seconds, layer_sparsity, sparsity` and `num_kept` hold, for each number,
+      a summary in which accuracies, seconds, sparsities and counts of kept weights hold, for each number,
       {"mean", "std", "n"} over the runs that have it (std None where n is 1; None where no run has it);
       `seed` is the list of seeds, `num_seeds` their count. Other entries are kept if all agree, else listed.
     Raises:
@@ -65,7 +66,7 @@ def aggregate(summaries: Sequence[Row]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key in dict.fromkeys(key for summary in summaries for key in summary):
         values = [summary.get(key) for summary in summaries]
-        if key in ("accuracy", "seconds", "layer_sparsity", "sparsity", "num_kept"):
+        if key in _MEANS:
             merged[key] = mean_of(values)
         else:
             same = all(value == values[0] for value in values) and key != "seed"
@@ -74,7 +75,7 @@ def aggregate(summaries: Sequence[Row]) -> dict[str, Any]:
 
 
 def summary_table(rows: Sequence[Row], columns: Sequence[str] | None = None, title: str | None = None) -> Table:
-    """The table at the end of a run: a row for each ticket, in 100 characters.
+    """The table at the end of a run: a row for each ticket, in some 100 characters.
 
     Args:
       rows: summaries of runs, or of `aggregate`; a row is called by its `name`, or else by its pruner.
@@ -91,7 +92,7 @@ def summary_table(rows: Sequence[Row], columns: Sequence[str] | None = None, tit
     chosen = list(columns) if columns else list(COLUMNS)
     cells = {column: [COLUMNS[column][1](row) for row in rows] for column in chosen}
     if columns is None:
-        for optional in ("before_rounded", "top5", "best_validation"):
+        for optional in ("effective", "before_rounded", "top5", "best_validation"):
             if all(cell == NONE for cell in cells[optional]):
                 del cells[optional]
     sizes = {row.get("num_prunable") for row in rows} - {None}
@@ -99,6 +100,7 @@ def summary_table(rows: Sequence[Row], columns: Sequence[str] | None = None, tit
     spread = any("±" in cell for column in cells.values() for cell in column)
     notes = ["; ".join(notes + ["±: over seeds"] if spread else notes)]
     notes += ["top-5: after finetuning, if there is any"] if "top5" in cells else []
+    notes += ["eff.: without the weights on no path from images to logits"] if "effective" in cells else []
     notes += ["at best: test accuracy at the epoch of best validation"] if "best_validation" in cells else []
     table = Table(title=title, caption="\n".join(notes), box=None, pad_edge=False, collapse_padding=True)
     table.title_justify = "left"
@@ -203,6 +205,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "ticket": ("ticket", lambda row: str(row.get("name") or row.get("pruner") or NONE)),
     "sparsity_target": ("sparsity\nasked %", lambda row: _sparsity(row.get("sparsity_target"))),
     "sparsity": ("\ngot %", lambda row: _sparsity(row.get("sparsity"))),
+    "effective": ("\neff. %", lambda row: _sparsity(row.get("effective_sparsity"))),
     "num_kept": ("weights\nkept", lambda row: _count(row.get("num_kept"))),
     "before": ("accuracy %\nbefore, q", _before),
     "before_rounded": ("\nq and r(p)", _rounded),

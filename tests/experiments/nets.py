@@ -71,6 +71,15 @@ def of_small_batches(*shapes):
     return _network(*shapes, change=change)
 
 
+def of_two_images_or_more(*shapes):
+    def change(logits, state, train):
+        if len(logits) < 2:
+            raise RuntimeError("two images or more")
+        return logits, state
+
+    return _network(*shapes, change=change)
+
+
 def without_gradient(*shapes):
     def change(logits, state, train):
         twice = lambda x: jax.lax.while_loop(lambda x: x.sum() < 1, lambda x: x * 2, x)  # noqa: E731

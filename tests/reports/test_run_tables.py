@@ -315,6 +315,18 @@ def test_table_leaves_out_what_no_row_has_and_prints_markup_as_it_is():
     assert printed([{}])[2].split() == [DASH] * 8
 
 
+def test_effective_sparsity_stands_beside_the_sparsity():
+    rows = [summary(name="layerwise_shuffle") | {"effective_sparsity": 0.98712}, summary("random")]
+    lines = printed(rows)
+    assert lines[1].split() == HEADINGS.replace("got %", "got % eff. %").replace("at best ", "").split()
+    assert lines[2].split()[:5] == ["layerwise_shuffle", "98.56", "98.56", "98.71", "3,864"]
+    assert lines[3].split()[:5] == ["random", "98.56", "98.56", DASH, "3,864"]
+    assert "eff.: without the weights on no path from images to logits" in lines
+    assert max(map(len, lines)) <= 100
+    merged = run_tables.aggregate([rows[1] | {"effective_sparsity": value} for value in (0.98, 0.99)])
+    assert merged["effective_sparsity"]["mean"] == pytest.approx(0.985)
+
+
 def test_table_columns():
     lines = printed([summary(), summary(num_prunable=1000)], columns=["after", "ticket"])
     assert [text.split() for text in lines[1:]] == [["after", "ticket"]] + [["77.12", "gem_miner"]] * 2

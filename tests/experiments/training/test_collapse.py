@@ -52,7 +52,8 @@ def test_the_folder_of_a_collapse_ends_in_the_same_way_or_goes_on_with_a_warning
     assert run("digits", command) == 0
     err = capsys.readouterr().err
     assert f"warning: {MADE}" in err
-    assert err.count("warning: ") == 1  # not again after each epoch of finetuning
+    assert err.count("warning: layer") == 1  # not again after each epoch of finetuning
+    assert err.count("warning: ") == 2  # and that no weight matters then
     assert err.index("warning: ") < err.index("the ticket is found")
 
 

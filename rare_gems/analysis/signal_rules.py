@@ -1,0 +1,292 @@
+"""For each operation of a program: which results carry a signal from the images, and which operands a result needs.
+
+A rule takes the operands of an equation and returns (lives, pull). `lives` says of each element of each result whether
+it may depend on the images. `pull` takes which elements of the results are needed, and says which of the operands' are.
+All arrays here are bool, on the host; sums and products of them are counted by JAX where windows or axes are involved.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rare_gems.analysis.contractions import contract, pull_contraction
+from rare_gems.analysis.host_operations import MOVES, compute
+from rare_gems.analysis.windows import convolve, pool, pull_image, pull_kernel, pull_pool
+
+__all__ = ["Operand", "Pull", "Ruling", "coarse", "ruling"]
+
+Bools = Any  # arrays of NumPy, or scalars, which its functions make of arrays without axes
+Pull = Callable[[list[Bools]], list[Bools | None]]
+Ruling = tuple[list[Bools], Pull]
+
+
+class Operand(NamedTuple):
+    """value: an array; where `live` is True it means nothing. live: bool, whether an element depends on the images."""
+
+    value: Any
+    live: Bools
+
+    def nonzero(self) -> Bools:
+        """Where it is not the constant 0."""
+        if not isinstance(self.value, np.ndarray | np.generic):  # keys
+            return np.ones_like(self.live)
+        return self.live | (self.value != 0)
+
+
+# Operations on each element alone. Those in _SUMS add their operands.
+_SUMS = ("add", "sub", "add_any")
+_ELEMENTWISE = (
+    *_SUMS, "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
+    "bessel_i1e", "cbrt", "ceil", "clamp", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh",
+    "device_put", "digamma", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge",
+    "gt", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log", "log1p", "logistic", "lt",
+    "lt_to", "max", "min", "name", "ne", "neg", "nextafter", "not", "or", "pow", "real", "reduce_precision",
+    "rem", "round", "rsqrt", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient",
+    "tan", "tanh", "xor",
+)  # fmt: skip
+# Operations each of whose results is an element of an operand, and in which operands.
+_MOVED = dict.fromkeys(MOVES) | {
+    "dynamic_slice": (0,), "dynamic_update_slice": (0, 1), "gather": (0,), "scatter": (0, 2), "copy_p": None,
+}  # fmt: skip
+_ALONG_AXES = ("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod")
+_WINDOWS = ("reduce_window_max", "reduce_window_min", "reduce_window_sum")
+_PREFIXES = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
+
+
+def ruling(primitive: Any, params: dict[str, Any], operands: Sequence[Operand], constants: bool) -> Ruling | None:
+    """What an operation does with signals; None if there is no rule, or none for these operands.
+
+    Args:
+      primitive, params: of the equation. constants: whether a constant that is added to a signal is needed, too.
+    """
+    name, lives = primitive.name, [operand.live for operand in operands]
+    keep = partial(_only_signals, lives) if not constants else lambda lives_out, pull: pull
+    if name in _ELEMENTWISE:
+        lives_out, pull = _elementwise(lives)
+        return lives_out, keep(lives_out, pull) if name in _SUMS else pull
+    if name == "mul":
+        return _product(np.logical_and, _shrunk_and, operands, constants)
+    if name == "div":
+        return _product(np.logical_and, _shrunk_and, [operands[0], _never_zero(operands[1])], constants)
+    if name == "dot_general":
+        return _product(_counted(partial(contract, params)), partial(_pulled_contraction, params), operands, constants)
+    if name == "conv_general_dilated" and params["batch_group_count"] == 1:
+        times = _counted(partial(convolve, params))
+        return _product(times, partial(_pulled_convolution, params), operands, constants)
+    if name == "select_n":
+        return _select(operands)
+    if name == "optimization_barrier":
+        return lives, list
+    if name in _MOVED:
+        return _moved(_MOVED[name] or range(len(operands)), primitive, params, operands)
+    if name == "scatter-add" and not lives[1].any():
+        return _scattered(partial(primitive.bind, **params), operands, constants)
+    if name == "reduce_sum" or name in _ALONG_AXES:
+        lives_out, pull = _along(lives[0], tuple(params["axes"]))
+    elif name in _WINDOWS:
+        lives_out, pull = _pooled(params, lives[0])
+    elif name in _PREFIXES:
+        lives_out, pull = _prefixes(lives[0], params["axis"], params["reverse"])
+    else:
+        return None
+    return lives_out, keep(lives_out, pull) if name in ("reduce_sum", "reduce_window_sum", "cumsum") else pull
+
+
+def coarse(lives: Sequence[Bools], shapes: Sequence[tuple[int, ...]]) -> Ruling:
+    """The rule for operations of which nothing is known: every result depends on every operand, wholly."""
+    live = any(one.any() for one in lives)
+
+    def pull(needs: list[Bools]) -> list[Bools | None]:
+        needed = any(need.any() for need in needs)
+        return [np.full(one.shape, needed) for one in lives]
+
+    return [np.full(shape, live) for shape in shapes], pull
+
+
+def _only_signals(lives: list[Bools], lives_out: list[Bools], pull: Pull) -> Pull:
+    """The same pull, but a result that depends on the images needs only operands that do."""
+
+    def only(needs: list[Bools]) -> list[Bools | None]:
+        signals = [need & live for need, live in zip(needs, lives_out, strict=True)]
+        others = [need & ~live for need, live in zip(needs, lives_out, strict=True)]
+        found: list[Bools | None] = [None] * len(lives)
+        if any(need.any() for need in signals):
+            found = [one if one is None else one & live for one, live in zip(pull(signals), lives, strict=True)]
+        if any(need.any() for need in others):
+            found = [_or(pair) for pair in zip(found, pull(others), strict=True)]
+        return found
+
+    return only
+
+
+def _or(bools: Sequence[Bools | None]) -> Bools | None:
+    given = [one for one in bools if one is not None]
+    return None if not given else np.logical_or.reduce(given) if len(given) > 1 else given[0]
+
+
+def _shrunk(need: Bools, shape: tuple[int, ...]) -> Bools:
+    """For an operand of that shape, which was spread over axes that it lacks, or has one element along."""
+    need = need.any(tuple(range(need.ndim - len(shape))))
+    ones = tuple(i for i, size in enumerate(shape) if size == 1 != need.shape[i])
+    return need.any(ones, keepdims=True) if ones else need
+
+
+def _elementwise(lives: list[Bools]) -> Ruling:
+    live = lives[0]
+    for other in lives[1:]:
+        live = live | other
+    return [live], lambda needs: [_shrunk(needs[0], one.shape) for one in lives]
+
+
+def _along(live: Bools, axes: Sequence[int]) -> Ruling:
+    def pull(needs: list[Bools]) -> list[Bools | None]:
+        return [np.broadcast_to(np.expand_dims(needs[0], tuple(axes)), live.shape)]
+
+    return [live.any(tuple(axes))], pull
+
+
+def _select(operands: Sequence[Operand]) -> Ruling:
+    which, cases = operands[0], operands[1:]
+    shape = np.broadcast_shapes(*(operand.live.shape for operand in operands))
+    index = np.broadcast_to(np.asarray(which.value).astype(np.int64), shape)
+    unknown = np.broadcast_to(which.live, shape)
+    chosen = [unknown | (index == i) for i in range(len(cases))]
+    live = np.zeros(shape, bool)
+    for case, one in zip(cases, chosen, strict=True):
+        live |= np.where(unknown, case.nonzero(), case.live & one)
+
+    def pull(needs: list[Bools]) -> list[Bools | None]:
+        [need] = needs
+        needs = [need & unknown & live, *(need & one for one in chosen)]
+        return [_shrunk(one, operand.live.shape) for one, operand in zip(needs, operands, strict=True)]
+
+    return [live], pull
+
+
+class _Factor(NamedTuple):
+    live: Bools
+    nonzero: Bools
+
+
+def _never_zero(operand: Operand) -> Operand:
+    return Operand(np.ones(operand.live.shape), operand.live)
+
+
+def _product(times: Callable, pulled: Callable, operands: Sequence[Operand], constants: bool) -> Ruling:
+    """A product, in which a signal passes a factor that is not zero.
+
+    Args:
+      times: (a, b) -> bool, whether some pair of elements is True. pulled: (need, other, shapes, place) -> bool, which
+        elements of a factor are needed where the other is True.
+    """
+    a, b = (_Factor(operand.live, operand.nonzero()) for operand in operands)
+    live = times(a.live, b.nonzero)
+    if b.live.any():
+        live = live | times(a.nonzero, b.live)
+    shapes = a.live.shape, b.live.shape
+
+    def one(place: int, need: Bools) -> Bools | None:
+        own, other = (a, b) if place == 0 else (b, a)
+        with_any = need if constants else need & ~live  # constants alone make constants
+        found = [pulled(with_any, other.nonzero, shapes, place)] if with_any.any() else []
+        if not constants and (signals := need & live).any():
+            if other.live.any():
+                found.append(pulled(signals, other.live, shapes, place))
+            if own.live.any():
+                found.append(pulled(signals, other.nonzero, shapes, place) & own.live)
+        return _or(found)
+
+    return [live], lambda needs: [one(place, needs[0]) for place in (0, 1)]
+
+
+def _shrunk_and(need: Bools, other: Bools, shapes: Sequence[tuple[int, ...]], place: int) -> Bools:
+    return _shrunk(need & other, shapes[place])
+
+
+def _counted(times: Callable) -> Callable:
+    return lambda a, b: times(_numbers(a), _numbers(b)) > 0.5
+
+
+def _pulled_contraction(
+    params: dict[str, Any], need: Bools, other: Bools, shapes: Sequence[tuple[int, ...]], place: int
+) -> Bools:
+    return pull_contraction(params, _numbers(need), _numbers(other), shapes[place], place) > 0.5
+
+
+def _pulled_convolution(
+    params: dict[str, Any], need: Bools, other: Bools, shapes: Sequence[tuple[int, ...]], place: int
+) -> Bools:
+    pull = pull_image if place == 0 else pull_kernel
+    return pull(params, _numbers(need), _numbers(other), shapes[place]) > 0.5
+
+
+def _moved(which: Sequence[int], primitive: Any, params: dict[str, Any], operands: Sequence[Operand]) -> Ruling | None:
+    """Elements that are moved, from the operands in `which` by the others, which have to be known: each element is
+    given a number, and the numbers are moved."""
+    if any(operand.live.any() for i, operand in enumerate(operands) if i not in which):
+        return None
+    sizes = [operands[i].live.size for i in which]
+    starts = dict(zip(which, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+    numbers = [
+        np.arange(starts[i], starts[i] + one.live.size, dtype=np.int32).reshape(one.live.shape) if i in starts
+        else one.value
+        for i, one in enumerate(operands)
+    ]  # fmt: skip
+    params = params | {"fill_value": -1} if "fill_value" in params else params
+    num_out = len(params["sizes"]) if primitive.name == "split" else 1
+    moved = [np.asarray(one) for one in compute(primitive, params, numbers, [np.int32] * num_out)]
+    total = sum(sizes)
+    moved = [np.where((one < 0) | (one >= total), total, one) for one in moved]  # what is filled in is no operand's
+    lives = np.concatenate([*(operands[i].live.ravel() for i in which), [False]])
+
+    def pull(needs: list[Bools]) -> list[Bools | None]:
+        found = np.zeros(total + 1, bool)
+        for need, one in zip(needs, moved, strict=True):
+            found[one[need]] = True
+        return [
+            found[starts[i] : starts[i] + one.live.size].reshape(one.live.shape) if i in starts else None
+            for i, one in enumerate(operands)
+        ]
+
+    return [lives[one] for one in moved], pull
+
+
+def _scattered(bind: Callable, operands: Sequence[Operand], constants: bool) -> Ruling:
+    """Elements that are added to others, at places that are known."""
+    lives = [operands[0].live, operands[2].live]
+
+    def added(into: Any, updates: Any) -> Any:
+        return bind(into, operands[1].value, updates)
+
+    def pull(needs: list[Bools]) -> list[Bools | None]:
+        shapes = [jax.ShapeDtypeStruct(live.shape, np.float32) for live in lives]
+        return [np.asarray(one) > 0.5 for one in jax.linear_transpose(added, *shapes)(_numbers(needs[0]))]
+
+    live = np.asarray(added(*map(_numbers, lives))) > 0.5
+    pull = pull if constants else _only_signals(lives, [live], pull)
+
+    def spread(needs: list[Bools]) -> list[Bools | None]:
+        into, updates = pull(needs)
+        return [into, None, updates]
+
+    return [live], spread
+
+
+def _pooled(params: dict[str, Any], live: Bools) -> Ruling:
+    return [pool(params, live)], lambda needs: [pull_pool(params, needs[0], live.shape)]
+
+
+def _prefixes(live: Bools, axis: int, reverse: bool) -> Ruling:
+    def accumulated(bools: Bools, backwards: bool) -> Bools:
+        turned = np.flip(bools, axis) if backwards else bools
+        turned = np.logical_or.accumulate(turned, axis)
+        return np.flip(turned, axis) if backwards else turned
+
+    return [accumulated(live, reverse)], lambda needs: [accumulated(needs[0], not reverse)]
+
+
+def _numbers(bools: Bools) -> np.ndarray:
+    return np.asarray(bools, np.float32)
