@@ -73,10 +73,13 @@ def print_items(console: Console, wanted: Wanted, *, measured: bool) -> None:
             found = counted(item, parts, [make.plans(part.combinations) for part in parts])
             hours = cost.measure(found)
             cost.remember(item.id, wanted.scale, hours)
-        on = ", ".join(dict.fromkeys(f"{_dataset(part, wanted)} {_model(part, wanted)}" for part in item.parts))
+        on: dict[str, dict[str, None]] = {}
+        for part in item.parts:
+            on.setdefault(_dataset(part, wanted), {})[_model(part, wanted)] = None
+        where = "; ".join(f"{dataset}: {', '.join(models)}" for dataset, models in on.items())
         cells = ["-" if runs is None else f"{runs:,}", "-" if steps is None else f"{steps:.3g}"]
         cells += ["-" if flop is None else f"{flop:.2g}", "-" if hours is None else f"{hours:.2g}"]
-        table.add_row(item.id, f"{item.paper}, {item.number}: {item.shows}", on, *cells, _results(item, wanted))
+        table.add_row(item.id, f"{item.paper}, {item.number}: {item.shows}", where, *cells, _results(item, wanted))
     run_tables.print_whole(console, table)
     told = "python -m experiments.reproduce ITEM [--scale=small] [--dry-run] runs one; --time fills in the hours here"
     console.print(told, soft_wrap=True, highlight=False)

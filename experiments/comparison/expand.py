@@ -1,6 +1,7 @@
 """From what a comparison is asked to the runs that it makes: every column at its sparsities, with every seed."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,17 +71,18 @@ def expand(asked: Asked, place: Place) -> Expanded:
     if asked.seeds[0] < 0:
         raise UsageError(f"--seed: expected 0 or more, got {asked.seeds[0]}")
     taken: set[str] = set()
+    args: dict[str, list[str]] = {}
     first: list[tuple[Column, Config]] = []
     for column in asked.columns:
-        config, used = _parsed(asked, column, _sparsities(asked, column)[0], ())
-        first.append((column, config))
+        args[column.name], used = _arguments(asked, column)
+        first.append((column, _parsed(asked, column, _sparsities(asked, column)[0], args[column.name])))
         taken |= used
     for name in asked.flags if asked.strict else ():
         if name not in taken:
             raise UsageError(f"{flag_of(name)}: none of {_named(asked.columns)} takes it")
     agreed, notes = network.agreed(first)
     configs = {
-        (column.name, sparsity): _parsed(asked, column, sparsity, agreed.get(column.name, ()))[0]
+        (column.name, sparsity): _parsed(asked, column, sparsity, args[column.name] + agreed.get(column.name, []))
         for column in asked.columns
         for sparsity in _sparsities(asked, column)
     }
@@ -103,17 +105,28 @@ def _sparsities(asked: Asked, column: Column) -> Sequence[str]:
     return column.sparsities or (asked.sparsities if column.removes else ("0.0",))
 
 
-def _parsed(asked: Asked, column: Column, sparsity: str, more: Sequence[str]) -> tuple[Config, set[str]]:
-    """The configuration of the last seed, and which of the common flags the column takes."""
-    chosen = [f"--pruner={column.pruner}", f"--sparsity={sparsity}", f"--seed={asked.seeds[-1]}"]
+def _arguments(asked: Asked, column: Column) -> tuple[list[str], set[str]]:
+    """The flags of a column, its own and those of the common ones that it takes, and which of the common those are."""
     own = [arg for args in column.flags.values() for arg in args]
     common = {name: args for name, args in asked.flags.items() if name not in column.flags}
     others = set(PRUNERS) - {column.pruner}
     fitting = [arg for name, args in common.items() if name.rpartition(".")[0] not in others for arg in args]
-    config, _ = parse(asked.dataset, [*chosen, *own, *fitting], all_used=False)
+    config = _parsed(asked, column, _sparsities(asked, column)[0], [*own, *fitting], all_used=False)
     used = {name for name in common if why_unused(config, name) is None}
-    args = [*chosen, *own, *(arg for name in common if name in used for arg in common[name]), *more]
-    return parse(asked.dataset, args)[0], used | (column.flags.keys() & asked.flags.keys())
+    taken = [arg for name in common if name in used for arg in common[name]]
+    return [*own, *taken], used | (column.flags.keys() & asked.flags.keys())
+
+
+def _parsed(asked: Asked, column: Column, sparsity: str, args: Sequence[str], *, all_used: bool = True) -> Config:
+    """The configuration of the last seed."""
+    chosen = (f"--pruner={column.pruner}", f"--sparsity={sparsity}", f"--seed={asked.seeds[-1]}")
+    return _parse(asked.dataset, (*chosen, *args), all_used)
+
+
+@functools.lru_cache(maxsize=512)
+def _parse(dataset: str, args: tuple[str, ...], all_used: bool) -> Config:
+    """Reading a command line takes a twentieth of a second, and columns of several comparisons are alike."""
+    return parse(dataset, list(args), all_used=all_used)[0]
 
 
 def _check_distinct(configs: dict[tuple[str, str], Config]) -> None:
