@@ -20,6 +20,7 @@ from experiments.run_folder import folder as run_folder
 from experiments.run_folder import paths
 from experiments.terminal.errors import Busy, RunFailed, UsageError
 from experiments.training.runner import check_folders, finish_checks, finish_tickets
+from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
 
@@ -37,7 +38,6 @@ def plans(combinations: Sequence[Combination]) -> list[tuple[Combination, Planne
         cell = each.column, each.sparsity
         if cell not in found:
             found[cell] = each, _planned(each)
-            check_recipes(each.config, each.checks)
     return list(found.values())
 
 
@@ -46,18 +46,25 @@ def _planned(each: Combination) -> Planned:
     options = {name: value for name, value in vars(each.config.options).items() if isinstance(value, Path)}
     mine = {name for name, value in options.items() if value in [need.folder for need in unread]}
     if not mine:
+        check_recipes(each.config, each.checks)
         return plan_of(each.config)
     with tempfile.TemporaryDirectory() as place:  # a ticket that a method reads is not there yet
         ticket = _stand_in(each.config, Path(place))
         options = dataclasses.replace(each.config.options, **dict.fromkeys(mine, ticket))
-        return plan_of(dataclasses.replace(each.config, options=options))
+        config = dataclasses.replace(each.config, options=options)
+        check_recipes(config, each.checks)
+        return plan_of(config)
 
 
 def _stand_in(config: Config, folder: Path) -> Path:
     """A ticket of the network at the sparsity, in place of one that is still to be found."""
-    kept = 1 - config.sparsity
-    leaves = plan_of(dataclasses.replace(config, pruner="random", options=None)).mask
-    mask = jax.tree.map(lambda leaf: (np.arange(leaf.size) < 1 + kept * leaf.size).reshape(leaf.shape), leaves)
+    abstract = plan_of(dataclasses.replace(config, pruner="random", options=None)).mask
+    leaves, structure = jax.tree.flatten(abstract)
+    counts = [max(1, int((1 - config.sparsity) * leaf.size)) for leaf in leaves]
+    largest = max(range(len(leaves)), key=lambda i: leaves[i].size)  # takes the rest, so that the count is exact
+    counts[largest] += masks.count_for(masks.num_prunable(abstract), config.sparsity) - sum(counts)
+    kept = [(np.arange(leaf.size) < count).reshape(leaf.shape) for leaf, count in zip(leaves, counts, strict=True)]
+    mask = jax.tree.unflatten(structure, kept)
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), mask)
     header = {"dataset": config.dataset, "model": config.model, "method": "random", "seed": 0}
     file = folder / paths.TICKET

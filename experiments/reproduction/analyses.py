@@ -1,16 +1,20 @@
 """The analyses that an item asks for, of those of its runs that are finished."""
 
-from collections.abc import Sequence
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
 
 from experiments.comparison.expand import Combination
 from experiments.papers.item import Analysis, Part
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
-from rare_gems.analysis import overlap
-from rare_gems.phase import Mask
+from rare_gems.analysis import distance, overlap
+from rare_gems.phase import Mask, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["KINDS", "computed"]
+__all__ = ["KINDS", "computed", "stability"]
+
+Cell = tuple[str, str, int]  # column, sparsity, seed
 
 
 def computed(part: Part, combinations: Sequence[Combination]) -> dict[tuple[str, str, int], dict[str, float]]:
@@ -22,8 +26,12 @@ def computed(part: Part, combinations: Sequence[Combination]) -> dict[tuple[str,
     found: dict[tuple[str, str, int], dict[str, float]] = {}
     by_cell = {(each.column, each.sparsity, each.config.seed): each for each in combinations}
     for asked in part.analyses:
-        if asked.what not in KINDS:
-            raise UsageError(f"{asked.what}: expected an analysis, one of {', '.join(KINDS)}")
+        if asked.what not in (*KINDS, "stability"):
+            raise UsageError(f"{asked.what}: expected an analysis, one of {', '.join(KINDS)}, stability")
+        if asked.what == "stability":
+            for cell, values in _stabilities(by_cell, asked).items():
+                found.setdefault(cell, {}).update(values)
+            continue
         for (column, sparsity, seed), each in by_cell.items():
             other = by_cell.get((asked.against, sparsity, seed))
             if other is None or column == asked.against or column not in (asked.columns or [column]):
@@ -45,6 +53,72 @@ def _overlap(each: Combination, other: Combination, asked: Analysis) -> dict[str
 
 def _mask(each: Combination) -> Mask:
     return ticket_file.load(each.folder / paths.TICKET).ticket.mask
+
+
+def _stabilities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[Cell, dict[str, float]]:
+    """Of one ticket that several columns train, under orders of the data of their own: values of the first column.
+
+    order_*: the mean over all pairs of them. pruning_*: the mean distance to `asked.against`, the whole network, of
+    those that see the data in its order.
+    """
+    found = {}
+    first = asked.columns[0]
+    for column, sparsity, seed in by_cell:
+        if column != first:
+            continue
+        some = [by_cell[name, sparsity, seed] for name in asked.columns if (name, sparsity, seed) in by_cell]
+        tickets = [(each, _ticket(each)) for each in some if (each.folder / paths.SUMMARY).exists()]
+        whole = by_cell.get((asked.against, "0.0", seed))
+        if whole is not None and not (whole.folder / paths.SUMMARY).exists():
+            whole = None
+        values = stability(
+            [ticket for _, ticket in tickets],
+            [ticket for each, ticket in tickets if whole is not None and _order(each) == _order(whole)],
+            None if whole is None else _ticket(whole),
+        )
+        if values:
+            found[column, sparsity, seed] = {f"stability.{name}": value for name, value in values.items()}
+    return found
+
+
+def stability(tickets: Sequence[Ticket], pruned: Sequence[Ticket], whole: Ticket | None) -> dict[str, float]:
+    """The distances of tickets of one mask to each other, and of those that were `pruned` to the whole network.
+
+    Returns:
+      order_l2, order_angle: means over all pairs of tickets; pruning_l2, pruning_angle: means over `pruned`; without
+      those of which there are no pairs.
+    Raises:
+      ValueError: if two tickets have other masks.
+    Example:
+      >>> import numpy as np
+      >>> ticket = lambda *w: Ticket({"w": np.array(w)}, None, {"w": np.array([True, True, False])})
+      >>> stability([ticket(3.0, 0.0, 1.0), ticket(0.0, 4.0, 0.0)], [], None)
+      {'order_l2': 5.0, 'order_angle': 90.0}
+
+    Source: Stabilizing, section 2.
+    """
+    for ticket in tickets[1:]:
+        if overlap.between(tickets[0].mask, ticket.mask).jaccard < 1:
+            raise ValueError("stability: expected tickets of one mask, got two")
+    pairs = [distance.between(a.params, b.params, a.mask) for a, b in itertools.combinations(tickets, 2)]
+    found = {"order": pairs}
+    if whole is not None:
+        found["pruning"] = [distance.between(ticket.params, whole.params, ticket.mask) for ticket in pruned]
+    return {
+        f"{kind}_{name}": statistics.fmean(getattr(each, name) for each in some)
+        for kind, some in found.items()
+        for name in distance.Distance._fields
+        if some
+    }
+
+
+def _order(each: Combination) -> int | None:
+    """The seed of its order of the data, where it has one of its own."""
+    return getattr(each.config, "data_seed", None)
+
+
+def _ticket(each: Combination) -> Ticket:
+    return ticket_file.load(each.folder / paths.TICKET).ticket
 
 
 KINDS = {"overlap": _overlap}
