@@ -94,6 +94,7 @@ def _finish(console: Console, combinations: Sequence[Combination], names: Sequen
             ticket = tickets.get(folder) or runner.finish_tickets([config], [folder])[0]
             rows = [ticket, *runner.finish_checks(config, folder, names)]
             title = f"{rows[0]['dataset_name']}, {config.model}, seed {config.seed}"
+            title += f", data seed {config.data_seed}" if config.data_seed is not None and not combination.swept else ""
             run_tables.print_table(console, rows, title=title + _swept(combination))
             console.print(f"files: {folder}", soft_wrap=True, markup=False, highlight=False)
             summaries.append(rows)
