@@ -11,6 +11,7 @@ import pytest
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import TrainingOptions, descent_of, inherited
 from experiments.commands.program import run
+from experiments.config import sweep
 from experiments.config.parse import parse
 from experiments.config.saved import digest, fields_of, from_fields
 from experiments.problem.problem import make_loss
@@ -179,6 +180,16 @@ def test_cold_tickets_train_as_long_as_ever_and_warm_ones_so_much_less(capsys):
     told = capsys.readouterr().out
     assert "search: 19 times 147 epochs of 391 steps and 173 steps" in told
     assert "finetune: 147 epochs of 391 steps and 173 steps" in told
+
+
+def test_sweeps_and_comparisons_take_them(tmp_path, capsys):
+    members = sweep.expand("digits", [*LENET, "--pruner=dense", "--sweep.training.optimizer=sgd,adam"])
+    assert [member.config.training.optimizer for member in members] == ["sgd", "adam"]
+    flags = ["--model=lenet_300_100", "--finetune-epochs=4", "--training.schedule=cosine", "--dry-run"]
+    compared = ["digits", "--pruners=set,random", "--sparsities=0.9", *flags, f"--run-dir={tmp_path}"]
+    assert run("compare", compared) == 0
+    assert run("compare", [*compared, "--finetune.milestones=9"]) == 2  # of a schedule that none has
+    assert "--finetune.milestones: none of set, random takes it" in capsys.readouterr().err
 
 
 def test_momentum_is_used_where_scores_train():
