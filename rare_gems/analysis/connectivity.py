@@ -83,7 +83,7 @@ def barrier(errors: Any, alphas: Any, ends: Literal["mean", "line"] = "mean") ->
       (0.3, 0.0)
 
     Source: Frankle et al. (2020), Linear Mode Connectivity and the Lottery Ticket Hypothesis, section 2: "mean", of the
-    test error, at 30 points; a barrier under 2 points is called stable there. "line": Entezari et al. (2022), Eq. 1.
+    test error, at 30 points; a barrier under 2 points is called stable there. "line": Entezari et al. (2022).
     """
     if ends not in ("mean", "line"):
         raise ValueError(f"ends: expected 'mean' or 'line', got {ends!r}")

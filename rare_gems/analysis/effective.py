@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rare_gems import masks
-from rare_gems.analysis.signal_rules import Operand
+from rare_gems.analysis.operands import Operand
 from rare_gems.analysis.signals import follow, needed
 from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.model import Apply, with_key
@@ -61,8 +61,9 @@ def mask(
       >>> [mask(apply, params, {}, kept, (1,), constants=c)["v"].item() for c in (False, True)]
       [False, True]
 
-    Source: effective sparsity of Vysogorets and Kempe (2021), Connectivity Matters. Deviation: they read it off
-    gradients of absolute weights on one image of ones, which underflow or overflow in deep networks.
+    Source: effective sparsity of Vysogorets and Kempe (2021), Connectivity Matters: weights that are detached from the
+    inputs or the outputs count as removed. Gradients of absolute weights on an image of ones, as SynFlow has them,
+    would tell as much where they neither underflow nor overflow.
     """
     return _alive(apply, params, state, mask, image_shape, constants)
 
@@ -111,7 +112,8 @@ def _alive(apply: Apply, params: Params, state: ModelState, mask: Mask, image_sh
     leaves += [(None, leaf) for leaf in jax.tree.leaves(state)]
     try:
         with plain_operations(), _on_cpu():
-            program = jax.make_jaxpr(lambda *given: with_key(apply)(*given, False)[0])(params, state, image)
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, state))
+            program = jax.make_jaxpr(lambda *given: with_key(apply)(*given, False)[0])(*shapes, image)
             rng = np.random.default_rng(0)
             values = [_known(m, leaf) if constants else _positive(m, leaf, rng) for m, leaf in leaves]
             given = [Operand(value, np.zeros(np.shape(value), bool)) for value in values]

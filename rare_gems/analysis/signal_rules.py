@@ -2,39 +2,22 @@
 
 A rule takes the operands of an equation and returns (lives, pull). `lives` says of each element of each result whether
 it may depend on the images. `pull` takes which elements of the results are needed, and says which of the operands' are.
-All arrays here are bool, on the host; sums and products of them are counted by JAX where windows or axes are involved.
+All arrays here are bool, on the host; where windows or axes are summed over, ones are counted in float32.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from rare_gems.analysis.contractions import contract, pull_contraction
-from rare_gems.analysis.host_operations import MOVES, compute
+from rare_gems.analysis.host_operations import MOVES
+from rare_gems.analysis.operands import Bools, Operand, Ruling, either, numbers, only_signals
+from rare_gems.analysis.signal_moves import moved, scattered
 from rare_gems.analysis.windows import convolve, pool, pull_image, pull_kernel, pull_pool
 
-__all__ = ["Operand", "Pull", "Ruling", "coarse", "ruling"]
-
-Bools = Any  # arrays of NumPy, or scalars, which its functions make of arrays without axes
-Pull = Callable[[list[Bools]], list[Bools | None]]
-Ruling = tuple[list[Bools], Pull]
-
-
-class Operand(NamedTuple):
-    """value: an array; where `live` is True it means nothing. live: bool, whether an element depends on the images."""
-
-    value: Any
-    live: Bools
-
-    def nonzero(self) -> Bools:
-        """Where it is not the constant 0."""
-        if not isinstance(self.value, np.ndarray | np.generic):  # keys
-            return np.ones_like(self.live)
-        return self.live | (self.value != 0)
-
+__all__ = ["coarse", "ruling"]
 
 # Operations on each element alone. Those in _SUMS add their operands.
 _SUMS = ("add", "sub", "add_any")
@@ -63,7 +46,7 @@ def ruling(primitive: Any, params: dict[str, Any], operands: Sequence[Operand], 
       primitive, params: of the equation. constants: whether a constant that is added to a signal is needed, too.
     """
     name, lives = primitive.name, [operand.live for operand in operands]
-    keep = partial(_only_signals, lives) if not constants else lambda lives_out, pull: pull
+    keep = partial(only_signals, lives) if not constants else lambda lives_out, pull: pull
     if name in _ELEMENTWISE:
         lives_out, pull = _elementwise(lives)
         return lives_out, keep(lives_out, pull) if name in _SUMS else pull
@@ -81,9 +64,9 @@ def ruling(primitive: Any, params: dict[str, Any], operands: Sequence[Operand], 
     if name == "optimization_barrier":
         return lives, list
     if name in _MOVED:
-        return _moved(_MOVED[name] or range(len(operands)), primitive, params, operands)
+        return moved(_MOVED[name] or range(len(operands)), primitive, params, operands)
     if name == "scatter-add" and not lives[1].any():
-        return _scattered(partial(primitive.bind, **params), operands, constants)
+        return scattered(partial(primitive.bind, **params), operands, constants)
     if name == "reduce_sum" or name in _ALONG_AXES:
         lives_out, pull = _along(lives[0], tuple(params["axes"]))
     elif name in _WINDOWS:
@@ -104,27 +87,6 @@ def coarse(lives: Sequence[Bools], shapes: Sequence[tuple[int, ...]]) -> Ruling:
         return [np.full(one.shape, needed) for one in lives]
 
     return [np.full(shape, live) for shape in shapes], pull
-
-
-def _only_signals(lives: list[Bools], lives_out: list[Bools], pull: Pull) -> Pull:
-    """The same pull, but a result that depends on the images needs only operands that do."""
-
-    def only(needs: list[Bools]) -> list[Bools | None]:
-        signals = [need & live for need, live in zip(needs, lives_out, strict=True)]
-        others = [need & ~live for need, live in zip(needs, lives_out, strict=True)]
-        found: list[Bools | None] = [None] * len(lives)
-        if any(need.any() for need in signals):
-            found = [one if one is None else one & live for one, live in zip(pull(signals), lives, strict=True)]
-        if any(need.any() for need in others):
-            found = [_or(pair) for pair in zip(found, pull(others), strict=True)]
-        return found
-
-    return only
-
-
-def _or(bools: Sequence[Bools | None]) -> Bools | None:
-    given = [one for one in bools if one is not None]
-    return None if not given else np.logical_or.reduce(given) if len(given) > 1 else given[0]
 
 
 def _shrunk(need: Bools, shape: tuple[int, ...]) -> Bools:
@@ -197,7 +159,7 @@ def _product(times: Callable, pulled: Callable, operands: Sequence[Operand], con
                 found.append(pulled(signals, other.live, shapes, place))
             if own.live.any():
                 found.append(pulled(signals, other.nonzero, shapes, place) & own.live)
-        return _or(found)
+        return either(found)
 
     return [live], lambda needs: [one(place, needs[0]) for place in (0, 1)]
 
@@ -207,72 +169,20 @@ def _shrunk_and(need: Bools, other: Bools, shapes: Sequence[tuple[int, ...]], pl
 
 
 def _counted(times: Callable) -> Callable:
-    return lambda a, b: times(_numbers(a), _numbers(b)) > 0.5
+    return lambda a, b: times(numbers(a), numbers(b)) > 0.5
 
 
 def _pulled_contraction(
     params: dict[str, Any], need: Bools, other: Bools, shapes: Sequence[tuple[int, ...]], place: int
 ) -> Bools:
-    return pull_contraction(params, _numbers(need), _numbers(other), shapes[place], place) > 0.5
+    return pull_contraction(params, numbers(need), numbers(other), shapes[place], place) > 0.5
 
 
 def _pulled_convolution(
     params: dict[str, Any], need: Bools, other: Bools, shapes: Sequence[tuple[int, ...]], place: int
 ) -> Bools:
     pull = pull_image if place == 0 else pull_kernel
-    return pull(params, _numbers(need), _numbers(other), shapes[place]) > 0.5
-
-
-def _moved(which: Sequence[int], primitive: Any, params: dict[str, Any], operands: Sequence[Operand]) -> Ruling | None:
-    """Elements that are moved, from the operands in `which` by the others, which have to be known: each element is
-    given a number, and the numbers are moved."""
-    if any(operand.live.any() for i, operand in enumerate(operands) if i not in which):
-        return None
-    sizes = [operands[i].live.size for i in which]
-    starts = dict(zip(which, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-    numbers = [
-        np.arange(starts[i], starts[i] + one.live.size, dtype=np.int32).reshape(one.live.shape) if i in starts
-        else one.value
-        for i, one in enumerate(operands)
-    ]  # fmt: skip
-    params = params | {"fill_value": -1} if "fill_value" in params else params
-    num_out = len(params["sizes"]) if primitive.name == "split" else 1
-    moved = [np.asarray(one) for one in compute(primitive, params, numbers, [np.int32] * num_out)]
-    total = sum(sizes)
-    moved = [np.where((one < 0) | (one >= total), total, one) for one in moved]  # what is filled in is no operand's
-    lives = np.concatenate([*(operands[i].live.ravel() for i in which), [False]])
-
-    def pull(needs: list[Bools]) -> list[Bools | None]:
-        found = np.zeros(total + 1, bool)
-        for need, one in zip(needs, moved, strict=True):
-            found[one[need]] = True
-        return [
-            found[starts[i] : starts[i] + one.live.size].reshape(one.live.shape) if i in starts else None
-            for i, one in enumerate(operands)
-        ]
-
-    return [lives[one] for one in moved], pull
-
-
-def _scattered(bind: Callable, operands: Sequence[Operand], constants: bool) -> Ruling:
-    """Elements that are added to others, at places that are known."""
-    lives = [operands[0].live, operands[2].live]
-
-    def added(into: Any, updates: Any) -> Any:
-        return bind(into, operands[1].value, updates)
-
-    def pull(needs: list[Bools]) -> list[Bools | None]:
-        shapes = [jax.ShapeDtypeStruct(live.shape, np.float32) for live in lives]
-        return [np.asarray(one) > 0.5 for one in jax.linear_transpose(added, *shapes)(_numbers(needs[0]))]
-
-    live = np.asarray(added(*map(_numbers, lives))) > 0.5
-    pull = pull if constants else _only_signals(lives, [live], pull)
-
-    def spread(needs: list[Bools]) -> list[Bools | None]:
-        into, updates = pull(needs)
-        return [into, None, updates]
-
-    return [live], spread
+    return pull(params, numbers(need), numbers(other), shapes[place]) > 0.5
 
 
 def _pooled(params: dict[str, Any], live: Bools) -> Ruling:
@@ -286,7 +196,3 @@ def _prefixes(live: Bools, axis: int, reverse: bool) -> Ruling:
         return np.flip(turned, axis) if backwards else turned
 
     return [accumulated(live, reverse)], lambda needs: [accumulated(needs[0], not reverse)]
-
-
-def _numbers(bools: Bools) -> np.ndarray:
-    return np.asarray(bools, np.float32)

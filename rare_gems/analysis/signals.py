@@ -14,7 +14,8 @@ import numpy as np
 from jax.extend import core
 
 from rare_gems.analysis.host_operations import compute
-from rare_gems.analysis.signal_rules import Operand, Pull, coarse, ruling
+from rare_gems.analysis.operands import Operand, Pull
+from rare_gems.analysis.signal_rules import coarse, ruling
 
 __all__ = ["Followed", "Signal", "follow", "needed"]
 
@@ -159,16 +160,16 @@ def _unrolled(eqn: core.JaxprEqn, body: core.ClosedJaxpr, operands: list[Signal]
     is_same = lambda out, within: len(out.aval.shape) == len(within.aval.shape)  # noqa: E731
     last = sum(map(is_same, eqn.invars, body.jaxpr.invars))
     num_carry = sum(map(is_same, eqn.outvars, body.jaxpr.outvars))
-    length = eqn.params["length"]
-    if not 0 < length * len(body.jaxpr.eqns) <= _MOST_UNROLLED:
+    length, is_reversed = eqn.params.get("length"), eqn.params.get("reverse")
+    if length is None or is_reversed is None or not 0 < length * len(body.jaxpr.eqns) <= _MOST_UNROLLED:
         return None
     fixed, carry, rows = operands[: last - num_carry], operands[last - num_carry : last], operands[last:]
     stacked = []
-    for i in range(length)[:: -1 if eqn.params["reverse"] else 1]:
+    for i in range(length)[:: -1 if is_reversed else 1]:
         outs = _run(body.jaxpr, body.consts, [*fixed, *carry, *(_row(one, i, track) for one in rows)], track)
         carry = outs[:num_carry]
         stacked.append(outs[num_carry:])
-    if eqn.params["reverse"]:
+    if is_reversed:
         stacked.reverse()
     return carry + [_stack(column, track) for column in zip(*stacked, strict=True)]
 

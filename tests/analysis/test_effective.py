@@ -13,7 +13,7 @@ import pytest
 from experiments.catalog.networks import NETWORKS, NetworkOptions, make_network
 from rare_gems import masks
 from rare_gems.analysis import effective
-from rare_gems.analysis.signal_rules import Operand
+from rare_gems.analysis.operands import Operand
 from rare_gems.analysis.signals import follow
 from rare_gems.models.compact import compact
 from rare_gems.models.fast_conv import plain_operations

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from rare_gems.analysis.signal_rules import Operand
+from rare_gems.analysis.operands import Operand
 from rare_gems.analysis.signals import follow, needed
 
 X, W = (1, 4, 4, 2), (6, 4)  # of the images and of the weights, some of which are zero
