@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from experiments.analyses import lines, measures, stability
+from experiments.analyses.dead_weights import dead_weights
 from experiments.analyses.networks import Network, networks_of, whole_rounds
 from experiments.commands.analyse_report import Report, write
 from experiments.config.parse import read_flags
@@ -29,6 +30,7 @@ class Analyse:
     - stability: of one ticket trained under several orders of the data (runs that differ in --data-seed alone), and of
       subnetworks beside the whole network that trained from the same weights in the same order.
     - connectivity: loss and accuracy on the line between two networks of one mask, and the barrier.
+    - effective: kept weights that cannot matter, since no kept path leads through them; layers that are cut.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -93,8 +95,14 @@ def _connectivity(asked: Analyse, networks: list[Network]) -> list[Report]:
     return [Report("connectivity", rows), Report("barriers", lines.barriers(rows))]
 
 
+def _effective(asked: Analyse, networks: list[Network]) -> list[Report]:
+    del asked
+    return [Report("effective", dead_weights(networks))]
+
+
 ANALYSES: dict[str, Callable[[Analyse, list[Network]], list[Report]]] = {
     "distance": _distance, "overlap": _overlap, "stability": _stability, "connectivity": _connectivity,
+    "effective": _effective,
 }  # fmt: skip
 
 

@@ -17,11 +17,12 @@ from rare_gems.storage.atomic import write_whole
 
 __all__ = ["Report", "write"]
 
-_PERCENT = ("shared", "jaccard", "eq7", "accuracy", "barrier")
+_PERCENT = ("shared", "jaccard", "eq7", "accuracy", "barrier", "sparsity")
 _HIDDEN = ("connectivity", "stability_samples")  # in CSV files and figures only
 _NOTES = {
     "distance": "over kept weights; angle in degrees",
     "overlap": "%; shared: |a and b| / |a|; eq7: 1 - ||a - b||_1 / k (Lottery Jackpots, Eq. 7)",
+    "effective": "weights on a kept path from the images to the logits; cut: layers that nothing passes",
     "stability": "distance of kept weights at the end of training; lower is more stable",
     "barriers": "error barrier in points and loss barrier: the worst point of the line above the mean of its ends",
 }
@@ -55,6 +56,8 @@ def _draw(folder: Path, report: Report, title: str) -> None:
         chance = {"shared": "shared_by_chance", "eq7": "eq7_by_chance"}
         labels = {"shared": "|a and b| / |a|", "eq7": "Eq. 7"}
         analysis_figures.plot_layers(layers, paths.figure(folder, "overlap"), heading, labels, chance)
+    elif report.name == "effective":
+        analysis_figures.plot_dead(layers, paths.figure(folder, "effective"), heading)
     elif report.name == "stability":
         analysis_figures.plot_stability(rows, paths.figure(folder, "stability"), heading)
     elif report.name == "connectivity":

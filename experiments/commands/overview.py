@@ -15,7 +15,7 @@ COMMANDS = {
     "compare": "methods side by side at several sparsities, in a table and figures",
     "reproduce": "the tables and figures of the papers, their numbers beside ours",
     "sanity": "sanity checks of a finished run",
-    "analyse": "finished runs beside each other: distance, overlap, stability, connectivity",
+    "analyse": "finished runs beside each other: distance, overlap, stability, connectivity, effective sparsity",
     "export": "the ticket of a finished run for PyTorch, NumPy or Flax, or as a smaller network",
     "bench": "time and memory of selections, steps, epochs and reading",
 }

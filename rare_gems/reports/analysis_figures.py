@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from rare_gems.reports.style import COLOURS, MARKERS, PathLike, Row, new_figure, plain, save
 
-__all__ = ["plot_barriers", "plot_layers", "plot_lines", "plot_stability"]
+__all__ = ["plot_barriers", "plot_dead", "plot_layers", "plot_lines", "plot_stability"]
 
 _MOST = len(COLOURS)  # curves that a legend tells apart
 _GREY = "#888888"
@@ -54,6 +54,30 @@ def plot_layers(
     if reference:
         axes[0].plot([], [], color="black", linestyle=":", linewidth=1.2, label="by chance")
     _finish(figure, axes[0], title, len(pairs))
+    return save(figure, path)
+
+
+def plot_dead(rows: Sequence[Row], path: PathLike | None, title: str) -> Figure:
+    """The share of each layer's kept weights that can matter, from first to last; a curve for each network.
+
+    Args:
+      rows: dicts with `network`, `layer`, `num_kept` and `num_effective`, the layers of a network in their order.
+      path, title: as of `plot_layers`.
+    Returns:
+      the figure, in percent; a layer that keeps nothing has no point.
+    """
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    figure = new_figure(max(6.0, 1.8 + 0.3 * len(layers)), 4.4)
+    panel, networks = figure.subplots(), _grouped(rows, ("network",))
+    for i, ((network,), some) in enumerate(networks.items()):
+        kept = [row for row in some if row["num_kept"]]
+        y = [100 * row["num_effective"] / row["num_kept"] for row in kept]
+        panel.plot([layers.index(row["layer"]) for row in kept], y, label=network, **_look(i, len(networks)))
+    panel.set_ylabel("Weights that can matter (%)", fontsize=9)
+    panel.set_ylim(-2, 103)
+    panel.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
+    plain(panel)
+    _finish(figure, panel, title, len(networks))
     return save(figure, path)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rare_gems.reports.analysis_figures import plot_barriers, plot_layers, plot_lines, plot_stability
+from rare_gems.reports.analysis_figures import plot_barriers, plot_dead, plot_layers, plot_lines, plot_stability
 
 PAIRS = [("a", "b"), ("a", "c")]
 
@@ -64,3 +64,10 @@ def test_stability_with_its_range(steps):
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[3.0, 6.0]] * len(steps)
     assert figure.axes[0].get_xlabel() == ""
     assert figure.axes[2].get_xlabel() == ("step rewound to" if len(steps) > 1 else "")
+
+
+def test_dead_weights_in_percent_of_what_is_kept():
+    rows = [{"network": "imp", "layer": f"conv{i}", "num_kept": kept, "num_effective": alive}
+            for i, (kept, alive) in enumerate([(10, 5), (0, 0), (4, 4)])]  # fmt: skip
+    (line,) = plot_dead(rows, None, "digits").axes[0].lines
+    assert line.get_xydata().tolist() == [[0, 50], [2, 100]]

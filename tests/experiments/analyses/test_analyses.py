@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.analyses import lines, measures, stability
+from experiments.analyses.dead_weights import dead_weights
 from experiments.analyses.networks import networks_of, whole_rounds
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
@@ -166,3 +167,24 @@ def test_an_untrained_ticket_has_no_stability(tmp_path):
     for fn in (stability.samples, lines.line_pairs):
         with pytest.raises(UsageError, match=r"expected a ticket that was trained, got .* of --finetune-epochs=0"):
             fn(networks_of([tmp_path]))
+
+
+def test_dead_weights_are_those_off_every_path(tmp_path):
+    mask = mask_of(1, 0.02)
+    mask["linear3"]["kernel"][:50] = False
+    make_run(tmp_path / "sparse", ["--pruner=random"], moved(1), mask)
+    whole, *layers = dead_weights(networks_of([tmp_path / "sparse"]))
+    first, second, third = (mask[name]["kernel"] for name in ("linear1", "linear2", "linear3"))
+    reached = first.any(0)
+    read = third.any(1)
+    alive = [first & (second & read[None]).any(1)[None], second & reached[:, None] & read[None],
+             third & (second & reached[:, None]).any(0)[:, None]]  # fmt: skip
+    assert [row["num_effective"] for row in layers] == [int(one.sum()) for one in alive]
+    assert [row["num_kept"] for row in layers] == [int(one.sum()) for one in (first, second, third)]
+    assert whole["effective_sparsity"] == 1 - sum(int(one.sum()) for one in alive) / 50200
+    assert [row["cut"] for row in (whole, *layers)] == ["", "", "", ""]
+    mask["linear3"]["kernel"][:] = False
+    make_run(tmp_path / "cut", ["--pruner=random"], moved(1), mask)
+    rows = dead_weights(networks_of([tmp_path / "cut"]))
+    assert rows[0]["num_effective"] == 0
+    assert "linear1/kernel" in rows[0]["cut"]
