@@ -75,11 +75,13 @@ def test_the_methods_that_have_rounds():
         if row.keeps_rounds:
             short = {"imp": ["--imp.rounds=3"], "lrr": ["--lrr.rounds=3"]}.get(name, ["--epochs=2"])
             more = ["--hybrid.linear=None"] if name == "hybrid" else []
-            config, _ = parse("digits", ["--model=conv2", "--sparsity=0.9", f"--pruner={name}", *short, *more])
+            config, _ = parse(
+                "digits", ["--model=conv2", "--network.width=0.1", "--sparsity=0.9", f"--pruner={name}", *short, *more]
+            )
             rounds = kept_rounds.rounds_in(plan_of(config).recipe)
             assert len(rounds) == (3 if name in ("imp", "lrr") else 1)
-        elif name not in ("jackpot", "dense", "copied_ratios", "ticket"):
-            config, _ = parse("digits", ["--model=resnet20", f"--pruner={name}"])
+        elif name not in ("jackpot", "dense", "copied_ratios", "ticket", "smart_ratio"):
+            config, _ = parse("digits", ["--model=conv2", "--network.width=0.1", "--sparsity=0.9", f"--pruner={name}"])
             assert kept_rounds.rounds_in(plan_of(config).recipe) == []
     with pytest.raises(UsageError, match="--keep: snip trains no weights in rounds; expected ticket, or one of imp"):
         parse("digits", ["--pruner=snip", "--keep=rounds"])
