@@ -153,8 +153,11 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
 @functools.lru_cache(maxsize=16)
 def _traced(model: Model, config: Config) -> tuple[list[LeafReport], Mask]:
     """What counts in a network, and the abstract mask; runs that agree in that trace it once."""
-    leaves = leaves_for(config, jax.eval_shape(model.init, jax.random.key(0))[0])
-    mask = jax.eval_shape(lambda key: mask_for(config, model.init(key)[0]), jax.random.key(0))  # told of tied weights
+    params, mask = jax.eval_shape(
+        lambda key: (params := model.init(key)[0], mask_for(config, params)),  # sees tied weights
+        jax.random.key(0),
+    )
+    leaves = leaves_for(config, params)
     return leaves, mask
 
 

@@ -96,7 +96,7 @@ def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
     seeds = wanted.num_seeds or (small.num_seeds if wanted.scale == "small" else item.num_seeds)
     chosen = [each for each in part.columns if not small.columns or each.name in small.columns]
     dataset = wanted.dataset or small.dataset or part.dataset
-    common = _fitting(dataset, paired(part.flags.split()) | paired(small.flags.split()))
+    common = _fitting(dataset, paired(part.flags.split()) | paired(small.flags.split()), "model" in changed)
     model = changed.get("model") or [f"--model={small.model or part.model}"]
     asked = Asked(
         dataset=dataset,
@@ -111,14 +111,19 @@ def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
     return PartRuns(part, expanded.combinations, _notes(small, wanted) + expanded.notes), set(expanded.taken)
 
 
-def _fitting(dataset: str, flags: Flags) -> Flags:
-    """The flags without those about images that another data set has no use for, or not enough images."""
+def _fitting(dataset: str, flags: Flags, other_network: bool) -> Flags:
+    """The flags without those about images that another data set has no use for, or not enough images, and without
+    variants of the network where that is another."""
     row = DATASETS[dataset]
     idle = {name for name in Source._fields if name not in row.flags}
     size = flags.get("train_examples", ["0"])[-1].partition("=")[2]
     if size.isdigit() and isinstance(row.facts, Facts) and int(size) > row.facts.num_train:
         idle.add("train_examples")
-    return {name: args for name, args in flags.items() if name not in idle}
+    return {
+        name: args
+        for name, args in flags.items()
+        if name not in idle and not (other_network and name.startswith("network."))
+    }
 
 
 def _column(each: papers.Column, part: Part, small: Small, changed: Flags) -> Column:
