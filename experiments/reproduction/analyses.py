@@ -26,25 +26,27 @@ def computed(part: Part, combinations: Sequence[Combination]) -> dict[tuple[str,
     found: dict[tuple[str, str, int], dict[str, float]] = {}
     by_cell = {(each.column, each.sparsity, each.config.seed): each for each in combinations}
     for asked in part.analyses:
-        if asked.what not in (*KINDS, "stability"):
-            raise UsageError(f"{asked.what}: expected an analysis, one of {', '.join(KINDS)}, stability")
-        if asked.what == "stability":
-            for cell, values in _stabilities(by_cell, asked).items():
-                found.setdefault(cell, {}).update(values)
-            continue
-        for (column, sparsity, seed), each in by_cell.items():
-            other = by_cell.get((asked.against, sparsity, seed))
-            if other is None or column == asked.against or column not in (asked.columns or [column]):
-                continue
-            if all((one.folder / paths.SUMMARY).exists() for one in (each, other)):
-                cell = found.setdefault((column, sparsity, seed), {})
-                cell |= {f"{asked.what}.{name}": value for name, value in KINDS[asked.what](each, other, asked).items()}
+        if asked.what not in KINDS:
+            raise UsageError(f"{asked.what}: expected an analysis, one of {', '.join(KINDS)}")
+        for cell, values in KINDS[asked.what](by_cell, asked).items():
+            found.setdefault(cell, {}).update({f"{asked.what}.{name}": value for name, value in values.items()})
     return found
 
 
-def _overlap(each: Combination, other: Combination, asked: Analysis) -> dict[str, float]:
+def _overlaps(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[Cell, dict[str, float]]:
+    """Of the masks of each column and of `asked.against`."""
+    found = {}
+    for (column, sparsity, seed), each in by_cell.items():
+        other = by_cell.get((asked.against, sparsity, seed))
+        if other is None or column == asked.against or column not in (asked.columns or [column]):
+            continue
+        if all((one.folder / paths.SUMMARY).exists() for one in (each, other)):
+            found[column, sparsity, seed] = _overlap(each, other)
+    return found
+
+
+def _overlap(each: Combination, other: Combination) -> dict[str, float]:
     """Of the masks of two tickets, and of random ones with those ratios."""
-    del asked
     ours, theirs = _mask(each), _mask(other)
     both = overlap.between(ours, theirs)._asdict()
     chance = {f"{name}_by_chance": value for name, value in overlap.by_chance(ours, theirs)._asdict().items()}
@@ -77,7 +79,7 @@ def _stabilities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[C
             None if whole is None else _ticket(whole),
         )
         if values:
-            found[column, sparsity, seed] = {f"stability.{name}": value for name, value in values.items()}
+            found[column, sparsity, seed] = values
     return found
 
 
@@ -121,4 +123,4 @@ def _ticket(each: Combination) -> Ticket:
     return ticket_file.load(each.folder / paths.TICKET).ticket
 
 
-KINDS = {"overlap": _overlap}
+KINDS = {"overlap": _overlaps, "stability": _stabilities}
