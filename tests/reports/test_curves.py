@@ -201,5 +201,16 @@ def test_rewinding():
         [{"name": "IMP", "epoch": 4, "order": 1.0}], None, "t", ("order",), x={"epoch": "Epoch"}
     )
     assert epochs.axes[0].get_xlabel() == "Epoch"
-    with pytest.raises(ValueError, match=r"values: expected some of .*, got \['speed'\]"):
+    checked = [
+        {"name": "IMP", "rewind_step": 0, "stability.order_l2": 7.1, "stability.pruning_angle": 50.4, "shuffle": 0.9}
+    ]
+    values = ("stability.order_l2", "stability.pruning_angle", "shuffle")
+    axes = rewind_curves.plot(checked, None, "t", values).axes
+    np.testing.assert_allclose([line(one, "IMP").get_ydata()[0] for one in axes], [7.1, 50.4, 90])
+    assert "(L2)" in axes[0].get_ylabel()
+    assert "(°)" in axes[1].get_ylabel()
+    assert axes[2].get_ylabel() == "Accuracy, shuffle (%)"
+    with pytest.raises(ValueError, match="expected some with rewind_step and speed, got 11 rows"):
         rewind_curves.plot(rows, None, "t", values=("speed",))
+    with pytest.raises(ValueError, match=r"values: expected some, such as .*, got none"):
+        rewind_curves.plot(rows, None, "t", values=())
