@@ -57,7 +57,8 @@ def as_jax(name: str, leaf: Any) -> jax.Array:
     """`jnp.asarray(leaf)`, whose dtype is that of the leaf, in this machine's order of bytes.
 
     Raises:
-      ValueError: naming the leaf, where JAX would cut 64 bits to 32, or Python's number is too large.
+      ValueError: naming the leaf, where JAX would cut 64 bits to 32, does not take its dtype, or Python's number is too
+        large.
     Example:
       >>> as_jax("labels", np.arange(3))
       Traceback (most recent call last):
@@ -71,7 +72,14 @@ def as_jax(name: str, leaf: Any) -> jax.Array:
     if short := _too_large(leaf):
         more = "" if jax.config.jax_enable_x64 else "; or turn on jax_enable_x64"  # type: ignore
         raise ValueError(f"{name}: expected a number that {short} holds, got {leaf}{more}")
-    return jnp.asarray(leaf.astype(leaf.dtype.newbyteorder("=")) if _is_swapped(leaf) else leaf)
+    if _is_swapped(leaf):
+        leaf = leaf.astype(leaf.dtype.newbyteorder("="))
+    try:
+        return jnp.asarray(leaf)
+    except TypeError:
+        if not isinstance(leaf, np.ndarray | np.generic):
+            raise
+        raise ValueError(f"{name}: expected a dtype that JAX takes, got {leaf.dtype}") from None
 
 
 def _is_swapped(leaf: Any) -> bool:

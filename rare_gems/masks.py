@@ -369,12 +369,12 @@ def _check_integer(name: str, count: Any) -> None:
 
 def _as_scores(path: tuple, leaf: Any) -> jax.Array:
     name = f"scores of {path_name(path)}"
-    try:
-        scores = jnp.asarray(leaf)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected a float array, got {leaf!r}") from error
-    if not jnp.issubdtype(scores.dtype, jnp.floating):
-        raise ValueError(f"{name}: expected a floating dtype, got {scores.dtype}")
+    is_array = hasattr(leaf, "dtype") and not isinstance(leaf, jax.ShapeDtypeStruct)
+    if not is_array and not isinstance(leaf, bool | int | float | complex):
+        raise ValueError(f"{name}: expected a float array, got {leaf!r}")
+    dtype = leaf.dtype if is_array else type(leaf)  # NumPy's own, not what JAX makes of it
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name}: expected a floating dtype, got {leaf.dtype if is_array else type(leaf).__name__}")
     scores = as_jax(name, leaf)
     if _is_concrete(scores):
         with jax.ensure_compile_time_eval():

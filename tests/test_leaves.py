@@ -1,5 +1,7 @@
 """Leaves: keys of every implementation, what trains, and that nothing of 64 bits is cut, whichever function gets it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,16 @@ def test_the_other_order_of_bytes():
     assert leaves.as_jax("w", swapped).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match=r"ticket/w: expected float32 in this machine's order of bytes, got .f4; call"):
         leaves.check_kept("ticket", {"w": swapped})
+
+
+def test_dtypes_that_jax_does_not_take_are_named():
+    for leaf in (np.ones(2, "M8[s]"), np.array(["a"]), np.array([None])):
+        with pytest.raises(ValueError, match=f"^w: expected a dtype that JAX takes, got {re.escape(str(leaf.dtype))}$"):
+            leaves.as_jax("w", leaf)
+    with pytest.raises(ValueError, match=r"^params of a: expected a dtype that JAX takes, got <U1$"):
+        masks.apply({"a": np.array(["x", "y"])}, {"a": np.ones(2, bool)})
+    with pytest.raises(TypeError):
+        leaves.as_jax("w", "relu")
 
 
 def test_keys_that_cannot_be_sorted_are_named():

@@ -242,6 +242,26 @@ def test_keep_top_takes_any_integer(count, scope):
     assert masks.keep_top([np.float32([0.5, 3, 1])], count, scope)[0].tolist() == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("leaf", "got"),
+    [
+        (np.arange(3), "floating dtype, got int64"), (np.ones(3, complex), "floating dtype, got complex128"),
+        (2**70, "floating dtype, got int"), (True, "floating dtype, got bool"),
+        (np.array(["a"]), "floating dtype, got <U1"),
+        (np.ones(3, ">M8[s]"), r"floating dtype, got >M8\[s\]"), (np.ones(3, ">f8"), "float32 at most, got >f8"),
+        (np.array([None] * 3), "floating dtype, got object"),
+    ],
+)  # fmt: skip
+def test_keep_top_refuses_other_dtypes_by_their_own_name(leaf, got):
+    with pytest.raises(ValueError, match=f"^scores of a: expected (a )?{got}"):
+        masks.keep_top({"a": leaf}, 1)
+
+
+def test_keep_top_of_the_other_order_of_bytes():
+    scores = np.array([1, 3, 2], np.dtype("f4").newbyteorder("S"))
+    assert masks.keep_top({"a": scores}, 1)["a"].tolist() == [False, True, False]
+
+
 def test_keep_top_takes_what_jax_does_not_cut():
     assert masks.keep_top({"a": 0.5, "b": 0.7}, 1) == {"a": False, "b": True}
     close = [np.array([1.0, 1.0 + 1e-12])]  # equal in float32
