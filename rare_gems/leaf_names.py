@@ -2,13 +2,14 @@
 
 import functools
 import re
+import warnings
 from collections.abc import Mapping
 
 import jax
 
 __all__ = [
     "NEVER", "is_norm", "is_norm_class", "is_norm_weight", "is_positional", "is_state", "is_table", "kind_of",
-    "last_of", "partner_of", "parts_of", "path_name", "stem_of",
+    "last_of", "partner_of", "parts_of", "path_name", "pattern_of", "stem_of",
 ]  # fmt: skip
 
 Parts = tuple[str, ...]
@@ -60,6 +61,23 @@ def path_name(path: tuple) -> str:
       'a/0'
     """
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """The compiled regular expression, to be searched for in names.
+
+    Raises:
+      ValueError: if it cannot be read, whatever Python's own error is.
+    Example:
+      >>> pattern_of("a{99999999999}")
+      Traceback (most recent call last):
+      ValueError: expected a regular expression, got 'a{99999999999}' (the repetition number is too large)
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what later versions of Python may read otherwise
+            return re.compile(text)
+    except (re.error, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected a regular expression, got {text!r} ({error})") from None
 
 
 def parts_of(path: tuple) -> Parts:

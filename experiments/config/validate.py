@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from experiments.catalog.sanity_checks import CHECKS
 from experiments.catalog.training import GROUPS, inherited, takes_momentum, why_idle
 from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
+from rare_gems.leaf_names import pattern_of
 
 __all__ = ["check_used", "check_values", "chosen_checks", "flag_of", "no_such_flag", "why_unused"]
 
@@ -67,9 +67,9 @@ def check_values(config: Config) -> None:
 
 def _check_regex(name: str, text: str | None) -> None:
     try:
-        re.compile(text or "")
-    except re.error as error:
-        raise UsageError(f"{flag_of(name)}: expected a regular expression, got {text!r} ({error})") from None
+        pattern_of(text or "")
+    except ValueError as error:
+        raise UsageError(f"{flag_of(name)}: {error}") from None
 
 
 def _check_ranges(config: Config) -> None:

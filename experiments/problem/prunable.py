@@ -1,7 +1,5 @@
 """Which leaves of the network count as prunable: the rule of `masks.report`, as --prunable and --dense change it."""
 
-import re
-import warnings
 from collections.abc import Sequence
 
 import jax
@@ -10,6 +8,7 @@ import jax.numpy as jnp
 from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
+from rare_gems.leaf_names import pattern_of
 from rare_gems.masks import LeafReport
 from rare_gems.phase import Context, Mask, Params, State, Ticket, Transform
 
@@ -109,11 +108,9 @@ def _found(flag: str, text: str, leaves: Sequence[LeafReport]) -> set[str]:
     """
     names = [leaf.name for leaf in leaves]
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what later versions of Python may read otherwise
-            pattern = re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        told = f"expected a regular expression, got {text!r} ({error}); the names are {_listed(leaves)}"
-        raise UsageError(f"--{flag}: {told}") from None
+        pattern = pattern_of(text)
+    except ValueError as error:
+        raise UsageError(f"--{flag}: {error}; the names are {_listed(leaves)}") from None
     found = {name for name in names if text and pattern.search(name)}
     if not found:
         told = f"expected a regular expression that is found in a name, got {text!r}; the names are {_listed(leaves)}"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rare_gems.init import kaiming_normal
+from rare_gems.leaf_names import pattern_of
 from rare_gems.masks import num_kept, num_prunable, ones, path_name, report
 from rare_gems.models.model import Model
 from rare_gems.models.torch_files import read_tensors
@@ -187,9 +188,9 @@ def _mask(kept: Mapping[str, np.ndarray], params: Params) -> tuple[Mask, list[st
 
 def _pattern(name: str, text: str | None) -> re.Pattern[str] | None:
     try:
-        return None if text is None else re.compile(text)
-    except re.error as error:
-        raise ValueError(f"{name}: expected a regular expression, got {text!r} ({error})") from None
+        return None if text is None else pattern_of(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _fresh_layer(key: Key, kernel: str, ours: Mapping[str, tuple[int, ...]]) -> dict[str, jax.Array]:

@@ -287,6 +287,8 @@ def test_what_may_be_missing_or_more(lenet, tmp_path):
 def test_what_is_no_regular_expression(name, lenet, tmp_path):
     with pytest.raises(ValueError, match=rf"^{name}: expected a regular expression, got '\(' \(missing \)"):
         from_torch(saved(tmp_path, lenet[1]), lenet[0], **{name: "("})
+    with pytest.raises(ValueError, match=rf"^{name}: expected a regular expression, got 'a{{9+}}' \(the repetition"):
+        from_torch(saved(tmp_path, lenet[1]), lenet[0], **{name: "a{99999999999}"})
 
 
 def test_names_are_told_without_commands_to_the_terminal(lenet, tmp_path):

@@ -183,6 +183,10 @@ def test_flags_that_cannot_be_used(flag, weights, tmp_path):
     file, _ = weights
     with pytest.raises(UsageError, match=rf"^{flag}: expected a regular expression, got '\(' \(missing \)"):
         parse("digits", [f"--pretrained={file}", f"{flag}=("])
+    for text in ("a{99999999999}", "(" * 3000 + ")" * 3000):  # these are no re.error
+        with pytest.raises(UsageError, match=rf"^{flag}: expected a regular expression, got "):
+            parse("digits", [f"--pretrained={file}", f"{flag}={text}"])
+    assert parse("digits", [f"--pretrained={file}", f"{flag}=[[a]"])  # of which Python warns
     with pytest.raises(UsageError, match=rf"^{flag}: there are no weights to fit; expected --pretrained with it$"):
         parse("digits", [f"{flag}=a"])
     dense, _ = initial_ticket(lenet_300_100(10, input_size=64), parse("digits", ["--model=lenet_300_100"])[0])
