@@ -55,6 +55,8 @@ def num_rounds(num_epochs: int, period: int) -> int:
         raise ValueError(f"epochs: expected 1 or more, got {num_epochs}")
     if period < 1:
         raise ValueError(f"period: expected 1 or more, got {period}")
+    if num_epochs == 1:
+        raise ValueError("epochs: expected 2 or more, since the first round is after the second epoch, got 1")
     if period > num_epochs - 1:
         raise ValueError(f"period: expected at most {num_epochs - 1} for a search of {num_epochs} epochs, got {period}")
     return (num_epochs - 1) // period

@@ -143,5 +143,7 @@ def make_recipe(name: str, pruner: Pruner, setting: Setting, options: dict[str, 
         argument, colon, rest = str(error).partition(":")
         if colon and argument in options:
             raise UsageError(f"--{name}.{argument}".replace("_", "-") + colon + rest) from None
+        if argument == "epochs":
+            raise UsageError(f"--epochs:{rest}, with {name}") from None
         hint = f"--{name}.linear=None".replace("_", "-")
         raise UsageError(f"{name}: {error}".replace("linear=None", hint)) from None

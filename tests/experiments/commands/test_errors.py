@@ -33,6 +33,7 @@ MISTAKES = {
     "--sparsity=many": "sparsity",
     "--epochz=5": "--epochz: there is no such flag; the nearest is --epochs",
     "--epochs=0": "1 or more",
+    "--epochs=1": "--epochs: expected 2 or more, since the first round is after the second epoch, got 1",
     "--finetune-epochs=-1": "0 or more",
     "--batch-size=0": "1 or more",
     "--batch-size=5000": "1437",
