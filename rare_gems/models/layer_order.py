@@ -4,6 +4,8 @@ The leaves of a dict come sorted by name, so `Dense_10` before `Dense_2` and `bl
 does with each leaf tells the truth.
 """
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +17,8 @@ from rare_gems.models.model import Apply, with_key
 from rare_gems.phase import Mask, ModelState, Params
 
 __all__ = ["Layers", "layer_order", "read_layers"]
+
+_Read = tuple[bool, int]  # whether by a single number only, and which leaf
 
 # Operations on several arrays of which each result comes from its own operand alone.
 _SIDE_BY_SIDE = ("optimization_barrier", "device_put", "pvary", "pcast", "psum", "psum_invariant", "pmax", "pmin")
@@ -28,10 +32,16 @@ class Layers(NamedTuple):
 
 
 class _Origin(NamedTuple):
-    """What a value is made of: whether of the images, and of which leaves that the images have not met yet."""
+    """What a value is made of: whether of the images, and of which leaves that the images have not met yet.
+
+    faint: of those, the ones that it knows by a single number, such as a norm of all kernels, which tells no depth.
+    pieces: of a concatenation, its axis, and where each part ends along it.
+    """
 
     images: bool = False
     leaves: tuple[int, ...] = ()
+    faint: tuple[int, ...] = ()
+    pieces: tuple[int, tuple[tuple[int, "_Origin"], ...]] | None = None
 
 
 def layer_order(
@@ -64,7 +74,9 @@ def read_layers(apply: Apply, params: Params, state: ModelState, images: Any, ma
         or `ShapeDtypeStruct`s. mask: which leaves are prunable; None: those of `masks.ones`.
     Returns:
       the names. A leaf that is used several times counts where it comes first; layers stacked in one leaf are one.
-      Leaves that are joined before (a sum or stack of kernels) come in the order in which they were joined.
+      Leaves that are joined before (a sum or stack of kernels) come in the order in which they were joined, unless
+      they are taken apart again (`ravel_pytree`). A number made of a leaf, such as its norm, is not yet the leaf, if
+      that is read later.
     Raises:
       ValueError: if two leaves have one name.
     Example:
@@ -85,14 +97,15 @@ def read_layers(apply: Apply, params: Params, state: ModelState, images: Any, ma
     given = [_Origin(leaves=(i,) if path in prunable else ()) for i, path in enumerate(paths)]
     given += [_Origin()] * num_state
     given += [_Origin(images=True)] * (len(program.jaxpr.invars) - len(given))
-    read: dict[int, None] = {}
+    read: dict[_Read, None] = {}
     for logits in _follow(program.jaxpr, given, read):
-        read.update(dict.fromkeys(logits.leaves))
-    in_order = tuple(prunable[paths[i]] for i in read)
+        _add(logits, read)
+    found = dict.fromkeys(leaf for is_faint, leaf in read if not is_faint or (False, leaf) not in read)
+    in_order = tuple(prunable[paths[i]] for i in found)
     return Layers(in_order, tuple(name for name in names if name not in set(in_order)))
 
 
-def _follow(jaxpr: core.Jaxpr, given: Sequence[_Origin], read: dict[int, None]) -> list[_Origin]:
+def _follow(jaxpr: core.Jaxpr, given: Sequence[_Origin], read: dict[_Read, None]) -> list[_Origin]:
     """The origins of the results of a program; the leaves that it reads are added to `read`."""
     known: dict[Any, _Origin] = dict(zip(jaxpr.invars, given, strict=True))
 
@@ -107,7 +120,7 @@ def _follow(jaxpr: core.Jaxpr, given: Sequence[_Origin], read: dict[int, None]) 
     return [look(atom) for atom in jaxpr.outvars]
 
 
-def _results(eqn: core.JaxprEqn, origins: list[_Origin], read: dict[int, None]) -> list[_Origin]:
+def _results(eqn: core.JaxprEqn, origins: list[_Origin], read: dict[_Read, None]) -> list[_Origin]:
     name, inside, num_out = eqn.primitive.name, list(_programs(eqn)), len(eqn.outvars)
     if name == "scan":
         # By shapes, since versions of JAX have other parameters: what is sliced or stacked has an axis more outside.
@@ -130,10 +143,16 @@ def _results(eqn: core.JaxprEqn, origins: list[_Origin], read: dict[int, None]) 
         return _follow(inside[0], origins, read)
     if name in _SIDE_BY_SIDE and len(origins) == num_out:
         return origins
-    return [_joined(origins, read)] * num_out
+    if name == "concatenate":
+        return [_concatenated(eqn, origins, read)]
+    if name in ("split", "slice") and origins[0].pieces:
+        return [_part(origins[0], *ends) for ends in _ends(eqn, origins[0].pieces[0])]
+    whole = _joined(origins, read)
+    has_many = any(math.prod(_shape(atom)) > 1 for atom in eqn.invars)
+    return [_fainter(whole) if has_many and math.prod(_shape(out)) == 1 else whole for out in eqn.outvars]
 
 
-def _loop(body: core.Jaxpr, origins: list[_Origin], carried: slice, read: dict[int, None]) -> list[_Origin]:
+def _loop(body: core.Jaxpr, origins: list[_Origin], carried: slice, read: dict[_Read, None]) -> list[_Origin]:
     """As `_follow` of a body whose first results are its carried operands, once they are what later rounds see."""
     origins = list(origins)
     num = len(origins[carried])
@@ -147,17 +166,58 @@ def _loop(body: core.Jaxpr, origins: list[_Origin], carried: slice, read: dict[i
 
 def _either(origins: Sequence[_Origin]) -> _Origin:
     """One of several values, which is not known."""
-    leaves = dict.fromkeys(leaf for origin in origins for leaf in origin.leaves)
-    return _Origin(any(origin.images for origin in origins), tuple(leaves))
+    leaves, faint = (
+        dict.fromkeys(leaf for origin in origins for leaf in getattr(origin, name)) for name in ("leaves", "faint")
+    )
+    return _Origin(any(origin.images for origin in origins), tuple(leaves), tuple(faint))
 
 
-def _joined(origins: Sequence[_Origin], read: dict[int, None]) -> _Origin:
+def _fainter(origin: _Origin) -> _Origin:
+    return _Origin(origin.images, (), tuple(dict.fromkeys(origin.leaves + origin.faint)))
+
+
+def _add(origin: _Origin, read: dict[_Read, None]) -> None:
+    read.update(dict.fromkeys((False, leaf) for leaf in origin.leaves))
+    read.update(dict.fromkeys((True, leaf) for leaf in origin.faint))
+
+
+def _concatenated(eqn: core.JaxprEqn, origins: list[_Origin], read: dict[_Read, None]) -> _Origin:
+    """As `_joined`, and what each part is made of, since parts may be cut out again."""
+    whole, axis = _joined(origins, read), eqn.params["dimension"]
+    ends = itertools.accumulate(_shape(atom)[axis] for atom in eqn.invars)
+    return whole if whole.images else whole._replace(pieces=(axis, tuple(zip(ends, origins, strict=True))))
+
+
+def _ends(eqn: core.JaxprEqn, axis: int) -> list[tuple[int, int]]:
+    """Where each result of a split or slice begins and ends along the axis."""
+    if eqn.primitive.name == "slice":
+        return [(eqn.params["start_indices"][axis], eqn.params["limit_indices"][axis])]
+    if eqn.params["axis"] != axis:
+        return [(0, _shape(eqn.invars[0])[axis])] * len(eqn.outvars)
+    return list(itertools.pairwise((0, *itertools.accumulate(eqn.params["sizes"]))))
+
+
+def _part(whole: _Origin, start: int, stop: int) -> _Origin:
+    """What lies between two places of a concatenation."""
+    (_, pieces), begin, inside = whole.pieces or (0, ()), 0, []
+    for end, origin in pieces:
+        if begin < stop and start < end:
+            inside.append(origin)
+        begin = end
+    return _either(inside)
+
+
+def _joined(origins: Sequence[_Origin], read: dict[_Read, None]) -> _Origin:
     """What an operation makes of several values: with the images among them, it reads the leaves of the others."""
     whole = _either(origins)
     if not whole.images:
         return whole
-    read.update(dict.fromkeys(whole.leaves))
+    _add(whole, read)
     return _Origin(images=True)
+
+
+def _shape(atom: Any) -> tuple[int, ...]:
+    return getattr(atom.aval, "shape", ())  # tokens have none
 
 
 def _programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:

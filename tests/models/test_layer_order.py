@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.flatten_util import ravel_pytree
 
 from experiments.catalog import networks
 from rare_gems.models.layer_order import Layers, layer_order, read_layers
@@ -178,6 +179,10 @@ other_product.defvjp(lambda x, w: (x @ w, w), lambda w, g: (g @ w.T, w))
         (lambda p, x: x @ (p["c"] / jnp.linalg.norm(p["a"])) @ p["b"].T.astype("bfloat16").astype("f4"), "cab"),
         (lambda p, x: (lambda q: x @ q["c"] @ q["b"] @ q["a"])(jax.lax.optimization_barrier(p)), "cba"),
         (lambda p, x: (lambda w: x @ w[2] @ w[0] @ w[1])(jnp.stack([p["c"], p["b"], p["a"]])), "cba"),
+        (lambda p, x: (lambda n: x @ (p["c"] / n) @ p["b"] @ p["a"])(sum(map(jnp.linalg.norm, p.values()))), "cba"),
+        # parts of one vector, as optimizers and federated learning have it; whole and in part
+        (lambda p, x: (lambda q: x @ q["c"] @ q["b"] @ q["a"])((lambda v, back: back(v))(*ravel_pytree(p))), "cba"),
+        (lambda p, x: (lambda w: x @ w[:, 8:] @ w[:, 2:6] @ p["c"])(jnp.concatenate([*p.values()], 1)), "cab"),
         # a table, a sum, a reading that decides nothing before it, a layer used twice
         (lambda p, x: p["c"][x.argmax(-1)] @ p["b"] @ p["a"], "cba"),
         (lambda p, x: (x @ jnp.ones((4, 4)) + p["c"][:2]) @ p["a"] @ p["b"], "cab"),
