@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.catalog.networks import input_shape
+from experiments.catalog.networks import NETWORKS, input_shape
 from experiments.config.config import Config
 from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
@@ -88,7 +88,7 @@ def start(model: Model, config: Config, last: str | None = None) -> Start:
     Args:
       last: as of `initial_ticket`.
     Raises:
-      ValueError: as `initial_ticket`.
+      ValueError: as `initial_ticket`; and for numbers that a network of the user's own draws as NaN.
     """
     key = _start_key(config)
     drawn = Start(*jax.jit(partial(_drawn, model, config))(key), notes=())
@@ -97,6 +97,8 @@ def start(model: Model, config: Config, last: str | None = None) -> Start:
             config.method.begins(config.options), f"--{config.pruner}.run", drawn.ticket, drawn.model_state
         )
         return Start(*found, notes=())
+    if config.model not in NETWORKS and config.pretrained is None:
+        _check_drawn(config.model, drawn.ticket)
     return drawn if config.pretrained is None else _pretrained(model, config, drawn, key, last)
 
 
@@ -188,6 +190,20 @@ def _check_finite(path: Path, trees: tuple[Params, ModelState]) -> None:
                     f"--pretrained: {path}: expected finite numbers, got NaN or infinity (as float32) in "
                     f"{masks.path_name(at)}"
                 )
+
+
+def _check_drawn(name: str, ticket: Ticket) -> None:
+    """Raises UsageError for NaN among the params of an own network, or infinity where they are prunable."""
+    for (at, leaf), one in zip(jax.tree_util.tree_leaves_with_path(ticket.params), _flags_of(ticket), strict=True):
+        if leaves.is_key(leaf) or not (np.isnan(leaf).any() or (one and np.isinf(leaf).any())):
+            continue  # a constant, such as the mask of an attention, may be infinite
+        told = f"expected init to draw finite numbers, got NaN or infinity in {masks.path_name(at)}"
+        raise UsageError(f"--model: {name}: {told}")
+
+
+def _flags_of(ticket: Ticket) -> list[bool]:
+    """Of each leaf of the params whether it counts as prunable."""
+    return [one is not None for one in jax.tree.structure(ticket.params).flatten_up_to(ticket.mask)]
 
 
 def _mask_in(path: Path, params: Params) -> Mask:

@@ -101,6 +101,18 @@ def without_state(*shapes):
     return SimpleNamespace(init=lambda key: made.init(key)[0], apply=made.apply)
 
 
+def with_nan(*shapes):
+    return _network(*shapes, change_params=lambda params: params | {"head": {"bias": jnp.full(2, jnp.nan)}})
+
+
+def with_an_infinite_kernel(*shapes):
+    return _network(*shapes, change_params=lambda params: params | {"head": {"w": jnp.full((2, 3), jnp.inf)}})
+
+
+def with_an_infinite_constant(*shapes):
+    return _network(*shapes, change_params=lambda params: params | {"causal_mask": jnp.full((2, 2), -jnp.inf)})
+
+
 def with_mixed_keys(*shapes):
     return _network(*shapes, change_params=lambda params: params | {"blocks": [{1: jnp.ones(2), "a": jnp.ones(2)}]})
 

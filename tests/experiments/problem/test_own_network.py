@@ -12,6 +12,7 @@ from experiments.config.parse import parse
 from experiments.problem.initial_ticket import initial_ticket
 from experiments.problem.network import network_for
 from experiments.terminal import signals
+from experiments.terminal.errors import UsageError
 from experiments.training import runner
 from rare_gems.storage import ticket_file
 
@@ -124,3 +125,17 @@ def test_what_cannot_be_trained_or_saved_is_refused_before_the_first_step(name, 
     assert error.startswith(f"experiments.digits: error: --model: tests.experiments.nets:{name}, ")
     assert REFUSED[name] in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "leaf"), [("with_nan", "bias"), ("with_an_infinite_kernel", "w")])
+def test_numbers_that_are_not_finite_are_refused_where_they_are_drawn(name, leaf):
+    config, _ = parse("digits", [f"{NETS}:{name}", *COMMAND[1:]])
+    with pytest.raises(
+        UsageError, match=rf"^{NETS}:{name}".replace("=", ": ") + f": .*NaN or infinity in head/{leaf}$"
+    ):
+        initial_ticket(network_for(config, (8, 8, 1), 10), config)
+
+
+def test_a_constant_may_be_infinite():
+    config, _ = parse("digits", [f"{NETS}:with_an_infinite_constant", *COMMAND[1:]])
+    initial_ticket(network_for(config, (8, 8, 1), 10), config)
