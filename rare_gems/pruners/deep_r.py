@@ -10,9 +10,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks, schedules, transforms
+from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Params, Phase, Recipe, Scores, Ticket, Transform
+from rare_gems.pruners.parts import descent as descents
 from rare_gems.pruners.parts.counts import counts_at
+from rare_gems.pruners.parts.descent import Descent
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import held, random_start, regrow
 from rare_gems.pruners.parts.random_scores import random_scores
@@ -37,6 +39,7 @@ def deep_r(
     ratios: Literal["uniform", "erk"] = "erk",
     learning_rate: float = 0.1,
     milestones: Sequence[int] | None = None,
+    descent: Descent = Descent(),  # noqa: B008 - a constant
     **training: Any,
 ) -> Recipe:
     """Starts from a random mask; after every step the weights whose sign would change go, and as many come at random.
@@ -45,7 +48,7 @@ def deep_r(
       theta < 0: dormant;  then dormant ones, drawn uniformly, start at theta = 0, until as many are kept as before
 
     The signs are those of the initial weights, 1 where these are zero; `ticket.scores` holds them. The first term is a
-    step of SGD, with momentum and decay if asked for; eta is its rate at that step.
+    step of SGD, with momentum and decay if asked for, or of another descent; eta is its rate at that step.
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: the fraction removed, in [0, 1).
@@ -59,7 +62,7 @@ def deep_r(
       stop: fraction of the search after which the mask stays, without drift and noise
       scope: what is kept exact: the number of weights of each layer, or of the network, whose layers then exchange them
       ratios: layer ratios at first: equal, or Erdos-Renyi-kernel
-      learning_rate, milestones, training: momentum, weight_decay, as in `pruners.parts.finetune`.
+      learning_rate, milestones, descent, training: momentum, weight_decay, loss_fn, as in `pruners.parts.finetune`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:
@@ -78,8 +81,8 @@ def deep_r(
     last weight, and get others by chance.
     """
     length = {"num_epochs": num_epochs, "steps_per_epoch": steps_per_epoch}
-    stops = schedules.milestones_for(num_epochs) if milestones is None else tuple(milestones)
-    phase = train(**length, learning_rate=learning_rate, milestones=stops, **training)
+    how = descents.with_milestones(descent, milestones)
+    phase = train(**length, learning_rate=learning_rate, descent=how, **training)
     for name, value in (("l1", l1), ("temperature", temperature), ("cooling", cooling)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}: expected a finite number of 0 or more, got {value}")
@@ -91,7 +94,7 @@ def deep_r(
     first_mask = random_start(mask, sparsity, counts, lambda ticket, context: signs(ticket))
 
     def walk(rates: jax.Array, l1: jax.Array, temperature: jax.Array, cooling: jax.Array) -> Transform:
-        rate_at = schedules.stairs(rates, stops, steps_per_epoch)
+        rate_at = descents.rate_at(how, rates, **length)
 
         def update(ticket: Ticket, state: tuple, context: Context) -> tuple[Ticket, tuple]:
             rate = rate_at(context.step)
@@ -105,7 +108,7 @@ def deep_r(
     during = transforms.when(
         lambda step: step + 1 < math.ceil(stop * phase.num_steps),
         hyperparams.transform(
-            walk, rates=schedules.falling_rates(learning_rate, len(stops)), l1=float(l1),
+            walk, rates=descents.rates_of(how, learning_rate, num_epochs), l1=float(l1),
             temperature=float(temperature), cooling=float(cooling),
         ),
     )  # fmt: skip

@@ -61,7 +61,7 @@ def dsr(
       doublings: how often `every` doubles, at equal parts of the search (3: after each quarter)
       stop: fraction of the search after which the mask stays
       ratios: layer ratios at first: equal, or Erdos-Renyi-kernel
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`.
+      learning_rate, training: milestones, momentum, weight_decay, descent, loss_fn, as in `pruners.parts.finetune`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:

@@ -66,7 +66,7 @@ def obd(
       rounds: how often weights are removed (R)
       round_epochs: epochs of training between two rounds, at the schedule of the first training
       invert: remove the highest saliencies instead (a sanity check).
-      training: learning_rate, milestones, momentum, weight_decay, as in `pruners.parts.finetune`.
+      training: learning_rate, milestones, momentum, weight_decay, descent, loss_fn, as in `pruners.parts.finetune`.
     Returns:
       (training, scoring), then (training, scoring) for each further round, then finetune; all scorings are one phase.
     Raises:

@@ -57,7 +57,7 @@ def snfs(
       stop: fraction of the search after which the mask stays
       smoothing: of the gradient (beta)
       ratios: layer ratios at first: equal, or Erdos-Renyi-kernel
-      learning_rate, training: milestones, momentum, weight_decay, as in `pruners.parts.finetune`.
+      learning_rate, training: milestones, momentum, weight_decay, descent, loss_fn, as in `pruners.parts.finetune`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:

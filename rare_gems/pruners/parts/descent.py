@@ -12,7 +12,17 @@ import optax
 from rare_gems import prunable, schedules
 from rare_gems.phase import Params
 
-__all__ = ["TAKEN_BY_OPTIMIZER", "TAKEN_BY_SCHEDULE", "Descent", "check", "optimizer", "rate_at", "rates_of", "sgd"]
+__all__ = [
+    "TAKEN_BY_OPTIMIZER",
+    "TAKEN_BY_SCHEDULE",
+    "Descent",
+    "check",
+    "optimizer",
+    "rate_at",
+    "rates_of",
+    "sgd",
+    "with_milestones",
+]
 
 _RMS_DECAY = 0.9  # of the mean square, as in TensorFlow (torch: 0.99)
 # Fields of `Descent` that only some schedules, or only some optimizers, have a use for.
@@ -104,6 +114,13 @@ def _check_warmup(how: Descent, num_epochs: int, steps_per_epoch: int) -> None:
             raise ValueError(f"{name}: expected from 0 to {whole - 1} of {whole} {unit} of training, got {warm}")
     if how.warmup_epochs and how.warmup_steps:
         raise ValueError("warmup_steps: expected a warm-up in epochs or in steps, got both")
+
+
+def with_milestones(how: Descent, milestones: Sequence[int] | None) -> Descent:
+    """The descent at a rate that falls at these milestones, in epochs; None leaves the descent as it is."""
+    if milestones is None:
+        return how
+    return how._replace(schedule="multistep", milestones=tuple(milestones), milestone_steps=None, end_rate=None)
 
 
 def rates_of(how: Descent, learning_rate: float, num_epochs: int) -> np.ndarray:

@@ -62,9 +62,7 @@ def finetune(
     num_steps = num_epochs * steps_per_epoch
     if not 0 <= first_step < num_steps:
         raise ValueError(f"{name} first step: expected from 0 to {num_steps - 1} of {num_steps}, got {first_step}")
-    how = descent
-    if milestones is not None:
-        how = how._replace(schedule="multistep", milestones=tuple(milestones), milestone_steps=None, end_rate=None)
+    how = descents.with_milestones(descent, milestones)
     descents.check(how, learning_rate=learning_rate, momentum=momentum, **length)
 
     def make(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
