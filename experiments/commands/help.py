@@ -63,8 +63,8 @@ def print_help(dataset: str, args: list[str]) -> bool:
         flag, value = flag_of(f"{config.pruner}.{field.name}"), getattr(config.options, field.name)
         print(_line(flag, _spelled(hint.__origin__), _flat(text), value))
     print("\n" + _wrapped(", ".join(PRUNERS), "methods: ") + "\n" + _wrapped(", ".join(NETWORKS), "networks: "))
-    print("\n--pruner=NAME --help: the options of another method. --help-all: every flag, also --training.* and")
-    print("--finetune.*: optimizer, schedule, warm-up and more of the weights.")
+    told = "--help-all: every flag, also --training.* and --finetune.* (how weights train)."
+    print(f"\n--pruner=NAME --help: options of that method. {told}")
     return True
 
 
