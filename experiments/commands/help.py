@@ -64,7 +64,7 @@ def print_help(dataset: str, args: list[str]) -> bool:
         print(_line(flag, _spelled(hint.__origin__), _flat(text), value))
     print("\n" + _wrapped(", ".join(PRUNERS), "methods: ") + "\n" + _wrapped(", ".join(NETWORKS), "networks: "))
     told = "--help-all: every flag, also --training.* and --finetune.* (how weights train)."
-    print(f"\n--pruner=NAME --help: options of that method. {told}")
+    print(f"\n--pruner=NAME --help: its options. {told}")
     return True
 
 
