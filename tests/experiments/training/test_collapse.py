@@ -1,5 +1,7 @@
 """--on-collapse: a layer without a weight is named where the mask is made, before anything is trained under it."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from experiments.commands.program import run
 from experiments.terminal import progress
 from experiments.terminal.errors import RunFailed
+from experiments.training import collapse
 from experiments.training.epoch_table import Table
 from tests.experiments.training.test_at_once import _stop_after
 
@@ -115,3 +118,11 @@ def test_a_layer_is_reported_once_and_again_only_if_it_had_weights_in_between(ta
     table.on_collapse = "error"
     with pytest.raises(RunFailed, match=r"^each of the layers a, c is empty \(--on-collapse=error\)$"):
         table.check_layers(np.int32([0, 0, 0]), "is empty", None)
+
+
+def test_the_ticket_that_a_run_begins_with_is_looked_at(table):
+    mask = {"a": jnp.zeros(2, bool), "b": jnp.ones((0, 3), bool), "c": jnp.ones(3, bool)}
+    begins = SimpleNamespace(ticket=SimpleNamespace(mask=mask), title="toy random")
+    table.on_collapse = "error"
+    with pytest.raises(RunFailed, match=r"^layer a has no weight in the ticket that toy random begins with \(--on-c"):
+        collapse.check_start(table, begins, None, 0, None)
