@@ -51,8 +51,8 @@ class Figure(NamedTuple):
 class Analysis(NamedTuple):
     """What is computed of finished runs; its numbers are values of cells, named `WHAT.FIELD`.
 
-    what: as in `experiments.analyse --what`. columns: of which; empty, all. against: the column that each is compared
-    with, at the same sparsity and seed. options: further flags of `experiments.analyse`.
+    what: a kind of `experiments.reproduction.analyses`. columns: of which; empty, all. against: the column that each
+    is compared with, at the same sparsity and seed. options: for what a kind may take beside.
     """
 
     what: str

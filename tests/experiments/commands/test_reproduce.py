@@ -186,7 +186,7 @@ def test_hours_are_measured_once(tmp_path, monkeypatch, capsys):
     flags = ["rare-gems-table-4", "--scale=small", "--time"]
     for _ in "ab":
         assert run("reproduce", flags) == 0
-    passes = 3 * (50 + 20) * 79
+    passes = 3 * (40 + 15) * 79
     hours = float(capsys.readouterr().out.split("about ")[-1].split(" hours")[0])
     assert hours > passes * 0.36 / 3600  # and the evaluation
     assert len(timed) == 1
