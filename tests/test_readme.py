@@ -59,8 +59,9 @@ def _commands():
 
 COMMANDS = _commands()
 OTHERS = (
-    "experiments.sanity",
     "experiments.analyse",
+    "experiments.reproduce",
+    "experiments.sanity",
     "experiments.export",
     "experiments.bench",
     "rare_gems.",
@@ -154,6 +155,14 @@ def test_commands_resolve(command, capsys):
     usual = "prunable: " if any("--model" in word for word in flags) else "prunable: 268,336 weights in 20 layers"
     compared = "5 runs, " if "@dense" in command else "27 runs" if "--columns" not in command else "4 runs, "
     assert {"compare": compared}.get(name, usual) in out
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.reproduce")])
+def test_tables_of_papers_resolve(command, capsys):
+    assert "--dry-run" in command or command == "experiments.reproduce"
+    assert run("reproduce", shlex.split(command)[1:]) == 0
+    out = capsys.readouterr().out
+    assert "Lottery Jackpots, Table 4" in out or "Rare Gems v2, Table 3" in out
 
 
 @pytest.mark.parametrize("flags", WORTH_KNOWING)

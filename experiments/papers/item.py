@@ -38,7 +38,7 @@ class Claim(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A picture of each part. kind: how it is drawn, such as accuracy_over_sparsity. value: what it draws, as in the
+    """A picture of each part. kind: one of `experiments.reproduction.figures`. value: what it draws, as in the
     printed numbers. columns, sparsities: of which; empty, all. label: of the x axis, where the kind leaves it open."""
 
     kind: str
