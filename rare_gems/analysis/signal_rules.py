@@ -19,14 +19,14 @@ from rare_gems.analysis.windows import convolve, pool, pull_image, pull_kernel, 
 
 __all__ = ["coarse", "ruling"]
 
-# Operations on each element alone. Those in _SUMS add their operands.
-_SUMS = ("add", "sub", "add_any")
+# Operations on each element alone. Those in _JOINS let several signals into one; a constant beside a signal is no path.
+_JOINS = ("add", "sub", "add_any", "max", "min")
 _ELEMENTWISE = (
-    *_SUMS, "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
+    *_JOINS, "abs", "acos", "acosh", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
     "bessel_i1e", "cbrt", "ceil", "clamp", "conj", "convert_element_type", "copy", "copy_p", "cos", "cosh",
     "device_put", "digamma", "eq", "eq_to", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge",
     "gt", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log", "log1p", "logistic", "lt",
-    "lt_to", "max", "min", "name", "ne", "neg", "nextafter", "not", "or", "pow", "real", "reduce_precision",
+    "lt_to", "name", "ne", "neg", "nextafter", "not", "or", "pow", "real", "reduce_precision",
     "rem", "round", "rsqrt", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient",
     "tan", "tanh", "xor",
 )  # fmt: skip
@@ -43,13 +43,13 @@ def ruling(primitive: Any, params: dict[str, Any], operands: Sequence[Operand], 
     """What an operation does with signals; None if there is no rule, or none for these operands.
 
     Args:
-      primitive, params: of the equation. constants: whether a constant that is added to a signal is needed, too.
+      primitive, params: of the equation. constants: whether a constant that joins a signal is needed, too.
     """
     name, lives = primitive.name, [operand.live for operand in operands]
     keep = partial(only_signals, lives) if not constants else lambda lives_out, pull: pull
     if name in _ELEMENTWISE:
         lives_out, pull = _elementwise(lives)
-        return lives_out, keep(lives_out, pull) if name in _SUMS else pull
+        return lives_out, keep(lives_out, pull) if name in _JOINS else pull
     if name == "mul":
         return _product(np.logical_and, _shrunk_and, operands, constants)
     if name == "div":
@@ -75,7 +75,7 @@ def ruling(primitive: Any, params: dict[str, Any], operands: Sequence[Operand], 
         lives_out, pull = _prefixes(lives[0], params["axis"], params["reverse"])
     else:
         return None
-    return lives_out, keep(lives_out, pull) if name in ("reduce_sum", "reduce_window_sum", "cumsum") else pull
+    return lives_out, keep(lives_out, pull)
 
 
 def coarse(lives: Sequence[Bools], shapes: Sequence[tuple[int, ...]]) -> Ruling:

@@ -133,7 +133,7 @@ def test_every_alive_weight_changes_the_logits_and_no_dead_one_does(name):
 
 
 IMAGES = {"resnet20": 16, "mobilenet_v2": 16, "lenet_5": 28, "conv2": 16}
-WIDTHS = {"vgg16": 0.25, "mobilenet_v2": 0.5}
+WIDTHS = {"vgg16": 0.125, "mobilenet_v2": 0.25}
 
 
 @functools.cache
@@ -233,6 +233,18 @@ def test_constants_count_if_asked_for():
     assert seen(*shapes, False) == paths
 
 
+def test_a_constant_that_joins_a_signal_is_no_path():
+    params = {"w": jnp.ones((2, 2)), "dead": jnp.ones((2, 2)), "v": jnp.ones((2, 2))}
+    kept = {"w": np.ones((2, 2), bool), "dead": np.zeros((2, 2), bool), "v": np.ones((2, 2), bool)}
+    for join in (jax.lax.add, jax.lax.max):
+
+        def apply(params, state, x, train, join=join):
+            return join(x @ params["w"], jax.nn.sigmoid(x @ params["dead"]) @ params["v"]), state
+
+        alive = [effective.mask(apply, params, {}, kept, (2,), constants=c)["v"].all() for c in (False, True)]
+        assert alive == [False, True]
+
+
 def test_a_gate_of_constants_counts():
     def apply(params, state, x, train):
         return x @ params["w"] * jax.nn.sigmoid(jnp.ones((1, 2)) @ params["gate"]), state
@@ -255,7 +267,7 @@ def test_taps_that_only_see_padding_are_dead():
 
 def test_deep_networks_neither_overflow_nor_underflow():
     def apply(params, state, x, train):
-        return functools.reduce(lambda h, w: jax.nn.relu(h @ w), params["w"], x), state
+        return functools.reduce(lambda h, w: jax.lax.max(h @ w, jnp.zeros_like(h)), params["w"], x), state
 
     whole = {"w": [jax.ShapeDtypeStruct((8, 8), jnp.float32)] * 50}
     kept = {"w": [np.ones((8, 8), bool)] * 30 + [np.eye(8, k=1, dtype=bool)] * 20}
