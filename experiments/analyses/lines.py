@@ -13,9 +13,10 @@ import numpy as np
 from experiments.analyses.arrays import like
 from experiments.analyses.measures import Row, check_trained, common_mask
 from experiments.analyses.networks import Network
-from experiments.analyses.stability import check_one_mask, label, order_pairs, rewound_to
+from experiments.analyses.stability import check_one_mask, label, order_pairs
 from experiments.problem.data import load_data
 from experiments.problem.evaluation import batch_size, stream_batch_size
+from experiments.problem.found_ticket import rewound_to
 from experiments.problem.network import network_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks

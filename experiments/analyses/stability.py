@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,14 +15,14 @@ import numpy as np
 from experiments.analyses.measures import Row, check_trained, common_mask, have_one_mask
 from experiments.analyses.networks import Network
 from experiments.catalog.pruners.options import as_dict
-from experiments.config.config import Config
-from experiments.config.saved import digest, fields_of, from_fields
-from experiments.run_folder import folder as run_folders
+from experiments.config.saved import digest, fields_of
+from experiments.problem.found_ticket import rewound_to, source_of
+from experiments.problem.training import Part, descent_for, smoothing_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.analysis import distance, overlap
 
-__all__ = ["order_pairs", "pruning_pairs", "rewound_to", "samples", "summary"]
+__all__ = ["order_pairs", "pruning_pairs", "samples", "summary"]
 
 Pair = tuple[Network, Network]
 
@@ -115,27 +114,11 @@ def check_one_mask(what: str, a: Network, b: Network, intersect: bool) -> None:
 def label(network: Network) -> str:
     """What the samples of one stability have in common, whatever their seeds."""
     config, parts = network.config, []
-    source = _source(config)
+    source = source_of(config)
     parts.append(config.pruner if source is None else source.pruner)
     parts += [network.check] if network.check else []
     kept, size = masks.num_kept(network.mask), masks.num_prunable(network.mask)
     return ", ".join([*parts, f"{100 * kept / size:.3g} % kept"])
-
-
-def rewound_to(config: Config) -> int:
-    """The step whose weights a ticket begins with, 0 for the initial ones; a ticket of another run says that of it."""
-    source = _source(config)
-    return as_dict(config.options if source is None else source.options).get("rewind_step", 0)
-
-
-def _source(config: Config) -> Config | None:
-    """The configuration of the run that found the ticket of this one, if it is there."""
-    begins = config.method.begins
-    run: Path | None = begins(config.options) if begins else None
-    try:
-        return None if run is None else from_fields(run_folders.read_fields(run))
-    except (OSError, ValueError):
-        return None
 
 
 def _why_apart(whole: Network, part: Network) -> str | None:
@@ -159,12 +142,17 @@ def _training(network: Network) -> Row:
     """How the network trained: a round as the search does, a ticket as the finetuning."""
     config, own = network.config, as_dict(network.config.options)
     if network.round is None:
-        length, rate, falls, first = config.finetune_epochs, config.finetune_learning_rate, True, 0
+        part: Part = "finetune"
+        length, rate, first = config.finetune_epochs, config.finetune_learning_rate, rewound_to(config)
     else:
-        length, rate = own.get("round_epochs", config.epochs), config.learning_rate
-        falls, first = own.get("decay", True), own.get("rewind_step", 0)
+        part = "training"
+        length, rate, first = own.get("round_epochs", config.epochs), config.learning_rate, own.get("rewind_step", 0)
+    how = descent_for(config, part)
+    if network.round is not None and not own.get("decay", True):
+        how = how._replace(schedule="constant", milestones=None, milestone_steps=None, decay_factor=None, end_rate=None)
     shared = {name: vars(config)[name] for name in ("momentum", "weight_decay", "batch_size", "precision")}
-    return {"epochs": length, "learning rate": rate, "decay": falls, "first step": first} | shared
+    shared |= {"label smoothing": smoothing_for(config, part)} | how._asdict()
+    return {"epochs": length, "learning rate": rate, "first step": first} | shared
 
 
 def _digest(params: Any) -> str:

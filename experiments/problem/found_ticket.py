@@ -5,12 +5,31 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from experiments.config.config import Config
+from experiments.config.saved import from_fields
+from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 from rare_gems.phase import ModelState, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["found_ticket"]
+__all__ = ["found_ticket", "rewound_to", "source_of"]
+
+
+def source_of(config: Config) -> Config | None:
+    """The configuration of the run that found the ticket of this one, if it is there."""
+    begins = config.method.begins
+    run: Path | None = begins(config.options) if begins else None
+    try:
+        return None if run is None else from_fields(run_folders.read_fields(run))
+    except (OSError, ValueError):
+        return None
+
+
+def rewound_to(config: Config) -> int:
+    """The step whose weights a ticket begins with, 0 for the initial ones; a ticket of another run says that of it."""
+    found = source_of(config) or config
+    return max(0, found.method.rewinds(found.options))
 
 
 def found_ticket(run: Path, flag: str, ticket: Ticket, state: ModelState) -> tuple[Ticket, ModelState]:

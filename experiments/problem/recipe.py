@@ -16,6 +16,7 @@ from experiments.config.config import Config
 from experiments.config.validate import flag_of
 from experiments.problem.data import facts_of
 from experiments.problem.evaluation import batch_size, stream_batch_size
+from experiments.problem.found_ticket import rewound_to
 from experiments.problem.network import check_sizes, network_for
 from experiments.problem.problem import make_loss
 from experiments.problem.prunable import is_kernel, leaves_for, mask_for
@@ -95,7 +96,7 @@ def training_phase(config: Config, steps_per_epoch: int, loss: Callable[..., Los
     if config.finetune_epochs == 0:
         return None
     check_training(config, "finetune", steps_per_epoch)
-    first_step, last = max(0, config.method.rewinds(config.options)), config.finetune_epochs * steps_per_epoch - 1
+    first_step, last = rewound_to(config), config.finetune_epochs * steps_per_epoch - 1
     if first_step > last:
         raise UsageError(
             f"{flag_of(config.pruner)}.rewind-step: expected at most {last}, since the ticket trains from there to the "
