@@ -13,6 +13,8 @@ from experiments.run_folder import paths
 
 __all__ = ["as_csv", "rows_of", "summaries"]
 
+_SOME = ("effective_sparsity", "at_best", "top5")  # of validation data, of many classes, ...
+
 
 def summaries(each: Combination) -> dict[str, dict[str, Any]] | None:
     """The summary of the ticket ("") and of those of its checks that are done, {name: summary}; None without ticket."""
@@ -48,8 +50,8 @@ def rows_of(combinations: Sequence[Combination], folder: Path, *, named: bool = 
 def _row(summary: dict[str, Any], place: str) -> dict[str, Any]:
     accuracy = summary["accuracy"]
     top5 = [accuracy.get(f"top5_{part}_finetune") for part in ("after", "before")]
-    optional = {  # columns of validation data, and of many classes
-        "at_best": _short((accuracy["best_validation"] or {}).get("test")),
+    optional = {
+        "at_best": _short((accuracy.get("best_validation") or {}).get("test")),
         "top5": _short(top5[1] if top5[0] is None else top5[0]),
     }
     return {
@@ -69,9 +71,9 @@ def _short(accuracy: float | None) -> float | None:
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text, with a header; without the columns of validation and top-5 accuracy, where no row has any."""
+    """The rows as text, with a header; without the columns that only some runs have, where no row has any."""
     text = io.StringIO()
-    empty = [name for name in ("at_best", "top5") if all(row.get(name) is None for row in rows)]
+    empty = [name for name in _SOME if all(row.get(name) is None for row in rows)]
     names = [name for name in rows[0] if name not in empty]
     writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()

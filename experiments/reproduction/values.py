@@ -63,7 +63,7 @@ def _reached(each: Combination) -> dict[str, float]:
         after = before if after is None else after  # without finetuning there is one accuracy
         reached |= {f"{name}.before": before, name: after} if name else {"before": before, "after": after}
     accuracy = summaries[""]["accuracy"]
-    reached["top5"] = accuracy.get("after_finetune_top5", accuracy.get("top5_after_finetune"))
+    reached["top5"] = accuracy.get("top5_after_finetune", accuracy.get("top5_before_finetune"))
     reached["best"] = (accuracy.get("best_validation") or {}).get("test")
     reached["kept"] = summaries[""]["num_kept"] / summaries[""]["num_prunable"]
     return {name: 100 * value for name, value in reached.items() if value is not None}
