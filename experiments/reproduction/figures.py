@@ -93,9 +93,9 @@ def _sanity(shown: Sequence[Shown], file: Path, title: str, note: str | None) ->
     for one in shown:
         for each in one.chosen():
             row = one.row(each, *each.checks)
-            panel = f"{each.column}, {row['panel']}" if several else row["panel"]
-            rows.append(row | {"check": "ticket", "panel": panel})
-            rows += [row | {"check": name, "after": row[name], "before": None, "panel": panel} for name in each.checks]
+            row["panel"] = f"{each.column}, {row['panel']}" if several else row["panel"]
+            rows.append(row | {"check": "ticket", "name": "ticket"})
+            rows += [row | {"check": n, "name": n, "after": row[n], "before": None} for n in each.checks]
     accuracy_curves.plot_sanity(rows, file, title, note=note)
 
 

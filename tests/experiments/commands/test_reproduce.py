@@ -12,8 +12,9 @@ from experiments.commands.program import run
 from experiments.comparison import make
 from experiments.config.saved import fields_of
 from experiments.papers.table import ITEMS
-from experiments.reproduction import cost
+from experiments.reproduction import cost, figures
 from experiments.reproduction.spread import Wanted, spread
+from experiments.reproduction.values import values_of
 from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
@@ -192,3 +193,15 @@ def test_hours_are_measured_once(tmp_path, monkeypatch, capsys):
     assert len(timed) == 1
     assert run("reproduce", ["--scale=small"]) == 0
     assert f" {hours:.2g} " in capsys.readouterr().out
+
+
+def test_sanity_checks_are_curves_of_their_own(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures.accuracy_curves, "plot_sanity", lambda rows, *_, **__: drawn.extend(rows))
+    finished("rare-gems-figure-3-sanity", tmp_path)
+    wanted = Wanted("small", tmp_path, on_digits("rare-gems-figure-3-sanity"), "digits", num_seeds=2)
+    parts = spread(ITEMS["rare-gems-figure-3-sanity"], wanted)
+    values = [values_of(runs, make.plans(runs.combinations)) for runs in parts]
+    figures.draw(ITEMS["rare-gems-figure-3-sanity"], parts, values, tmp_path)
+    assert {row["name"] for row in drawn} == {"ticket", "shuffle", "reinit", "invert"}
+    assert all(row["after"] == pytest.approx(0.5 + 0.01 * (row["seed"] - 42)) for row in drawn)
