@@ -9,7 +9,7 @@ from experiments.comparison import rows as comparison_rows
 from experiments.comparison.expand import DENSE, Combination
 from experiments.papers.item import Figure, Item
 from experiments.problem.data import facts_of
-from experiments.reproduction.spread import PartRuns
+from experiments.reproduction.spread import PartRuns, notes_of
 from experiments.reproduction.values import Values, is_percent, spelled
 from experiments.run_folder import paths
 from rare_gems.reports import (
@@ -224,7 +224,7 @@ KINDS: dict[str, Callable[[Sequence[Shown], Path, str, str | None], None]] = {
 def draw(item: Item, parts: Sequence[PartRuns], values: Sequence[Values], folder: Path) -> list[str]:
     """Draws the figures of an item, its parts as panels, and says for each where it is, or why there is none yet."""
     told = []
-    notes = dict.fromkeys(note for runs in parts for note in runs.notes)
+    notes = notes_of(parts)
     for number, figure in enumerate(item.figures, 1):
         if figure.kind not in KINDS:
             continue  # a table, which is printed

@@ -12,7 +12,7 @@ from experiments.comparison import rows as comparison_rows
 from experiments.papers.item import Claim, Item
 from experiments.problem.data import facts_of
 from experiments.reproduction import figures
-from experiments.reproduction.spread import PartRuns
+from experiments.reproduction.spread import PartRuns, notes_of
 from experiments.reproduction.values import Values, is_percent, spelled
 from experiments.terminal.errors import UsageError
 from rare_gems.reports import cost_table, paper_table, run_tables
@@ -87,7 +87,7 @@ def _differences(claim: Claim, sparsity: str, known: Values) -> list[float | Non
 
 def report(console: Console, item: Item, parts: Sequence[PartRuns], values: Sequence[Values], folder: Path) -> None:
     """Prints the tables of an item, and leaves table.csv, table.md, runs.csv and the figures in its folder."""
-    notes = list(dict.fromkeys(note for runs in parts for note in runs.notes))
+    notes = notes_of(parts)
     title, note = f"{item.paper}, {item.number}: {item.shows}", "\n".join([*notes, *item.notes]) or None
     if rows := paper_rows(parts, values):
         run_tables.print_whole(console, paper_table.table(rows, title, note))

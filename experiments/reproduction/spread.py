@@ -18,7 +18,7 @@ from experiments.papers.table import ITEMS
 from experiments.presets.lookup import lookup
 from experiments.terminal.errors import UsageError
 
-__all__ = ["PartRuns", "Scale", "Wanted", "item_folder", "item_of", "spread", "without_training"]
+__all__ = ["PartRuns", "Scale", "Wanted", "item_folder", "item_of", "notes_of", "spread", "without_training"]
 
 Scale = Literal["paper", "small"]
 _UNTRAINED = ("config.", "plan.")
@@ -81,6 +81,15 @@ def spread(item: Item, wanted: Wanted) -> list[PartRuns]:
         if name not in taken | {"model"}:
             raise UsageError(f"{flag_of(name)}: no column of {item.id} takes it")
     return parts
+
+
+def notes_of(parts: Sequence[PartRuns]) -> list[str]:
+    """What is to be told of all parts, once; what is of some alone, with their titles."""
+    titles: dict[str, list[str]] = {}
+    for runs in parts:
+        for note in runs.notes:
+            titles.setdefault(note, []).append(runs.title)
+    return [note if len(of) == len(parts) else f"{', '.join(of)}: {note}" for note, of in titles.items()]
 
 
 def without_training(item: Item) -> bool:
