@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from experiments.catalog.datasets import Loaded
 from experiments.config.config import Config
 from experiments.problem.evaluation import Accuracy, hits, make_evaluation, stream_place
-from experiments.problem.initial_ticket import pretrained_file
 from experiments.problem.network import network_for
+from experiments.problem.pretrained import pretrained_file
 from experiments.terminal.errors import UsageError
 from rare_gems.data import device_batches as batches
 from rare_gems.data import stream_batches
