@@ -73,7 +73,7 @@ def reproduce(args: list[str]) -> None:
     paired(extra, {field.name for field in dataclasses.fields(Reproduce)})
     console = Console(markup=False, emoji=False)
     wanted = Wanted(asked.scale, asked.run_dir, extra, asked.dataset, asked.num_seeds, asked.seed)
-    if asked.item is None:
+    if asked.item in (None, "[]"):  # what tyro makes of it where only flags follow that are a run's
         if extra or asked.dry_run or asked.launch.launcher or asked.dataset:
             raise UsageError("expected a table, figure or claim first; python -m experiments.reproduce lists them")
         if asked.count:

@@ -56,6 +56,8 @@ def read_columns(text: str) -> list[Column]:
     for entry in filter(None, (part.strip() for part in _divided(text))):
         name, colon, rest = entry.partition(":")
         named = colon and "--" not in name
+        if named and not name.strip():
+            raise UsageError(f"--columns: expected a name before the colon, got {entry!r}")
         columns.append(column(name.strip() if named else entry, rest if named else entry))
     if not columns:
         raise UsageError('--columns: expected "NAME: METHOD --FLAG=VALUE ...; ...", got none')

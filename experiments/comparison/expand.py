@@ -138,8 +138,8 @@ def _check_distinct(configs: dict[tuple[str, str], Config]) -> None:
     for (name, sparsity), config in configs.items():
         other = seen.setdefault(digest(fields_of(config)), name)
         if other != name:
-            raise UsageError(f"--columns: {other!r} and {name!r} are one run at sparsity {sparsity}; expected flags in "
-                             "which they differ")  # fmt: skip
+            raise UsageError(f"columns {other!r} and {name!r} are one run at sparsity {sparsity}; expected flags in "
+                             "which they differ, and none for all that takes their place")  # fmt: skip
 
 
 def _checks(asked: Asked, configs: dict[tuple[str, str], Config]) -> dict[str, tuple[str, ...]]:

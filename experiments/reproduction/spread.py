@@ -163,7 +163,12 @@ def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
     lines = (f"small scale: {small.says}",) if small.says else ()
     changes = [f"--dataset={wanted.dataset}"] if wanted.dataset else []
     changes += [spelled({name: args}) for name, args in paired(wanted.flags).items()]
-    return (*lines, f"changed: {' '.join(changes)}") if changes else lines
+    if changes:
+        lines += (f"changed: {' '.join(changes)}",)
+        lines += ("what is changed takes the place of the small scale's",) if small.says else ()
+    if wanted.dataset or "model" in paired(wanted.flags):
+        lines += ("not the paper's data set or network: verdicts tell how far apart the numbers are, no more",)
+    return lines
 
 
 def _place(root: Path, config: Config) -> Path:

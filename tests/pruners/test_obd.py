@@ -141,7 +141,7 @@ def test_a_round_removes_the_lowest_saliencies(diagonal):
         ({"curvature": "kfac"}, "curvature: expected one of exact, hutchinson, gauss_newton, fisher, got 'kfac'"),
         ({"curvature": "gauss_newton"}, "curvature: gauss_newton draws labels .* expected outputs, got None"),
         ({"batches": 0}, "batches: expected 1 or more, got 0"),
-        ({"rounds": 0}, "num_rounds: expected 1 or more, got 0"),
+        ({"rounds": 0}, "^rounds: expected 1 or more, got 0"),
         ({"rounds": 400}, "rounds: 400 are too many for 172 weights"),
         ({"sparsity": 0.999}, "0.999 keeps none of 172 weights"),
         ({"rounds": 2, "round_epochs": 0}, "expected 1 or more, got 0 and 5"),

@@ -50,8 +50,8 @@ def _mask(run: Path, like: Mask) -> Mask:
     for name in sorted(named.keys() | found.keys()):
         here, there = named.get(name), found[name].shape if name in found else None
         if here != there:
-            raise UsageError(f"{_FLAG}: {run}: expected a ticket of this network, with prunable weights {here} in "
-                             f"{name}, got {there}")  # fmt: skip
+            shapes = f"{here or 'none'} in {name}, got {there or 'none'}"
+            raise UsageError(f"{_FLAG}: {run}: expected a ticket of this network, with prunable weights {shapes}")
     return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(found[masks.path_name(path)]), like)
 
 

@@ -90,6 +90,8 @@ def falling_counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, .
       >>> falling_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
       (316, 100)
     """
+    if num_rounds < 1:
+        raise ValueError(f"rounds: expected 1 or more, got {num_rounds}")
     n = masks.num_prunable(mask)
     counts = schedules.exponential_counts(n, sparsity, num_rounds)
     if counts[-1] < 1:

@@ -97,6 +97,7 @@ def test_two_processes_share_the_work(tmp_path):
         ),
         (["digits", "--sweep.l2=1,2"], "--sweep.l2: a comparison takes no lists of values; expected --columns"),
         (["digits", "--columns=;"], 'expected "NAME: METHOD --FLAG=VALUE ...; ...", got none'),
+        (["digits", "--columns=: snip"], "--columns: expected a name before the colon, got ': snip'"),
         (["digits", "--columns=A: magic"], "'A': expected a method first, one of gem_miner"),
         (["digits", "--columns=A: random; A: snip"], "expected a name for each column, got 'A' and 'A'"),
         (["digits", "--columns=A: imp --imp.rewnd-step=1"], "'A': --imp.rewnd-step: there is no such flag"),
@@ -106,7 +107,7 @@ def test_two_processes_share_the_work(tmp_path):
         (["digits", "--columns=A: random; B: random --seed=1"], "a comparison sets it itself"),
         (
             ["digits", "--columns=A: random; B: random --init=kaiming_normal"],
-            "'A' and 'B' are one run at sparsity",
+            "columns 'A' and 'B' are one run at sparsity",
         ),
         (
             ["digits", "--columns=A: jackpot --pretrained=@denes"],

@@ -47,6 +47,7 @@ def test_the_list_names_every_item_at_once(capsys, monkeypatch):
         (["rare-gems-table-3", "--sweep.l2=1,2"], "--sweep.l2: a comparison takes no lists"),
         (["rare-gems-table-3", "--imp.rate=0.5"], "--imp.rate: no column of rare-gems-table-3 takes it"),
         (["--dry-run"], "expected a table, figure or claim first"),
+        (["--epochs=3"], "expected a table, figure or claim first"),
         (["rare-gems-table-3", "--num-jobs=2"], "--num-jobs: expected --launcher"),
     ],
 )
