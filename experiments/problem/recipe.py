@@ -126,7 +126,10 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
     facts = facts_of(config)
     shape = input_shape(config.model, facts.image_shape)
     model = network_for(config, shape, facts.num_classes)
-    counts = Config(dataset=config.dataset, model=config.model, prunable=config.prunable, dense=config.dense)
+    counts = Config(
+        dataset=config.dataset, model=config.model, prunable=config.prunable, dense=config.dense,
+        scale_fan=config.scale_fan,
+    )  # fmt: skip
     traced = _traced if config.model in NETWORKS else _traced.__wrapped__  # the functions of others may have no hash
     leaves, mask = traced(model, counts)
     _check_collapse(config, mask)

@@ -3,6 +3,7 @@
 import pytest
 
 from rare_gems.reports.analysis_figures import plot_barriers, plot_dead, plot_layers, plot_lines, plot_stability
+from rare_gems.reports.style import COLOURS
 
 PAIRS = [("a", "b"), ("a", "c")]
 
@@ -19,7 +20,7 @@ def test_layers_with_what_chance_gives():
 
 
 def test_more_pairs_than_colours_are_grey():
-    rows = [{"first": "a", "second": f"b{i}", "layer": "conv", "l2": float(i)} for i in range(8)]
+    rows = [{"first": "a", "second": f"b{i}", "layer": "conv", "l2": float(i)} for i in range(len(COLOURS) + 1)]
     figure = plot_layers(rows, None, "digits", {"l2": "L2"})
     assert {line.get_color() for line in figure.axes[0].lines} == {"#888888"}
     assert figure.legends == []

@@ -211,7 +211,7 @@ def test_what_is_not_in_the_state_makes_another_program(make, numbers):
         (gem_miner, {"sparsity": 0.8, "period": 2} | EPOCHS, {"momentum": [0.9, 0.0]}),
         (gem_miner, {"sparsity": 0.8, "period": 2} | EPOCHS, {"norm": ["l1", "l2"]}),
         (gem_miner, {"sparsity": 0.8, "period": 2} | EPOCHS, {"optimizer": ["sgd", "adam"]}),
-        (imp, ROUNDS | {"sparsity": 0.8, "learning_rate": 0.1}, {"milestones": [(), (1,)]}),
+        (imp, ROUNDS | {"sparsity": 0.8, "learning_rate": 0.1, "round_epochs": 2}, {"milestones": [(), (1,)]}),
         (magnitude, {"sparsity": 0.8}, {"invert": [False, True]}),
         (snip, {"sparsity": 0.8}, {"loss_fn": [weighted(1.0), weighted(2.0)]}),
         # what views and losses read

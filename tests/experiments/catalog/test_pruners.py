@@ -171,7 +171,7 @@ MISTAKES = [
     (["--pruner=smart_ratio", "--smart-ratio.version=v2", "--sparsity=0.9"], "0.9856"),
     (
         ["--pruner=smart_ratio", "--smart-ratio.version=v5", "--sparsity=0.9", "--epochs=1"],
-        "0.9; expected --smart-ratio.ticket, one",
+        "0.9; expected --smart-ratio.ticket=RUN,",
     ),
     (["--pruner=snip", "--epochs=3"], "--finetune-epochs"),
     (["--pruner=snip", "--snip.batches=0"], "1 or more"),

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.commands import compare_report
 from experiments.commands.program import run
+from experiments.comparison import rows as comparison_rows
+from experiments.comparison.expand import Combination
+from experiments.config.parse import parse
 from experiments.problem import evaluation
 from experiments.run_folder import metrics_csv
 from experiments.training.measure import may_be_best
@@ -97,15 +99,17 @@ def test_tables_and_comparisons_have_them(many_classes, capsys):
     shown = capsys.readouterr().out
     assert "top-5" in shown
     assert "at best" in shown
-    rows = compare_report.rows_of([many_classes / name for name in ("finetuned", "searched")], many_classes)
-    read = list(csv.DictReader(compare_report.as_csv(rows).splitlines()))
+    config, _ = parse("folder", args)
+    made = [Combination(config, many_classes / name, "random", "0.5") for name in ("finetuned", "searched")]
+    rows = comparison_rows.rows_of(made, many_classes)
+    read = list(csv.DictReader(comparison_rows.as_csv(rows).splitlines()))
     for row, name in zip(read, ("finetuned", "searched"), strict=True):
         accuracy = _accuracy(many_classes / name)
         assert float(row["at_best"]) == pytest.approx(accuracy["best_validation"]["test"])
         last = accuracy.get("top5_after_finetune", accuracy["top5_before_finetune"])
         assert float(row["top5"]) == pytest.approx(last)
     none = [row | {"at_best": None, "top5": None} for row in rows]
-    assert not {"at_best", "top5"} & set(compare_report.as_csv(none).splitlines()[0].split(","))
+    assert not {"at_best", "top5"} & set(comparison_rows.as_csv(none).splitlines()[0].split(","))
 
 
 def test_where_the_best_epoch_is_looked_for():
