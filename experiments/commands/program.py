@@ -68,6 +68,7 @@ def run(command: str, args: list[str]) -> int:
         except errors.RunFailed as error:
             return _complain(command, error, 3)
         except errors.Interrupted as error:
+            processes.leave()  # all stop together; the first to end would make the others complain of it
             return _complain(command, error.args[0], _STATUS[error.args[1]])
         except OSError as error:
             return _complain(command, errors.spell(error), 2)

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.commands import train
+from experiments.commands.program import run
 from experiments.distributed import processes, rendezvous
-from experiments.terminal.errors import RESTART, HostLost, UsageError
+from experiments.terminal.errors import RESTART, HostLost, Interrupted, UsageError
 
 NAMES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_LOCAL_DEVICE_IDS",
          "JAX_COORDINATOR_PORT", "JAX_COORDINATOR_BIND_ADDRESS", "RARE_GEMS_START_TIMEOUT")  # fmt: skip
@@ -222,6 +224,25 @@ def test_processes_of_different_commands_refuse_to_train_together(start_pair, tm
     for i in range(2):
         assert pair.last_line(i) == f"experiments.digits: error: the processes of this run differ: {differ}"
     assert not (tmp_path / "run").exists()
+
+
+def test_stopped_processes_leave_each_other_before_they_say_so(monkeypatch, capsys):
+    """What gRPC says of the first to end would come after the line, or in its place."""
+    told = "stopped and saved in HERE; the same command goes on from there"
+    monkeypatch.setattr(train, "train", _raise(Interrupted(told, signal.SIGTERM)))
+    monkeypatch.setattr(processes, "leave", lambda: print("left", file=sys.stderr))
+    assert run("digits", []) == RESTART
+    assert capsys.readouterr().err == f"left\nexperiments.digits: error: {told}\n"
+    monkeypatch.setattr(train, "train", _raise(HostLost("of one")))  # there is nobody to leave
+    assert run("digits", []) == RESTART
+    assert capsys.readouterr().err == "experiments.digits: error: of one\n"
+
+
+def _raise(error):
+    def work(*_):
+        raise error
+
+    return work
 
 
 def test_killed_processes_go_on_as_if_nothing_had_happened(start_pair, tmp_path):
