@@ -45,6 +45,8 @@ class Reproduce:
     """the first"""
     dataset: str | None = None
     """another data set for all parts"""
+    parts: str | None = None
+    """some parts of the item alone, by their names, networks or data sets: LeNet or lenet_300_100, ..."""
     run_dir: Path = paths.RUNS / "reproduce"
     """where the folders of items go, and the runs that they share"""
     dry_run: bool = False
@@ -72,9 +74,12 @@ def reproduce(args: list[str]) -> None:
         raise UsageError(f"--dataset: expected one of {', '.join(DATASETS)}, got {asked.dataset!r}")
     paired(extra, {field.name for field in dataclasses.fields(Reproduce)})
     console = Console(markup=False, emoji=False)
-    wanted = Wanted(asked.scale, asked.run_dir, extra, asked.dataset, asked.num_seeds, asked.seed)
+    wanted = Wanted(
+        scale=asked.scale, root=asked.run_dir, flags=extra, dataset=asked.dataset, num_seeds=asked.num_seeds,
+        seed=asked.seed, parts=() if asked.parts is None else tuple(name.strip() for name in asked.parts.split(",")),
+    )  # fmt: skip
     if asked.item in (None, "[]"):  # what tyro makes of it where only flags follow that are a run's
-        if extra or asked.dry_run or asked.launch.launcher or asked.dataset:
+        if extra or asked.dry_run or asked.launch.launcher or asked.dataset or asked.parts is not None:
             raise UsageError("expected a table, figure or claim first; python -m experiments.reproduce lists them")
         if asked.count:
             reproduce_list.count_all()

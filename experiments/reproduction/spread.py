@@ -27,7 +27,8 @@ _COUNTED = ("epochs", "search_epochs")
 
 class Wanted(NamedTuple):
     """How an item is wanted. root: where runs are, shared by all items. flags: changes of the recipe, as typed.
-    num_seeds: None for the paper's trials, or those of the reduction."""
+    num_seeds: None for the paper's trials, or those of the reduction. parts: names, networks or data sets of those that
+    are wanted; empty, all."""
 
     scale: Scale
     root: Path
@@ -35,6 +36,7 @@ class Wanted(NamedTuple):
     dataset: str | None = None
     num_seeds: int | None = None
     seed: int = 42
+    parts: tuple[str, ...] = ()
 
 
 class PartRuns(NamedTuple):
@@ -73,7 +75,7 @@ def spread(item: Item, wanted: Wanted) -> list[PartRuns]:
     if without_training(item):
         wanted = wanted._replace(scale="paper")  # there is nothing to reduce
     parts, taken = [], set()
-    for part in item.parts:
+    for part in _chosen(item, wanted.parts):
         runs, used = _part(item, part, wanted)
         parts.append(runs)
         taken |= used
@@ -97,6 +99,23 @@ def without_training(item: Item) -> bool:
     values = {value for part in item.parts for cell in part.printed.values() for value in cell}
     claims = any(part.claims or part.analyses for part in item.parts)
     return bool(values) and not claims and all(v.startswith(_UNTRAINED) or v in _COUNTED for v in values)
+
+
+def _chosen(item: Item, names: Sequence[str]) -> list[Part]:
+    """The parts that any of the names fits, as the paper has them; all if there are none."""
+    if "" in names:
+        raise UsageError(f"--parts: a name is empty in {','.join(names)!r}")
+    fitting = {name: [i for i, part in enumerate(item.parts) if name in _names_of(part)] for name in names}
+    unknown = [name for name, places in fitting.items() if not places]
+    if unknown:
+        known = dict.fromkeys(name for part in item.parts for name in _names_of(part))
+        raise UsageError(f"--parts: {item.id} has no {unknown[0]!r}; expected any of {', '.join(known)}")
+    chosen = {place for places in fitting.values() for place in places}
+    return [part for i, part in enumerate(item.parts) if i in chosen or not names]
+
+
+def _names_of(part: Part) -> tuple[str, ...]:
+    return tuple(filter(None, (part.name, part.model, part.dataset)))
 
 
 def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
@@ -161,6 +180,8 @@ def _tunes_nothing(made: Column, part: Part) -> bool:
 
 def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
     lines = (f"small scale: {small.says}",) if small.says else ()
+    if wanted.parts:
+        lines += (f"some of its parts alone: {', '.join(wanted.parts)}",)
     changes = [f"--dataset={wanted.dataset}"] if wanted.dataset else []
     changes += [spelled({name: args}) for name, args in paired(wanted.flags).items()]
     if changes:
@@ -177,8 +198,9 @@ def _place(root: Path, config: Config) -> Path:
 
 
 def item_folder(item: Item, wanted: Wanted) -> Path:
-    """Where the tables and figures of an item go: one folder for each change of its recipe."""
+    """Where the tables and figures of an item go: one folder for each change of its recipe and choice of its parts."""
     changes = [arg for name, args in sorted(paired(wanted.flags).items()) if name not in FREE for arg in args]
     changes += [wanted.dataset] if wanted.dataset else []
+    changes += [f"parts {name}" for name in sorted(set(wanted.parts))]
     own = hashlib.sha256(" ".join(changes).encode()).hexdigest()[:8] if changes else ""
     return wanted.root / "-".join(filter(None, (item.id, wanted.scale, own)))

@@ -88,6 +88,25 @@ def test_another_data_set_and_network_leave_out_what_they_cannot_take():
     assert runs.title == "lenet_300_100, digits"
 
 
+@pytest.mark.parametrize("name", ["Second", "lenet_300_100", "mnist"])
+def test_some_parts_alone(name):
+    item = ITEM._replace(parts=(PART._replace(model="conv2"), PART._replace(name="Second", dataset="mnist")))
+    small = Wanted("small", Path("runs"), parts=(name,))
+    (runs,) = spread(item, small)
+    assert runs.part == item.parts[1]
+    assert runs.notes == ("small scale: fewer images", f"some of its parts alone: {name}")
+    assert [part.part for part in spread(item, small._replace(parts=("conv2", name)))] == list(item.parts)
+    assert len({item_folder(item, small._replace(parts=some)) for some in ((), (name,), ("conv2",))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("third", "no 'third'; expected any of lenet_300_100, digits"), ("", "empty")]
+)
+def test_parts_that_are_not_there(name, message):
+    with pytest.raises(UsageError, match=message):
+        spread(ITEM, Wanted("small", Path("runs"), parts=(name,)))
+
+
 def test_equal_runs_are_shared_by_items():
     folders = [
         {each.column: each.folder for each in spread(ITEMS[name], Wanted("paper", Path("runs")))[0].combinations}
