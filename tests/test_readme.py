@@ -17,6 +17,7 @@ from experiments.catalog.networks import NETWORKS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands.analyse import ANALYSES, Analyse
+from experiments.commands.evaluate import Evaluate
 from experiments.commands.export import Export
 from experiments.commands.export_formats import FORMATS
 from experiments.commands.overview import overview
@@ -63,6 +64,7 @@ OTHERS = (
     "experiments.reproduce",
     "experiments.sanity",
     "experiments.export",
+    "experiments.evaluate",
     "experiments.bench",
     "rare_gems.",
 )  # not by --dry-run
@@ -197,7 +199,13 @@ def test_the_ticket_of_another_run_is_trained_again(tmp_path, monkeypatch, capsy
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.export")])
 def test_commands_of_exports_parse(command):
     _, *flags = shlex.split(command)
-    assert read_flags(Export, flags, "python -m experiments.export").to in (*FORMATS, "compact")
+    assert read_flags(Export, flags, "python -m experiments.export").to in (*FORMATS, "compact", "seed")
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.evaluate")])
+def test_commands_of_evaluations_parse(command):
+    _, *flags = shlex.split(command)
+    assert read_flags(Evaluate, flags, "python -m experiments.evaluate").ticket == Path("runs/my-run/seed.json")
 
 
 class _Parsed(Exception):  # noqa: N818

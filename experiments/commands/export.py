@@ -12,6 +12,7 @@ from rich.console import Console
 
 from experiments.commands.export_compact import image_shape, write_compact
 from experiments.commands.export_formats import FORMATS, Exported
+from experiments.commands.export_seed import write_seed
 from experiments.config.parse import read_flags
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
@@ -24,6 +25,9 @@ from rare_gems.storage.ticket_file import TicketFile
 
 __all__ = ["Export", "export"]
 
+_SUFFIXES = {"compact": ".safetensors", "seed": ".json"}
+_NAMES = {"compact": paths.COMPACT, "seed": paths.SEED}
+
 
 @dataclasses.dataclass(frozen=True)
 class Export:
@@ -35,11 +39,13 @@ class Export:
     - flax: a .msgpack of params, state and mask, for flax.serialization.msgpack_restore.
     - compact: a smaller network with equal outputs, without the channels that cannot matter, as a ticket file for
       rare_gems.models.compact_file; it says what that saves in parameters, operations and time.
+    - seed: some kilobytes: the seed of the initial weights, the bits of the mask, the statistics. Evaluate it with
+      python -m experiments.evaluate FILE.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """a run folder, or a ticket.safetensors"""
-    to: Literal["torch", "numpy", "flax", "compact"]
+    to: Literal["torch", "numpy", "flax", "compact", "seed"]
     """whose file it is to be"""
     weights: Literal["trained", "initial"] = "trained"
     """the weights after finetuning, or those that it began with (the winning ticket)"""
@@ -48,7 +54,7 @@ class Export:
     fill: bool = False
     """(torch) also write BatchNorm scales of one, and biases of zero, that our network does not have"""
     output: Path | None = None
-    """the file; by default export.safetensors, .npz or .msgpack, or compact.safetensors, in the run folder"""
+    """the file; by default export.safetensors, .npz or .msgpack, compact.safetensors or seed.json, in the run folder"""
     overwrite: bool = False
     """replace the file if there is one"""
 
@@ -60,25 +66,28 @@ def export(args: list[str]) -> None:
       UsageError: for a mistake, and for a run that is not finished.
     """
     asked = read_flags(Export, args, "python -m experiments.export")
-    suffix = ".safetensors" if asked.to == "compact" else FORMATS[asked.to].suffix
+    suffix = _SUFFIXES[asked.to] if asked.to in _SUFFIXES else FORMATS[asked.to].suffix
     for name, value in (("masks", asked.masks == "prune"), ("fill", asked.fill)):
         if value and asked.to != "torch":
             raise UsageError(f"--{name}: of --to=torch; expected no such flag with --to={asked.to}")
     file = _ticket(asked.run)
     output = _output(asked, file, suffix)
     found = ticket_file.load(file)
-    params, state = (found.ticket.params, found.model_state) if asked.weights == "trained" else _initial(file, found)
+    weights = "initial" if asked.to == "seed" else asked.weights
+    params, state = (found.ticket.params, found.model_state) if weights == "trained" else _initial(file, found)
     if asked.masks == "zeros":
         params = jax.tree.map(on_host, masks.apply(params, found.ticket.mask))
     what = Exported(
         model=str(found.metadata.get("model")), params=params, state=state, mask=found.ticket.mask,
         prune=asked.masks == "prune", fill=asked.fill,
     )  # fmt: skip
-    told = _written(asked.to, what, output, file)
+    told = (
+        write_seed(output, file.parent, found, state) if asked.to == "seed" else _written(asked.to, what, output, file)
+    )
     kept, size = found.metadata["num_kept"], found.metadata["num_prunable"]
     console = Console()
     for line in (
-        f"{output}: {asked.weights} weights, {kept:,} of {size:,} prunable ones kept ({1 - kept / size:.2%} removed)",
+        f"{output}: {weights} weights, {kept:,} of {size:,} prunable ones kept ({1 - kept / size:.2%} removed)",
         *told,
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -113,7 +122,7 @@ def _ticket(path: Path) -> Path:
 
 
 def _output(asked: Export, file: Path, suffix: str) -> Path:
-    output = asked.output or file.with_name(f"{paths.COMPACT if asked.to == 'compact' else paths.EXPORT}{suffix}")
+    output = asked.output or file.with_name(f"{_NAMES.get(asked.to, paths.EXPORT)}{suffix}")
     if output.suffix != suffix:
         hint = ""
         if asked.to == "torch" and output.suffix in (".pt", ".pth", ".bin"):

@@ -16,7 +16,8 @@ COMMANDS = {
     "reproduce": "the tables and figures of the papers, their numbers beside ours",
     "sanity": "sanity checks of a finished run",
     "analyse": "finished runs beside each other: distance, overlap, stability, connectivity, effective sparsity",
-    "export": "the ticket of a finished run for PyTorch, NumPy or Flax, or as a smaller network",
+    "evaluate": "the test accuracy of a ticket, without a search",
+    "export": "the ticket of a finished run for PyTorch, NumPy or Flax, as a smaller network, or as seed and mask",
     "bench": "time and memory of selections, steps, epochs and reading",
 }
 

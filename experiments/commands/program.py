@@ -46,13 +46,13 @@ def run(command: str, args: list[str]) -> int:
       after SIGTERM, or where another process of the run is lost, and 130 after Ctrl-C: there the same command goes on.
     """
     from experiments.catalog.datasets import DATASETS
-    from experiments.commands import analyse, compare, export, reproduce, sanity, train
+    from experiments.commands import analyse, compare, evaluate, export, reproduce, sanity, train
     from experiments.distributed import processes
     from experiments.terminal import errors
 
     commands: dict[str, Callable[[list[str]], None]] = {
-        "compare": compare.compare, "sanity": sanity.sanity, "analyse": analyse.analyse, "export": export.export,
-        "reproduce": reproduce.reproduce,
+        "compare": compare.compare, "sanity": sanity.sanity, "analyse": analyse.analyse, "evaluate": evaluate.evaluate,
+        "export": export.export, "reproduce": reproduce.reproduce,
     }  # fmt: skip
     if command not in {*commands, *DATASETS}:
         known = ", ".join([*DATASETS, *commands, "bench"])

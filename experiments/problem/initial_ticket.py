@@ -19,7 +19,7 @@ from rare_gems import init, leaves, masks
 from rare_gems.models.model import Model
 from rare_gems.phase import Mask, ModelState, Params, Ticket
 
-__all__ = ["Start", "check_pretrained", "data_key", "initial_ticket", "last_kernel", "run_key", "start",
+__all__ = ["Start", "check_pretrained", "data_key", "drawn", "initial_ticket", "last_kernel", "run_key", "start",
            "weights_of"]  # fmt: skip
 
 _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
@@ -81,15 +81,15 @@ def start(model: Model, config: Config, last: str | None = None) -> Start:
       ValueError: as `initial_ticket`; and for numbers that a network of the user's own draws as NaN.
     """
     key = _start_key(config)
-    drawn = Start(*jax.jit(partial(_drawn, model, config))(key), notes=())
+    begun = Start(*drawn(model, config), notes=())
     if config.method.begins is not None:
         found = found_ticket(
-            config.method.begins(config.options), f"--{config.pruner}.run", drawn.ticket, drawn.model_state
+            config.method.begins(config.options), f"--{config.pruner}.run", begun.ticket, begun.model_state
         )
         return Start(*found, notes=())
     if config.model not in NETWORKS and config.pretrained is None:
-        _check_drawn(config.model, drawn.ticket)
-    return drawn if config.pretrained is None else Start(*pretrained(model, config, *drawn[:2], key, last))
+        _check_drawn(config.model, begun.ticket)
+    return begun if config.pretrained is None else Start(*pretrained(model, config, *begun[:2], key, last))
 
 
 def check_pretrained(config: Config) -> tuple[str, ...]:
@@ -105,6 +105,11 @@ def check_pretrained(config: Config) -> tuple[str, ...]:
     model = network_for(config, shape, facts.num_classes)
     ticket, state = jax.eval_shape(partial(_drawn, model, config), key)
     return pretrained(model, config, ticket, state, key, last_kernel(model, shape))[2]
+
+
+def drawn(model: Model, config: Config) -> tuple[Ticket, ModelState]:
+    """The ticket and statistics that the seed draws, also where the run begins with other weights."""
+    return jax.jit(partial(_drawn, model, config))(_start_key(config))
 
 
 def _start_key(config: Config) -> jax.Array:

@@ -1,9 +1,10 @@
 """Every name in the folders that commands leave; nothing else spells one.
 
 A run folder holds config.json, metrics.csv, tensorboard/, checkpoints/, search.safetensors, ticket.safetensors, plots/,
-summary.json, and, where asked for, rounds/, export.*, compact.safetensors, profile/ and sanity/NAME, run folders of
-checks. A folder of seeds holds seed-N, run folders; a comparison's PRUNER/SPARSITY/seed-N, compare.csv, plots/ and
-jobs/; a sweep's sweep.csv. An analysis of runs has a folder of its own, with tables (.csv) and plots/.
+summary.json, and, where asked for, rounds/, export.*, compact.safetensors, seed.json,
+profile/ and sanity/NAME, run folders of checks. A folder of seeds holds seed-N, run folders; a comparison's
+PRUNER/SPARSITY/seed-N, compare.csv, plots/ and jobs/; a sweep's sweep.csv. An analysis of runs has a folder of its own,
+with tables (.csv) and plots/.
 """
 
 from pathlib import Path
@@ -14,9 +15,9 @@ from rare_gems.storage.ticket_file import FILE_NAME
 
 __all__ = [
     "ANALYSIS", "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS",
-    "PROFILE", "ROUNDS", "RUNS", "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEEDS", "SUMMARY", "SWEEP_CSV",
-    "TENSORBOARD", "TICKET", "check_folder", "compared_folder", "figure", "round_file", "round_files", "run_folder",
-    "seed_folder", "seeds_folder",
+    "PROFILE", "ROUNDS", "RUNS", "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEED", "SEEDS", "SUMMARY",
+    "SWEEP_CSV", "TENSORBOARD", "TICKET", "check_folder", "compared_folder", "figure", "round_file", "round_files",
+    "run_folder", "seed_folder", "seeds_folder",
 ]  # fmt: skip
 
 RUNS = Path("runs")  # where folders go that are named by a digest
@@ -29,6 +30,7 @@ TICKET = FILE_NAME
 SUMMARY = "summary.json"
 EXPORT = "export"  # with the suffix of another framework's file
 COMPACT = "compact"  # .safetensors
+SEED = "seed"  # .json
 PLOTS = "plots"
 PROFILE = "profile"
 ROUNDS = "rounds"

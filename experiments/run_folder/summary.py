@@ -18,7 +18,7 @@ from rare_gems.phase import ModelState, Params, Ticket
 from rare_gems.reports import run_figures
 from rare_gems.storage import ticket_file
 
-__all__ = ["RunResult", "SearchResult", "write_results"]
+__all__ = ["RunResult", "SearchResult", "dataset_name", "write_results"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -107,7 +107,7 @@ def _summary(
         "pruner": fields["pruner"],
         "model": fields["model"],
         "dataset": fields["dataset"],
-        "dataset_name": _dataset_name(fields["dataset"], note),
+        "dataset_name": dataset_name(fields["dataset"], note),
         "seed": fields["seed"],
         "data_seed": fields.get("data_seed"),
         "sparsity_target": fields["sparsity"],
@@ -140,7 +140,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _dataset_name(dataset: str, note: str) -> str:
+def dataset_name(dataset: str, note: str) -> str:
+    """The title of a data set, with what of its note changes the images."""
     title = DATASETS[dataset].title
     told = [part for part in note.split(", ") if part == "JPEG" or re.fullmatch(r"\d+x\d+", part)]
     return f"{title} ({', '.join(told)})" if told else title
