@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["as_jax", "check_arrays", "check_kept", "check_sortable", "cut_dtype", "is_key", "join", "key_impl", "split",
-           "value_and_grad"]  # fmt: skip
+__all__ = ["as_jax", "check_arrays", "check_kept", "check_sortable", "cut_dtype", "is_key", "join", "key_impl",
+           "numbers", "rounded", "split", "value_and_grad"]  # fmt: skip
 
 PyTree = Any
 
@@ -147,6 +147,38 @@ def check_sortable(name: str, tree: PyTree) -> None:
     for path, child in jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: node is not tree):
         if child is not tree:
             check_sortable(_named(name, path), child)
+
+
+def numbers(name: str, tree: PyTree) -> PyTree:
+    """Numbers of Python or NumPy as arrays of NumPy: integers as int32, floats rounded to float32.
+
+    Raises:
+      ValueError: for something that is not a number, or that 32 bits do not hold.
+    Example:
+      >>> numbers("count", {"a": 3, "b": 0.5})
+      {'a': array(3, dtype=int32), 'b': array(0.5, dtype=float32)}
+    """
+
+    def one(number: Any) -> np.ndarray:
+        array = np.asarray(number)
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"{name}: expected numbers, got {number!r}")
+        if array.dtype.kind == "f":
+            return rounded(name, array)
+        if np.any(array > np.iinfo(np.int32).max) or np.any(array < np.iinfo(np.int32).min):
+            raise ValueError(f"{name}: expected integers that int32 holds, got {number!r}")
+        return array.astype(np.int32)
+
+    return jax.tree.map(one, tree)
+
+
+def rounded(name: str, array: np.ndarray) -> np.ndarray:
+    """The array in float32. Raises ValueError, with the name, for finite numbers that float32 does not hold."""
+    with np.errstate(over="ignore"):
+        short = array.astype(np.float32)
+    if np.any(np.isinf(short) & np.isfinite(array)):
+        raise ValueError(f"{name}: expected numbers that float32 holds, got {array}")
+    return short
 
 
 def split(tree: PyTree) -> tuple[PyTree, PyTree]:

@@ -1,4 +1,4 @@
-"""The four small types that every method is written in: `Ticket`, `Transform`, `Phase`, `Recipe`."""
+"""The small types that every method is written in: `Ticket`, `Transform`, `Rounds`, `Phase`, `Recipe`."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -18,6 +18,7 @@ __all__ = [
     "Phase",
     "PyTree",
     "Recipe",
+    "Rounds",
     "Scores",
     "State",
     "Step",
@@ -48,7 +49,8 @@ class Context(NamedTuple):
     """What a transform may look at beside the ticket.
 
     `grads` is the DENSE gradient dL/dw at w = view(ticket), before the pull-back through the view, and `loss` the
-    loss there (float32); `batch`, `grads` and `loss` are None outside a training step (in `edit` and in `after`).
+    loss there (float32); `batch`, `grads` and `loss` are None outside a training step (in `edit`, in `after`, and in
+    a round). `given` are the numbers of a round, None elsewhere.
     """
 
     step: Step
@@ -56,6 +58,7 @@ class Context(NamedTuple):
     batch: Batch
     grads: Params | None
     loss: jax.Array | None = None
+    given: PyTree = None
 
 
 class Info(NamedTuple):
@@ -81,9 +84,24 @@ class Transform(NamedTuple):
     update: Callable[[Ticket, State, Context], tuple[Ticket, State]]
 
 
+class Rounds(NamedTuple):
+    """What a phase does between its steps, at times that are known before: `transform`, once each of `steps` steps of
+    the phase are done. It is compiled apart, so that the step itself holds no control flow and no selection.
+
+    `steps` rise from 1 or more to at most the phase's `num_steps`: `range(100, 1001, 100)`. `given(r)` are the numbers
+    of round r = 0, 1, ..., a tree of integers and floats which the transform finds in `context.given`
+    (`transforms.keep_given` keeps so many). Runs that train at once may differ in both.
+    """
+
+    transform: Transform
+    steps: range | tuple[int, ...]
+    given: Callable[[int], PyTree] = lambda r: None
+
+
 class Phase(NamedTuple):
     """One static stretch of training: what the network sees, which half of the ticket trains, and how it is
-    edited after each step (`during`) and once at the end (`after`; its state is made at the start).
+    edited after each step (`during`), every so many steps (`rounds`, after `during`), and once at the end (`after`;
+    its state is made at the start).
 
     `optimizer` is any that `rare_gems.training.optimizer` does not refuse. With `hold_dead`, updates and
     parameter-like optimizer slots are zero where the mask is False; where the params train, so are the params
@@ -107,6 +125,7 @@ class Phase(NamedTuple):
     passes: int = 1
     uses_data: bool = True
     first_step: int = 0
+    rounds: Rounds | None = None
 
 
 Recipe = tuple[Phase, ...]

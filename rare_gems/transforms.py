@@ -16,8 +16,9 @@ import optax
 from rare_gems import leaves, masks, views
 from rare_gems.phase import Context, Phase, Scores, State, Step, Ticket, Transform
 
-__all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_next",
-           "keep_rounded", "keep_top", "magnitude", "rewind", "scores_from", "stack_counts", "when"]  # fmt: skip
+__all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_given",
+           "keep_next", "keep_rounded", "keep_top", "magnitude", "rewind", "scores_from", "stack_counts",
+           "when"]  # fmt: skip
 
 ScoreFn = Callable[[Ticket, Context], Scores]
 
@@ -57,7 +58,11 @@ def chain(*transforms: Transform) -> Transform:
 
 
 def when(predicate: Callable[[Step], jax.Array], transform: Transform) -> Transform:
-    """`transform` where `predicate(step)` holds, nothing elsewhere: a `lax.cond`."""
+    """`transform` where `predicate(step)` holds, nothing elsewhere: a `lax.cond`.
+
+    For what needs the gradient of its step. What does not, and comes at times that are known, belongs in the `rounds`
+    of a phase: a condition in the step slows every step.
+    """
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
         return jax.lax.cond(
@@ -163,6 +168,30 @@ def keep_top(
         return select(ticket, jax.tree.map(lambda column: column[row], state)), state
 
     return Transform(lambda ticket: jax.tree.map(jnp.asarray, table), update)
+
+
+def keep_given(
+    scope: Literal["global", "layer"] = "global",
+    score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores,
+    revive: bool = False,
+    invert: bool = False,
+) -> Transform:
+    """mask = as many of the highest scores among the kept weights as the round is given.
+
+    Args:
+      scope, score, revive, invert: as in `keep_top`; a round is given an integer or (scope "layer") a tree of them.
+    Example:
+      >>> context = Context(19, jax.random.key(0), None, None, given=2)
+      >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
+      >>> keep_given().update(ticket, (), context)[0].mask
+      [Array([ True, False,  True], dtype=bool)]
+    """
+
+    def keep(ticket: Ticket, context: Context) -> Ticket:
+        within = None if revive else ticket.mask
+        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), context.given, scope, within))
+
+    return _stateless(keep)
 
 
 def stack_counts(rows: Sequence[Any]) -> Any:

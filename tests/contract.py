@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rare_gems import masks
+from rare_gems import masks, rounds
 from rare_gems.phase import Recipe
 from rare_gems.storage import checkpoint
-from rare_gems.training import trainer
+from rare_gems.training import control_flow, stretches, trainer
+from rare_gems.training.step import step_parts
 from tests.toy import NUM_BATCHES, Toy, make_toy
 
 KEY = jax.random.key(7)
@@ -100,6 +101,7 @@ def check(make: Callable, **promised) -> None:
         print(f"{row.target} of {NUM_PRUNABLE} weights are kept, removed ones stay zero")
         the_carry_keeps_its_types(case)
         print("abstract values suffice")
+        steps_between_rounds_have_no_control_flow(case)
         loop_and_scan_agree_and_compile_once(case, alone, shared)
         print("every phase compiles once")
         many_runs_at_once_give_each_its_own_ticket(case, alone)
@@ -183,10 +185,26 @@ def the_carry_keeps_its_types(case: Case) -> None:
         assert describe(end) == describe(carry.ticket)
 
 
+def steps_between_rounds_have_no_control_flow(case: Case) -> bool:
+    """Where a phase has rounds, it is these that select, not its steps. Returns whether any has."""
+    toy, _, recipe = case
+    with_rounds = [phase for phase in recipe if phase.rounds is not None]
+    for phase in with_rounds:
+        carry = jax.eval_shape(lambda p=phase: trainer.begin(p, toy.ticket, toy.model_state, jax.random.key(0)))
+        descend, edit = step_parts(toy.loss_fn, phase)
+        step = lambda c, b, d=descend, e=edit: e(*d(c, b)) if e else d(c, b)[0]  # noqa: E731
+        assert control_flow.names(step, carry, toy.feed.data[:4]) == set(), "a step with control flow"
+        take = lambda c, p=phase: trainer.take_round(p, c, rounds.given(p.rounds, 0))  # noqa: E731
+        assert control_flow.names(take, carry) & {"while", "scan"}, "a round without a selection"
+    return bool(with_rounds)
+
+
 def loop_and_scan_agree_and_compile_once(case: Case, alone, shared: Programs) -> None:
     toy, _, recipe = case
     counted = _counted(recipe)
-    chunks = {(id(p), min(NUM_BATCHES, p.num_steps - i)) for p in counted for i in range(0, p.num_steps, NUM_BATCHES)}
+    stops = [() if phase.rounds is None else phase.rounds.steps for phase in counted]
+    lengths = [stretches.lengths_of(at, p.num_steps, NUM_BATCHES) for p, at in zip(counted, stops, strict=True)]
+    chunks = {(id(phase), length) for phase, own in zip(counted, lengths, strict=True) for length in own}
     (dispatched, _), num_traces, num_phases = alone
     assert num_traces == num_phases  # however often a phase comes again
     toy.num_traces[0] = 0

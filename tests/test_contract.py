@@ -164,6 +164,9 @@ METHODS = {
 }
 
 
+WITH_ROUNDS = ("gem_miner", "gmp", "set", "snfs", "dsr")
+
+
 @pytest.fixture(scope="module")
 def toy():
     return make_toy()
@@ -193,6 +196,11 @@ def test_counts_nesting_and_dead_weights(case, alone):
 
 def test_the_carry_keeps_its_types_and_abstract_values_suffice(case):
     contract.the_carry_keeps_its_types(case)
+
+
+def test_steps_between_rounds_have_no_control_flow(case):
+    expected = case.row in [METHODS[name] for name in METHODS if name.startswith(WITH_ROUNDS)]
+    assert contract.steps_between_rounds_have_no_control_flow(case) == expected
 
 
 def test_loop_and_scan_agree_and_compile_once(case, alone, programs):

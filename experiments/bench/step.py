@@ -135,13 +135,14 @@ def _stepper(model: Model, phase: Phase, ticket: Ticket, state: Any, batch: Batc
         return loss, (state, (logits.argmax(-1) == labels).astype(jnp.float32).mean())
 
     descend, edit = step_parts(loss_fn, phase)
-    descend = jax.jit(descend, donate_argnums=0)
-    edit = jax.jit(edit, donate_argnums=0) if edit else lambda carry, context: carry
+    step = jax.jit(
+        lambda carry, batch: edit(*descend(carry, batch)) if edit else descend(carry, batch)[0], donate_argnums=0
+    )
     carry: Carry = begin(phase, ticket, state, jax.random.key(0))
 
     def call() -> Any:
         nonlocal carry
-        carry = edit(*descend(carry, batch))
+        carry = step(carry, batch)
         return carry
 
     return call

@@ -16,7 +16,8 @@ __all__ = ["is_round", "keep_phase", "rounds_in"]
 def is_round(phase: Phase) -> bool:
     """Whether a phase of a search trains weights under one mask, and makes another of it at its end."""
     trains = phase.trains == "params" and phase.num_steps > 0 and phase.name != "finetune"
-    return trains and phase.during is transforms.identity() and phase.after is not transforms.identity()
+    still = phase.during is transforms.identity() and phase.rounds is None
+    return trains and still and phase.after is not transforms.identity()
 
 
 def rounds_in(recipe: Recipe) -> list[int]:

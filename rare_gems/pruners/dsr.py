@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems import masks, transforms
-from rare_gems.phase import Context, Mask, Phase, Recipe, Step, Ticket, Transform
+from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Ticket, Transform
 from rare_gems.pruners.parts.counts import check_whole, counts_at, target_counts
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import check_moves, held, random_start, regrow
@@ -87,18 +87,15 @@ def dsr(
     end = stop * phase.num_steps
     first_mask = random_start(mask, sparsity, counts_at(mask, sparsity, ratios) if counts is None else counts)
     check_moves(every, end, moved=moved, tolerance=tolerance)
-
-    def is_due(step: Step) -> jax.Array:
-        part = jnp.minimum((step + 1) // max(1, -(-phase.num_steps // (doublings + 1))), doublings)
-        return ((step + 1) % (every << part) == 0) & (step + 1 < math.ceil(end))
-
+    part = max(1, -(-phase.num_steps // (doublings + 1)))
+    due = tuple(done for done in range(1, math.ceil(end)) if done % (every << min(done // part, doublings)) == 0)
     numbers = {
         "threshold": float(threshold),
         "wanted": float(moved * target_counts(mask, sparsity)),
         "tolerance": float(tolerance),
     }
-    during = transforms.when(is_due, hyperparams.transform(_move, **numbers))
-    recipe = (first_mask, phase._replace(during=during, name="search"))
+    rounds = Rounds(hyperparams.transform(_move, **numbers), due)
+    recipe = (first_mask, phase._replace(rounds=rounds, name="search"))
     return recipe if finetune is None else (*recipe, finetune)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from rare_gems import masks, schedules, transforms, views
-from rare_gems.phase import Mask, Phase, Recipe, Step, Transform
+from rare_gems.phase import Mask, Phase, Recipe, Rounds
 from rare_gems.pruners.parts.counts import freezing_counts
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.training import hyperparams
@@ -120,11 +120,11 @@ def search(
         raise ValueError(
             "finetune_mask: without freezing expected 'rounded', got 'frozen', which would keep everything"
         )
-    freezing = transforms.identity()
+    rounds = None
     if freeze:
-        first = freezing_epochs(num_epochs, period, freeze_at)
-        counts = freezing_counts(mask, sparsity, len(first), scope)
-        freezing = _freezing(counts, first[0], steps_per_epoch, period, scope, invert)
+        steps = tuple(epochs * steps_per_epoch for epochs in freezing_epochs(num_epochs, period, freeze_at))
+        counts = freezing_counts(mask, sparsity, len(steps), scope)
+        rounds = Rounds(transforms.keep_given(scope, invert=invert), steps, given=lambda r: counts[r])
 
     def descent(learning_rate: jax.Array, l2: jax.Array) -> optax.GradientTransformation:
         schedule = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)
@@ -135,10 +135,11 @@ def search(
         view=views.rounded if rounding == "deterministic" else views.sampled,
         trains="scores",
         optimizer=hyperparams.optimizer(descent, learning_rate=learning_rate, l2=l2),
-        during=transforms.chain(transforms.clip_scores(), freezing),
+        during=transforms.clip_scores(),
         after=transforms.identity() if finetune_mask == "frozen" else transforms.keep_rounded(),
         num_steps=num_epochs * steps_per_epoch,
         name="search",
+        rounds=rounds,
     )
 
 
@@ -156,23 +157,6 @@ def freezing_epochs(num_epochs: int, period: int, freeze_at: Literal["code", "pa
     if period > num_epochs:
         raise ValueError(f"period: expected at most {num_epochs} for a search of {num_epochs} epochs, got {period}")
     return tuple(range(period, num_epochs + 1, period))
-
-
-def _freezing(
-    counts: tuple, first: int, steps_per_epoch: int, period: int, scope: Literal["global", "layer"], invert: bool
-) -> Transform:
-    """Freezes after epoch `first`, and every `period` epochs from then on."""
-    late = first - period  # 1, or 0 where it is as in the paper
-
-    def is_round(step: Step) -> jax.Array:
-        epoch = (step + 1) // steps_per_epoch - late
-        return ((step + 1) % steps_per_epoch == 0) & (epoch > 0) & (epoch % period == 0)
-
-    def round_at(step: Step) -> Any:
-        done = step // steps_per_epoch if late else (step + 1) // steps_per_epoch
-        return done // period - 1
-
-    return transforms.when(is_round, transforms.keep_top(counts, scope, invert=invert, at=round_at))
 
 
 def _add_signs(strength: jax.Array) -> optax.GradientTransformation:

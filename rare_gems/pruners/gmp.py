@@ -5,10 +5,8 @@ Source: Zhu and Gupta, To Prune, or Not to Prune, 2017.
 
 from typing import Any, Literal
 
-import jax
-
 from rare_gems import keep_ratios, masks, transforms
-from rare_gems.phase import Mask, Phase, Recipe, Step
+from rare_gems.phase import Mask, Phase, Recipe, Rounds
 from rare_gems.pruners.parts.finetune import finetune as train
 
 __all__ = ["cubic_counts", "gmp"]
@@ -79,6 +77,7 @@ def gmp(
       ValueError: if no pruning fits between start and stop, for a value outside its range, and where nothing of the
         network or ("layer") of a layer would be kept.
     Example:
+      >>> import jax
       >>> mask = [jax.ShapeDtypeStruct((1000,), bool)]
       >>> (search,) = gmp(mask, sparsity=0.9, num_epochs=10, steps_per_epoch=4, every=5)
       >>> search.num_steps, search.trains
@@ -104,15 +103,14 @@ def gmp(
     num_rounds = (last - first) // every
     totals = cubic_counts(masks.num_prunable(mask), sparsity, num_rounds, initial_sparsity)
     rows = [total if scope == "global" else keep_ratios.uniform(mask, total) for total in totals]
-
-    def is_round(step: Step) -> jax.Array:
-        after = step + 1 - first
-        return (after >= 0) & (after % every == 0) & (after <= num_rounds * every)
-
-    prune = transforms.keep_top(
-        rows, scope, transforms.magnitude, invert=invert, at=lambda step: (step + 1 - first) // every
+    skipped = int(first == 0)  # no step comes before the first of them
+    search = search._replace(
+        rounds=Rounds(
+            transforms.keep_given(scope, transforms.magnitude, invert=invert),
+            range(first, last + 1, every)[skipped:],
+            given=lambda r: rows[r + skipped],
+        )
     )
-    search = search._replace(during=transforms.when(is_round, prune))
     recipe = (search,) if finetune is None else (search, finetune)
     if first == 0 and totals[0] < masks.num_prunable(mask):
         return (transforms.edit(transforms.keep_top(rows[0], scope, transforms.magnitude, invert=invert)), *recipe)

@@ -79,6 +79,7 @@ def rigl(
         end=stop * steps,
         training=train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, **training),
         finetune=finetune,
+        by_gradient=True,
     )
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems import masks, transforms
-from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket, Transform
+from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Scores, Ticket, Transform
 from rare_gems.pruners.parts.counts import counts_at
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import check_moves, held, random_start, regrow
@@ -88,14 +88,15 @@ def snfs(
     def smooth(smoothing: jax.Array) -> Transform:
         return transforms.scores_from(lambda ticket, context: _smoothed(ticket, context, smoothing))
 
-    def is_due(step: Step) -> jax.Array:
-        return ((step + 1) % every == 0) & (step + 1 < math.ceil(end))
-
-    during = transforms.chain(
-        hyperparams.transform(smooth, smoothing=float(smoothing)),
-        transforms.when(is_due, hyperparams.transform(lambda fraction: _move(fraction, end), fraction=drop_fraction)),
+    search = phase._replace(
+        during=hyperparams.transform(smooth, smoothing=float(smoothing)),
+        rounds=Rounds(
+            hyperparams.transform(lambda fraction: _move(fraction, end), fraction=drop_fraction),
+            range(every, math.ceil(end), every),
+        ),
+        name="search",
     )
-    recipe = (first_mask, phase._replace(during=during, name="search"))
+    recipe = (first_mask, search)
     return recipe if finetune is None else (*recipe, finetune)
 
 

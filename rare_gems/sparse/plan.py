@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rare_gems import transforms, views
+from rare_gems import rounds, transforms, views
 from rare_gems.phase import Context, Key, Phase, Recipe, State, Ticket, Transform
 
 __all__ = ["Plan", "plan_of"]
@@ -44,7 +44,7 @@ def plan_of(recipe: Recipe | Transform) -> Plan:
     training = rest[scoring is not None :]
     if len(training) > 1 or any(not phase.hold_dead for phase in training):
         raise ValueError(f"recipe: expected one training, got {len(rest)} phases with steps; use the trainer")
-    return _plan(edits, scoring, training[0].during if training else transforms.identity())
+    return _plan(edits, scoring, rounds.each_step(training[0]) if training else transforms.identity())
 
 
 def _check(phase: Phase) -> None:

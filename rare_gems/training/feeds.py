@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from rare_gems import leaves
 from rare_gems.phase import Batch, Key
-from rare_gems.training import sharding
+from rare_gems.training import control_flow, sharding
+from rare_gems.training.stretches import Stretches
 
 __all__ = ["Feed", "Stream", "advance_fn"]
 
@@ -52,25 +53,28 @@ def advance_fn(
     """A function that trains from one step of a phase to another of the same epoch.
 
     Args:
-      descend, edit: the two halves of a step, see `trainer.step_parts`.
+      descend, edit: the two halves of a step, see `trainer.step_parts`. Dispatched one by one they are one program,
+        unless `edit` has control flow.
       feed: where batches come from.
       scan: compile the steps into one call; a stream's are dispatched one by one nevertheless.
       axes: for many runs at once, what `jax.vmap` maps of a carry and of a context.
       mesh: the devices over which runs, or the rows of a batch, are spread (see `sharding`).
       first_step: where in the order of batches the phase begins, if its carry has a `data_key`.
     Returns:
-      `advance(carry, done, target, poll) -> (carry, done, interrupted)`, which donates the carry; `done` and `target`
-      count the phase's steps, `poll(done)` is called after each step (scan: at the end) and stops it.
+      `advance(carry, done, target, poll, stretches) -> (carry, done, interrupted)`, which donates the carry; `done` and
+      `target` count the phase's steps, `poll(done)` is called after each step (scan: each piece) and stops it, and
+      what `stretches` has between steps is done before.
     Raises:
       ValueError: for many runs of a stream, whose batches are made for one.
     """
-    every_edit = sharding.over_runs(edit, mesh, axes, axes[0]) if edit and axes else edit
-    jit_edit = jax.jit(every_edit, donate_argnums=0) if every_edit else lambda carry, context: carry
+    apart = (lambda carry, context: edit(carry, context._replace(step=carry.step - 1))) if edit else None
+    every_edit = sharding.over_runs(apart, mesh, (axes[0], 0), axes[0]) if apart and axes else apart
+    jit_edit = jax.jit(every_edit, donate_argnums=0) if every_edit else None
     if not isinstance(feed, Stream):
         return _from_device(descend, edit, jit_edit, feed, scan, axes, mesh, first_step)
     if axes is not None:
         raise ValueError("feed: expected data on the device for many runs at once, got a stream")
-    return _from_stream(descend, jit_edit, feed, mesh, first_step)
+    return _from_stream(descend, edit, jit_edit, feed, mesh, first_step)
 
 
 def _order_key(key: Key, epoch: jax.Array | int) -> Key:
@@ -97,27 +101,70 @@ def _prepare(carry: Any, num_batches: int, first_step: int) -> tuple[Any, jax.Ar
     return carry._replace(totals=totals._replace(first_bad=carry.totals.first_bad)), place, key
 
 
+def _joined(edit: Callable | None, carry: Any, context: Any) -> tuple[Any, Any]:
+    """The carry after `edit`, and None; if `edit` has control flow, the carry as it is, and what `edit` still needs."""
+    if edit is None:
+        return carry, None
+    if control_flow.names(edit, carry, context):
+        return carry, context._replace(step=None)  # the carry has it
+    return edit(carry, context), None
+
+
 def _loop(
-    descend: Callable,
-    edit: Callable,
+    step: Callable,
+    edit: Callable | None,
     carry: Any,
     done: int,
     target: int,
     poll: Callable[[int], bool],
+    stretches: Stretches | None,
     batches: Iterator,
 ) -> tuple[Any, int, bool]:
     """Dispatches steps one by one."""
+    stops = set() if stretches is None else {stop for stop in stretches.stops if done < stop <= target}
     while done < target:
-        carry, done = edit(*descend(carry, next(batches))), done + 1
+        (carry, context), done = step(carry, next(batches)), done + 1
+        if context is not None:
+            assert edit is not None
+            carry = edit(carry, context)
+        if done in stops:
+            assert stretches is not None
+            carry = stretches.take(carry, done)
         if poll(done):
             return carry, done, True
     return carry, done, False
 
 
-def _from_stream(descend: Callable, jit_edit: Callable, feed: Stream, mesh: Mesh | None, first_step: int) -> Callable:
+def _scanned(
+    scan: Callable[[Any, int], Any],
+    carry: Any,
+    done: int,
+    target: int,
+    poll: Callable[[int], bool],
+    stretches: Stretches | None,
+) -> tuple[Any, int, bool]:
+    """Scans steps piece by piece."""
+    while done < target:
+        length = target - done if stretches is None else stretches.piece(done, target)
+        carry, done = scan(carry, length), done + length
+        if stretches is not None and done in stretches.stops:
+            carry = stretches.take(carry, done)
+        if poll(done):
+            return carry, done, True
+    return carry, done, False
+
+
+def _from_stream(
+    descend: Callable,
+    edit: Callable | None,
+    jit_edit: Callable | None,
+    feed: Stream,
+    mesh: Mesh | None,
+    first_step: int,
+) -> Callable:
     def step(carry: Any, batch: Any) -> tuple:
         carry, _, key = _prepare(carry, feed.num_batches, first_step)
-        return descend(carry, sharding.split_batch(feed.batch(batch, key), mesh))
+        return _joined(edit, *descend(carry, sharding.split_batch(feed.batch(batch, key), mesh)))
 
     @jax.jit
     def jit_seeds(keys: tuple[Key, Key | None], epoch: jax.Array) -> list[jax.Array]:
@@ -131,12 +178,14 @@ def _from_stream(descend: Callable, jit_edit: Callable, feed: Stream, mesh: Mesh
 
     jit_step = jax.jit(step, donate_argnums=0)
 
-    def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
+    def advance(
+        carry: Any, done: int, target: int, poll: Callable[[int], bool], stretches: Stretches | None = None
+    ) -> tuple:
         epoch, place = divmod(done, feed.num_batches)
         place += 0 if carry.data_key is None else first_step % feed.num_batches
         seeds = [int(seed) for seed in jit_seeds((carry.key, carry.data_key), epoch)]
         batches = map(_checked, opened(seeds, place))
-        return _loop(jit_step, jit_edit, carry, done, target, poll, batches)
+        return _loop(jit_step, jit_edit, carry, done, target, poll, stretches, batches)
 
     return advance
 
@@ -149,48 +198,52 @@ def _checked(batch: Any) -> Any:
 def _from_device(
     descend: Callable,
     edit: Callable | None,
-    jit_edit: Callable,
+    jit_edit: Callable | None,
     feed: Feed,
     scan: bool,
     axes: tuple[Any, Any] | None,
     mesh: Mesh | None,
     first_step: int,
 ) -> Callable:
-    def step(carry: Any, order: jax.Array, data: Any) -> tuple:
+    def begun(carry: Any, order: jax.Array, data: Any) -> tuple:
         carry, row, key = _prepare(carry, feed.num_batches, first_step)
         return descend(carry, sharding.split_batch(feed.batch(data, order[row], key), mesh))
+
+    def step(carry: Any, order: jax.Array, data: Any) -> tuple:
+        return _joined(edit, *begun(carry, order, data))
 
     def order_of(keys: tuple[Key, Key | None], epoch: jax.Array) -> jax.Array:
         orders = [feed.order(key) for key in _order_keys(keys, epoch, first_step, feed.num_batches)]
         return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
 
-    def scan_steps(carry: Any, data: Any, num_steps: int) -> Any:
-        order = order_of((carry.key, carry.data_key), carry.step // feed.num_batches)
-
+    def scan_steps(carry: Any, order: jax.Array, data: Any, num_steps: int) -> Any:
         def one(carry: Any, _: None) -> tuple[Any, None]:
-            carry, context = step(carry, order, data)
+            carry, context = begun(carry, order, data)
             return (edit(carry, context) if edit else carry), None
 
         return jax.lax.scan(one, carry, length=num_steps)[0]
 
     every_step, every_scan, every_order = step, scan_steps, order_of
     if axes is not None:
-        every_step = sharding.over_runs(step, mesh, (axes[0], 0, None), axes)
+        every_step = sharding.over_runs(step, mesh, (axes[0], 0, None), (axes[0], 0))
         every_order = sharding.over_runs(order_of, mesh, (0, None), 0)
 
-        def every_scan(carry: Any, data: Any, num_steps: int) -> Any:
-            one = lambda carry, data: scan_steps(carry, data, num_steps)  # noqa: E731
-            return sharding.over_runs(one, mesh, (axes[0], None), axes[0])(carry, data)
+        def every_scan(carry: Any, order: jax.Array, data: Any, num_steps: int) -> Any:
+            one = lambda carry, order, data: scan_steps(carry, order, data, num_steps)  # noqa: E731
+            return sharding.over_runs(one, mesh, (axes[0], 0, None), axes[0])(carry, order, data)
 
     jit_order = jax.jit(every_order)
-    jit_scan = jax.jit(every_scan, donate_argnums=0, static_argnums=2)
+    jit_scan = jax.jit(every_scan, donate_argnums=0, static_argnums=3)
     jit_step = jax.jit(every_step, donate_argnums=0)
 
-    def advance(carry: Any, done: int, target: int, poll: Callable[[int], bool]) -> tuple:
-        if scan:
-            return jit_scan(carry, feed.data, target - done), target, poll(target)
+    def advance(
+        carry: Any, done: int, target: int, poll: Callable[[int], bool], stretches: Stretches | None = None
+    ) -> tuple:
         order = jit_order((carry.key, carry.data_key), done // feed.num_batches)
+        if scan:
+            piece = lambda carry, length: jit_scan(carry, order, feed.data, length)  # noqa: E731
+            return _scanned(piece, carry, done, target, poll, stretches)
         one = lambda carry, _: jit_step(carry, order, feed.data)  # noqa: E731
-        return _loop(one, jit_edit, carry, done, target, poll, iter(int, 1))
+        return _loop(one, jit_edit, carry, done, target, poll, stretches, iter(int, 1))
 
     return advance

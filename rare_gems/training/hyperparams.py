@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rare_gems import leaves
 from rare_gems.phase import Context, Params, PyTree, Ticket, Transform
 
 __all__ = ["Variant", "optimizer", "transform"]
@@ -46,7 +47,7 @@ def optimizer(make: Callable[..., optax.GradientTransformation], **numbers: PyTr
       >>> updates
       Array([-0.5], dtype=float32)
     """
-    held = {name: jax.tree.map(lambda number, name=name: _rounded(name, np.asarray(number)), tree)
+    held = {name: jax.tree.map(lambda number, name=name: leaves.rounded(name, np.asarray(number)), tree)
             for name, tree in numbers.items()}  # fmt: skip
 
     def init(params: Params) -> Variant:
@@ -78,7 +79,7 @@ def transform(make: Callable[..., Transform], **numbers: PyTree) -> Transform:
       >>> one.update(ticket, other.init(ticket), Context(0, jax.random.key(0), None, None))[0].scores
       [Array([2.25], dtype=float32)]
     """
-    held = {name: _numbers(name, tree) for name, tree in numbers.items()}
+    held = {name: leaves.numbers(name, tree) for name, tree in numbers.items()}
 
     def init(ticket: Ticket) -> Variant:
         arrays = jax.tree.map(jnp.asarray, held)
@@ -89,25 +90,3 @@ def transform(make: Callable[..., Transform], **numbers: PyTree) -> Transform:
         return ticket, Variant(state.numbers, inner)
 
     return Transform(init, update)
-
-
-def _rounded(name: str, array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        rounded = array.astype(np.float32)
-    if np.any(np.isinf(rounded) & np.isfinite(array)):
-        raise ValueError(f"{name}: expected numbers that float32 holds, got {array}")
-    return rounded
-
-
-def _numbers(name: str, tree: PyTree) -> PyTree:
-    def one(number: Any) -> np.ndarray:
-        array = np.asarray(number)
-        if array.dtype.kind not in "iuf":
-            raise ValueError(f"{name}: expected numbers, got {number!r}")
-        if array.dtype.kind == "f":
-            return _rounded(name, array)
-        if np.any(array > np.iinfo(np.int32).max) or np.any(array < np.iinfo(np.int32).min):
-            raise ValueError(f"{name}: expected integers that int32 holds, got {number!r}")
-        return array.astype(np.int32)
-
-    return jax.tree.map(one, tree)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from rare_gems import leaves
+from rare_gems import leaves, rounds
 from rare_gems.phase import Batch, Context, ModelState, Params, Phase, PyTree, Scores, State, Step, Ticket
 from rare_gems.training import optimizer
 
@@ -84,6 +84,11 @@ def _of_phase(phase: Phase, ticket: Ticket, model_state: ModelState, batch: Batc
     yield from _of_function(
         phase.during.update, ticket, during, Context(step=step, key=key, batch=batch, grads=seen, loss=loss)
     )
+    if phase.rounds is not None and len(phase.rounds.steps):  # when they are, and their numbers, is the host's matter
+        numbers = rounds.given(phase.rounds, 0)
+        state = jax.eval_shape(phase.rounds.transform.init, ticket)
+        context = Context(step=step, key=key, batch=None, grads=None, loss=None, given=numbers)
+        yield from _of_function(phase.rounds.transform.update, ticket, state, context)
 
 
 def _of_function(fn: Callable, *inputs: PyTree) -> Iterator[str]:

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from rare_gems import leaves, masks, transforms
-from rare_gems.phase import Batch, Context, Key, LossFn, ModelState, Params, Phase, State, Ticket
+from rare_gems import leaves, masks, rounds, transforms
+from rare_gems.phase import Batch, Context, Key, LossFn, ModelState, Params, Phase, PyTree, State, Ticket
 from rare_gems.training import optimizer, sharding
 
-__all__ = ["Carry", "Totals", "begin", "finish", "make_step", "step_parts"]
+__all__ = ["Carry", "Totals", "begin", "finish", "make_step", "step_parts", "take_round"]
 
 
 class Totals(NamedTuple):
@@ -37,6 +37,7 @@ class Carry(NamedTuple):
     first_state: ModelState
     opt_state: Any
     during: State
+    rounds: State
     after: State
     totals: Totals
     data_key: Key | None = None
@@ -72,6 +73,7 @@ def begin(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key, data_
         first_state=model_state if phase.rewind_state else None,
         opt_state=optimizer.init(phase.optimizer, leaves.split(getattr(ticket, phase.trains))[0]),
         during=phase.during.init(ticket),
+        rounds=() if phase.rounds is None else phase.rounds.transform.init(ticket),
         after=phase.after.init(ticket),
         totals=Totals(zero, zero, jnp.int32(0), jnp.int32(-1)),
         data_key=data_key,
@@ -84,14 +86,15 @@ def make_step(loss_fn: LossFn, phase: Phase) -> Callable[[Carry, Batch], Carry]:
     """One training step of a phase, as a pure function (carry, batch) -> carry.
 
       w = view(ticket);  g = dL/dw (dense);  the optimizer gets the pull-back of g through the view;
-      then `during` edits the ticket with g in its context.
+      then `during` edits the ticket with g in its context, and after some steps `rounds` without it.
 
     Args:
       loss_fn: (params, model state, batch, key) -> (loss, (model state, accuracy)), scalars in float32; a
         phase with a `loss_fn` of its own uses that.
       phase: what to train and how.
     Returns:
-      the step, not compiled: jit it (donating the carry), scan it or vmap it.
+      the step, not compiled: jit it (donating the carry), scan it or vmap it. Where the phase has rounds they are a
+      `lax.cond` of it; the trainer compiles them apart (`take_round`).
     Example:
       >>> from rare_gems import transforms, views
       >>> phase = Phase(views.masked, "params", optax.sgd(0.5), transforms.identity(), transforms.identity(), 1)
@@ -103,14 +106,24 @@ def make_step(loss_fn: LossFn, phase: Phase) -> Callable[[Carry, Batch], Carry]:
     """
 
     descend, edit = step_parts(loss_fn, phase)
-    return lambda carry, batch: edit(*descend(carry, batch)) if edit else descend(carry, batch)[0]
+    between = None if phase.rounds is None else rounds.in_steps(phase.rounds)
+
+    def step(carry: Carry, batch: Batch) -> Carry:
+        carry, context = descend(carry, batch)
+        carry = edit(carry, context) if edit else carry
+        if between is None:
+            return carry
+        ticket, state = between.update(carry.ticket, carry.rounds, _of_round(carry))
+        return _hold_dead(phase, carry._replace(ticket=ticket, rounds=state))
+
+    return step
 
 
 def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple[Descend, Edit | None]:
-    """The two halves of `make_step`: gradient and optimizer, then the `during` transform (None where it is identity).
+    """The two halves of a step: gradient and optimizer, then the `during` transform (None where it is identity).
 
-    Compiled one by one they are faster on CPU: a `lax.cond` in a program keeps XLA from running its operations side
-    by side, which costs a ResNet-20 step an eighth of its time.
+    Where `during` has a `lax.cond` or a loop, they are faster on CPU if compiled one by one: it keeps XLA from running
+    the operations of a program side by side, which costs a ResNet-20 step an eighth of its time.
 
     Args:
       loss_fn, phase: as in `make_step`. mesh: where arrays lie (see `sharding`); the batch is split already.
@@ -119,7 +132,7 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
     """
 
     def descend(carry: Carry, batch: Batch) -> tuple[Carry, Context]:
-        key_view, key_loss, key_during = jax.random.split(jax.random.fold_in(carry.key, carry.step), 3)
+        key_view, key_loss, key_during = _keys(carry.key, carry.step)
         trained, rest = leaves.split(getattr(carry.ticket, phase.trains))
 
         def view(trained: Any) -> tuple[Params, Params]:
@@ -156,6 +169,34 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
         return sharding.pin(_hold_dead(phase, carry._replace(ticket=ticket, during=during)), mesh)
 
     return descend, None if phase.during is transforms.identity() else edit
+
+
+def take_round(
+    phase: Phase, carry: Carry, given: PyTree = None, due: jax.Array | None = None, mesh: Mesh | None = None
+) -> Carry:
+    """The carry after a round of `phase.rounds`, which follows the step just taken.
+
+    Args:
+      given: the numbers of the round (`rounds.given`). mesh: as in `step_parts`.
+      due: a bool scalar: where it is False the carry stays. So of many runs at once some have a round, some not.
+    """
+    assert phase.rounds is not None
+    context = _of_round(carry)._replace(given=given)
+    ticket, state = phase.rounds.transform.update(carry.ticket, carry.rounds, context)
+    new = sharding.pin(_hold_dead(phase, carry._replace(ticket=ticket, rounds=state)), mesh)
+    if due is None:
+        return new
+    return jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old), new, carry)
+
+
+def _of_round(carry: Carry) -> Context:
+    last = carry.step - 1
+    return Context(step=last, key=_keys(carry.key, last)[2], batch=None, grads=None, loss=None)
+
+
+def _keys(key: Key, step: jax.Array) -> Key:
+    """Of a step: for the view, for the loss, and for what edits the ticket after it."""
+    return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
 def finish(phase: Phase, carry: Carry) -> Ticket:

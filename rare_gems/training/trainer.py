@@ -12,9 +12,10 @@ from rare_gems import leaves
 from rare_gems.phase import Context, Key, LossFn, ModelState, Phase, Recipe, Ticket
 from rare_gems.training import optimizer, sharding
 from rare_gems.training.feeds import Feed, Stream, advance_fn
-from rare_gems.training.step import Carry, Totals, begin, finish, make_step, step_parts
+from rare_gems.training.step import Carry, Totals, begin, finish, make_step, step_parts, take_round
+from rare_gems.training.stretches import stretches_of
 
-__all__ = ["Carry", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts"]
+__all__ = ["Carry", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts", "take_round"]
 
 
 class Moment(NamedTuple):
@@ -37,7 +38,7 @@ class Moment(NamedTuple):
 # What vmap maps of many runs: all but the step, so that they do together what is done every so many steps.
 _MANY = (
     Carry(None, *[0] * (len(Carry._fields) - 1)),  # type: ignore
-    Context(step=None, key=0, batch=0, grads=0, loss=0),  # type: ignore
+    Context(step=None, key=0, batch=0, grads=0, loss=0, given=0),  # type: ignore
 )
 
 
@@ -70,22 +71,24 @@ def epochs(
         of a training is that of data_key and s, where a phase counts from its `first_step`. So a network and its
         subnetworks train on one order, and a training that is rewound to step k goes on with the batches of step k.
       resume: (phase index, carry) of a Moment; the run goes on from there as if it had never stopped.
-      loop: "python" dispatches compiled steps one by one, "scan" compiles an epoch into one call; "auto" scans
+      loop: "python" dispatches compiled steps one by one, "scan" compiles those of an epoch, or from one round of the
+        phase to the next, into one call; "auto" scans
         except on CPU, where XLA runs convolution gradients ten times slower inside a loop (jax-ml/jax#12868). A
         stream's steps are always dispatched one by one.
-      poll: called between steps ("scan": between epochs) with the phase's index and the steps done in it; once it
+      poll: called between steps ("scan": between calls) with the phase's index and the steps done in it; once it
         returns True, a last Moment is `interrupted`.
       many: several runs at once, under `jax.vmap`: ticket, model state and key (and a `resume`d carry, but for its
         step) have a leading axis of runs, and so has what is yielded. Each run does what it does alone.
       variants: of many runs, the recipe of each. They may differ from `recipe` in what their states hold, learning
-        rates and counts, but not in their programs (see `same_program.program`). None: `recipe` for all.
+        rates and counts, and in when their rounds are, but not in their programs (see `same_program.program`). None:
+        `recipe` for all.
       mesh: the devices over which runs, batches and large weights are spread (see `sharding`); None: the default one.
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
       ValueError: if `resume` names a phase that the recipe does not have, there are not as many feeds as phases, a
-        leaf of ticket, state or batches is no array, or one of NumPy that JAX would cut to 32 bits, or an optimizer
-        needs what no phase gives (see `optimizer.check`).
+        leaf of ticket, state or batches is no array, or one of NumPy that JAX would cut to 32 bits, an optimizer
+        needs what no phase gives (see `optimizer.check`), or rounds are out of order (see `rounds.check`).
     """
     # Over 60 lines: one loop, of which every part reads what the others make.
     feeds = [feed] * len(recipe) if isinstance(feed, Feed | Stream) else list(feed)
@@ -95,6 +98,7 @@ def epochs(
     compiled: dict[tuple[int, int], tuple[Callable, Callable]] = {}  # by identity of phase and feed
     axes = _MANY if many else None
     begin_fn, finish_fn, fold_in = _for_many(mesh) if many else (begin, finish, jax.random.fold_in)
+    recipes = [recipe] * key.shape[0] if many and variants is None else [recipe] if variants is None else variants
     start = 0 if resume is None else resume[0]
     if resume is not None and not 0 <= start < len(recipe):
         raise ValueError(f"resume: expected a phase index from 0 to {len(recipe) - 1}, got {start}")
@@ -105,6 +109,10 @@ def epochs(
     for name, tree in given:
         leaves.check_arrays(name, tree)
     _check_optimizers(recipe[start:], ticket, many)
+    stretches = [
+        stretches_of([each[i] for each in recipes], feeds[i].num_batches, _round_fn(many, mesh))
+        for i in range(len(recipe))
+    ]
     ticket, model_state, key, data_key = sharding.place((ticket, model_state, key, data_key), mesh, many=many)
     for index in range(start, len(recipe)):
         phase, feed = recipe[index], feeds[index]
@@ -124,7 +132,7 @@ def epochs(
         done = int(carry.step)
         while done < phase.num_steps:
             target = min(phase.num_steps, (done // feed.num_batches + 1) * feed.num_batches)
-            carry, done, interrupted = advance(carry, done, target, functools.partial(poll, index))
+            carry, done, interrupted = advance(carry, done, target, functools.partial(poll, index), stretches[index])
             interrupted = interrupted and done < phase.num_steps  # the phase is over: nothing is left to interrupt
             epoch = done // feed.num_batches
             yield Moment(
@@ -173,6 +181,20 @@ def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
         return sharding.over_runs(lambda carry: finish(phase, carry), mesh, _MANY[:1], 0)(carry)
 
     return begin_all, finish_all, jax.vmap(jax.random.fold_in, in_axes=(0, None))
+
+
+@functools.cache
+def _round_fn(many: bool, mesh: Mesh | None) -> Callable:
+    """The compiled `take_round` (phase, carry, given, due), of one run or of many; it donates the carry."""
+
+    def one(phase: Phase, carry: Carry, given: Any, due: Any) -> Carry:
+        return take_round(phase, carry, given, due, mesh)
+
+    def each(phase: Phase, carry: Carry, given: Any, due: Any) -> Carry:
+        axes = (_MANY[0], 0, 0)
+        return sharding.over_runs(functools.partial(one, phase), mesh, axes, _MANY[0])(carry, given, due)
+
+    return jax.jit(each if many else one, static_argnums=0, donate_argnums=1)
 
 
 def _begin_each(phases: Sequence[Phase], *start: Any) -> Carry:

@@ -11,6 +11,7 @@ from rare_gems import masks
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners import gem_miner
 from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.rounds import each_step
 from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
@@ -35,8 +36,9 @@ def make_ticket(seed=0, score=None, shapes=SHAPES):
 
 def simulate(phase, ticket):
     """The masks after each step, if the scores never move."""
-    state = phase.during.init(ticket)
-    update = jax.jit(lambda t, s, step: phase.during.update(t, s, Context(step, KEY, None, None)))
+    edits = each_step(phase)
+    state = edits.init(ticket)
+    update = jax.jit(lambda t, s, step: edits.update(t, s, Context(step, KEY, None, None)))
     for step in range(phase.num_steps):
         ticket, state = update(ticket, state, jnp.int32(step))
         yield ticket.mask

@@ -10,6 +10,7 @@ from rare_gems.phase import Context, Ticket
 from rare_gems.pruners.deep_r import deep_r
 from rare_gems.pruners.dsr import dsr
 from rare_gems.pruners.snfs import snfs
+from rare_gems.rounds import each_step
 from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
@@ -28,10 +29,10 @@ def start(edit, ticket=TICKET):
 
 def edited(search, ticket, grads, step):
     """The ticket after the transform of that step, and how its state began and ended."""
-    before = search.during.init(ticket)
+    before = each_step(search).init(ticket)
     ticket = ticket._replace(params=masks.apply(ticket.params, ticket.mask))
     context = Context(jnp.int32(step), KEY, None, grads)
-    return ticket, *jax.jit(search.during.update)(ticket, before, context)
+    return ticket, *jax.jit(each_step(search).update)(ticket, before, context)
 
 
 def counts(mask):
@@ -73,7 +74,7 @@ def test_the_period_of_dsr_doubles():
     edit, search = dsr(MASK, every=2, doublings=3, stop=0.95, threshold=0.5, **options)
     ticket = start(edit)
     update = jax.jit(
-        lambda step: search.during.update(ticket, search.during.init(ticket), Context(step, KEY, None, None))
+        lambda step: each_step(search).update(ticket, each_step(search).init(ticket), Context(step, KEY, None, None))
     )
     moves = [i + 1 for i in range(40) if masks.overlap(update(jnp.int32(i))[0].mask, ticket.mask) < 1]
     assert moves == [2, 4, 6, 8, 12, 16, 24, 32]

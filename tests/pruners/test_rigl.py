@@ -12,6 +12,7 @@ from rare_gems.phase import Context, Ticket
 from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.pruners.rigl import cosine_fraction, rigl
 from rare_gems.pruners.sparse_evolutionary_training import sparse_evolutionary_training
+from rare_gems.rounds import each_step
 from rare_gems.training import trainer
 
 SHAPES = {"a": (6, 10), "b": (5, 8)}  # 100 weights
@@ -37,7 +38,9 @@ def start(edit):
 def simulate(phase, ticket):
     """The tickets before and after each step; the weights train at random, on a dense gradient of the step's own."""
     update = jax.jit(
-        lambda t, step, key, grads: phase.during.update(t, phase.during.init(t), Context(step, key, None, grads))[0]
+        lambda t, step, key, grads: each_step(phase).update(
+            t, each_step(phase).init(t), Context(step, key, None, grads)
+        )[0]
     )
     for step in range(phase.num_steps):
         rng = np.random.default_rng(step)
@@ -90,9 +93,9 @@ def test_set_grows_anywhere_and_differently_by_key():
     edit, search = sparse_evolutionary_training(dense_mask(), **OPTIONS)
     ticket = start(edit)
     counts = np.zeros(60)
-    state = search.during.init(ticket)
+    state = each_step(search).init(ticket)
     update = jax.jit(
-        lambda key: search.during.update(ticket, state, Context(jnp.int32(4), key, None, None))[0].mask["a"]
+        lambda key: each_step(search).update(ticket, state, Context(jnp.int32(4), key, None, None))[0].mask["a"]
     )
     for key in jax.random.split(KEY, 400):
         counts += np.asarray(update(key)).reshape(-1)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems import masks, transforms
-from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket
+from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Scores, Step, Ticket
 from rare_gems.pruners.parts.counts import target_counts
 from rare_gems.pruners.parts.random_scores import random_scores
 from rare_gems.training import hyperparams
@@ -28,13 +28,15 @@ def evolve(
     end: float,
     training: Phase,
     finetune: Phase | None,
+    by_gradient: bool = False,
 ) -> Recipe:
     """Draws a random mask at `counts`, then trains and moves it by `transforms.drop_and_grow`: RigL and SET.
 
     Args:
       fraction: drop fraction -> step -> the fraction at that step. grow: scores by which weights grow.
       every: steps from one move to the next. end: the step from which the mask stays.
-      training: the phase that trains the weights. The others: as in `rigl.rigl`.
+      training: the phase that trains the weights. by_gradient: whether `grow` looks at the gradient of a step, so that
+        the mask moves within it rather than between steps. The others: as in `rigl.rigl`.
     Returns:
       (edit, search) or (edit, search, finetune).
     Raises:
@@ -42,11 +44,13 @@ def evolve(
     """
     first_mask = random_start(mask, sparsity, counts)
     check_moves(every, end, drop_fraction=drop_fraction)
-    move = transforms.when(
-        lambda step: ((step + 1) % every == 0) & (step + 1 < math.ceil(end)),
-        hyperparams.transform(lambda zeta: transforms.drop_and_grow(fraction(zeta), grow), zeta=drop_fraction),
-    )
-    recipe = (first_mask, training._replace(during=move, name="search"))
+    move = hyperparams.transform(lambda zeta: transforms.drop_and_grow(fraction(zeta), grow), zeta=drop_fraction)
+    if by_gradient:
+        is_due = lambda step: ((step + 1) % every == 0) & (step + 1 < math.ceil(end))  # noqa: E731
+        search = training._replace(during=transforms.when(is_due, move), name="search")
+    else:
+        search = training._replace(rounds=Rounds(move, range(every, math.ceil(end), every)), name="search")
+    recipe = (first_mask, search)
     return recipe if finetune is None else (*recipe, finetune)
 
 

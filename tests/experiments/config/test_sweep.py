@@ -110,16 +110,23 @@ def test_combinations_and_seeds_train_in_one_program_and_are_what_they_are_alone
     assert len(together) == 3
 
 
-def test_what_changes_the_program_trains_in_groups_of_its_own(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("swept", "groups", "told"),
+    [
+        ("rounding=deterministic,stochastic", [[0, 1], [2, 3]], "4 runs of 2 programs, in 2 groups"),
+        ("period=1,2", [[0, 1, 2, 3]], ""),  # rounds are between steps
+    ],
+)
+def test_what_changes_the_program_trains_in_groups_of_its_own(tmp_path, monkeypatch, capsys, swept, groups, told):
     together = []
     monkeypatch.setattr(runner, "train_together", lambda todo, *rest: together.append(len(todo)) or 1 / 0)
-    own = ["--sweep.gem-miner.period=1,2", "--num-seeds=2", "--at-once=4", f"--run-dir={tmp_path}"]
+    own = [f"--sweep.gem-miner.{swept}", "--num-seeds=2", "--at-once=4", f"--run-dir={tmp_path}"]
     made = []
     monkeypatch.setattr(grouping, "groups_of", lambda *args, of=grouping.groups_of: made.extend(of(*args)) or made)
     flags = [flag for flag in FLAGS if not flag.startswith("--gem-miner.period")]
     assert run("digits", [*flags, *own]) == 3  # it ends where it would train
-    assert made == [[0, 1], [2, 3]]
-    assert "4 runs of 2 programs, in 2 groups" in capsys.readouterr().err
+    assert made == groups
+    assert told in capsys.readouterr().err
 
 
 def test_a_sweep_s_plan(capsys):
