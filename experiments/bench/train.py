@@ -108,7 +108,6 @@ def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, pe
     feed, test, many = problem.feed, problem.splits["test"], runs > 1
     ticket, state = initial_ticket(problem.model, config)
     phase = search(ticket.mask, sparsity=0.9856, num_epochs=150, steps_per_epoch=feed.num_batches)
-    phase = phase._replace(num_steps=flags.epochs * feed.num_batches)
     key = jax.random.key(1)
     measuring, evaluate = measure.measure, problem.accuracy
     if many:
@@ -117,12 +116,12 @@ def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, pe
         measuring, evaluate = measure.measure_many, problem.accuracies
     support, seconds, start = measure.masked_support(ticket), [], time.perf_counter()
     for moment in trainer.epochs((phase,), ticket, state, loss_fn=problem.loss_fn, feed=feed, key=key, many=many):
-        if moment.ended:
-            break
         observed, support, seen = measuring(phase, moment.carry, support)
         jax.block_until_ready((observed, evaluate(seen, moment.carry.model_state, test)))
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()
+        if moment.epoch == flags.epochs:
+            break
     epoch = statistics.median(seconds[1:])
     flop = forward_flop(problem.model, shape) * (3 * feed.num_batches * flags.batch_size + flags.test_images) * runs
     peak_memory = _peak_memory()

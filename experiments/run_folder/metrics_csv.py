@@ -12,7 +12,7 @@ __all__ = ["COLUMNS", "append_row", "columns", "write_rows"]
 
 COLUMNS = (
     "phase", "epoch", "step", "loss", "train_accuracy", "validation_accuracy", "test_accuracy", "sparsity_frozen",
-    "sparsity", "bound", "flips", "seconds",
+    "sparsity", "bound", "flips", "seconds", "compile_seconds",
 )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import math
 import operator
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +13,7 @@ from experiments.distributed import processes
 from experiments.run_folder import metrics_csv, paths
 from experiments.terminal import progress
 from experiments.terminal.errors import RunFailed
+from experiments.training.clock import Clock
 from experiments.training.measure import Observed
 from rare_gems import masks
 from rare_gems.phase import Mask
@@ -36,6 +36,7 @@ class Table:
       mask: the layers, by name and size.
       held_out: the split whose accuracy is measured every epoch, "test" or "validation".
       top5: whether its top-5 accuracy is measured too.
+      clock: of the epochs; to be started where one begins. It is the table's own from here on.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Table:
         on_collapse: str,
         *,
         top5: bool = False,
+        clock: Clock | None = None,
     ):
         self.path, self.display, self.on_collapse = folder / paths.METRICS, display, on_collapse
         self.held_out, self.top5 = f"{held_out}_accuracy", f"{held_out}_top5_accuracy" if top5 else None
@@ -58,15 +60,15 @@ class Table:
                        for path, leaf in jax.tree_util.tree_leaves_with_path(mask)]  # fmt: skip
         self.size = masks.num_prunable(mask)
         self.pending: list[tuple[dict[str, Any], tuple[Observed, jax.Array], int | None]] = []
-        self.clock = time.monotonic()
+        self.clock = Clock() if clock is None else clock
         self.board = None  # of several processes the first writes
         if processes.is_main():
             self.board = SummaryWriter(str(folder / paths.TENSORBOARD), purge_step=len(self.rows))
             metrics_csv.write_rows(self.path, self.rows, self.columns)
 
     def add(self, row: dict[str, Any], observed: Observed, accuracy: jax.Array, slot: int | None = None) -> None:
-        """Takes a row (phase, epoch, step, bound) whose measurements are still on their way, and finishes the
-        one before it, so that the device never waits for the host.
+        """Takes a row (phase, epoch, step, bound) whose measurements are still on their way, and finishes the one
+        before it meanwhile. Then waits for the device, once an epoch: the row's seconds end where its epoch does.
 
         Args:
           accuracy: float32 [1], or top-1 and top-5; with a leading axis, where several runs were measured at once.
@@ -74,6 +76,8 @@ class Table:
         """
         self.pending.append((row, (observed, accuracy), slot))
         self.finish(keep=1)
+        jax.block_until_ready((observed, accuracy))
+        row |= self.clock.read()
 
     def finish(self, keep: int = 0) -> None:
         """Fetches all rows but the last `keep`.
@@ -93,10 +97,9 @@ class Table:
             row |= {
                 "loss": float(info.loss), "train_accuracy": float(info.accuracy), self.held_out: float(accuracy[0]),
                 "sparsity": 1 - int(kept.sum()) / self.size, "flips": int(info.flips),
-                "sparsity_frozen": 1 - int(frozen.sum()) / self.size, "seconds": time.monotonic() - self.clock,
+                "sparsity_frozen": 1 - int(frozen.sum()) / self.size,
             }  # fmt: skip
             row |= {self.top5: float(accuracy[1])} if self.top5 else {}
-            self.clock += row["seconds"]
             self.rows.append(row)
             progress.tell(self.display, row, row[self.held_out])
             if self.board is None:
@@ -129,4 +132,5 @@ class Table:
         """Ends the TensorBoard file and the display."""
         if self.board is not None:
             self.board.close()
+        self.clock.close()
         progress.close(self.display)

@@ -103,6 +103,17 @@ def together(books: Sequence[Logbook]) -> None:
 
 
 def take(books: Sequence[Logbook], moment: trainer.Moment) -> None:
+    """Writes down a moment of one run, or of several at once; the clocks of the next epoch start when it is done.
+
+    Raises:
+      RunFailed: as `_write`.
+    """
+    _write(books, moment)
+    for book in books:
+        book.table.clock.start()
+
+
+def _write(books: Sequence[Logbook], moment: trainer.Moment) -> None:
     """Writes down a moment of one run, or of several at once: rows, checkpoints where they are due, what a phase left
     at its end.
 

@@ -68,6 +68,23 @@ def test_train(tmp_path, capsys):
     assert set(figures["versions"]) == {"python", "jax", "jaxlib", "flax", "optax", "numpy"}
 
 
+def test_epoch(tmp_path, capsys):
+    """On LeNet; the epochs of a run are those of the steps and the evaluation, and more."""
+    file, small = tmp_path / "epoch.json", ["--image-size=8", "--batch-size=4", "--train-images=10", "--test-images=5"]
+    assert main(["epoch", "--models", "lenet_300_100", *small, "--epochs=2", f"--json={file}"]) == 0
+    figures = json.loads(file.read_text())
+    (row,) = figures["rows"]
+    assert (row["model"], row["steps"], figures["target"]) == ("lenet_300_100", 3, 0.03)
+    assert row["seconds_per_step"] == pytest.approx(row["seconds_of_steps"] / 3)
+    assert row["above_steps"] == pytest.approx(row["seconds_per_epoch"] / row["seconds_of_steps"] - 1)
+    assert row["above_steps_by_evaluation"] == pytest.approx(row["seconds_of_evaluation"] / row["seconds_of_steps"])
+    shown = capsys.readouterr().out
+    assert "more than steps x step time (target at most 3 %: m" in shown
+    with pytest.raises(SystemExit):
+        main(["epoch", "--epochs=1"])
+    assert "--epochs of 2 or more" in capsys.readouterr().err
+
+
 def test_unknown_benchmark(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["speed"])
