@@ -11,6 +11,9 @@ import optax
 from rare_gems import masks as mask_ops
 from rare_gems.leaves import is_key
 from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, Transform
+from rare_gems.sparse.inner import checked
+from rare_gems.sparse.inner import init as init_inner
+from rare_gems.sparse.inner import update as update_inner
 from rare_gems.sparse.methods import Method, fixed
 from rare_gems.sparse.plan import Plan, plan_of
 from rare_gems.sparse.stacked import Stacked, join, split
@@ -62,8 +65,9 @@ def prune(
     Returns:
       a transformation whose state is a `SparseState`.
     Raises:
-      ValueError: in `init` as `masks.ones` and the method do, for a mask of another structure, and where the
-        optimizer is pruned already; in `update` without params.
+      ValueError: for what is no optimizer; in `init` as `masks.ones` and the method do, for a mask of another
+        structure, and where the optimizer is pruned already or cannot train these params (`optax.lookahead`, which
+        wants pairs); in `update` without params, or without the extra arguments that the optimizer needs.
 
     Weights that are NaN or infinite when they are removed stay so, since an update is added to them; use
     `optax.apply_if_finite`, or refuse such gradients, where they can come.
@@ -80,7 +84,7 @@ def prune(
     Deviations: a step of JaxPruner's RigL and gradual pruning skips the optimizer where the mask changes; here none is
     skipped, as in the trainer of this library.
     """
-    inner = optax.with_extra_args_support(optimizer)  # type: ignore
+    inner = checked(optimizer)
     method = _as_method(method)
     typed = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
     if not is_key(typed) or typed.shape:
@@ -90,7 +94,7 @@ def prune(
 
     def init(params: Params) -> SparseState:
         whole = mask_ops.ones(params, prunable)
-        state = _inner(inner.init, params)
+        state = init_inner(inner, params)
         if _found(state):
             raise ValueError("optimizer: expected one that is not pruned, got one that `prune` made")
         plan = _plan(method, whole, stacked)
@@ -114,13 +118,7 @@ def prune(
         if params is None:
             raise ValueError("update: expected the params as the third argument, got none")
         check_alike("grads", grads, params)
-        updates, held = _inner(
-            inner.update,
-            mask_ops.apply(grads, state.mask),
-            state.inner,
-            mask_ops.apply(params, state.mask),
-            **extra,
-        )
+        updates, held = update_inner(inner, grads, state.inner, params, state.mask, extra)
         plan = _plan(method, state.mask, stacked)
         if not plan.moves:  # what the optimizer holds of removed weights is never used
             return to_zero(updates, params, state.mask), state._replace(step=state.step + 1, inner=held)
@@ -222,11 +220,6 @@ def _plan(method: Method, mask: Mask, stacked: Stacked | None) -> Plan:
 
 def _blank(params: Params, mask: Mask) -> Scores:
     return mask_ops.map_kept(jnp.zeros_like, params, mask)
-
-
-def _inner(fn: Callable, *args: Any, **extra: Any) -> Any:
-    with jax.numpy_dtype_promotion("standard"):  # some optimizers mix integer counts and floats
-        return fn(*args, **extra)
 
 
 def _where(condition: jax.Array, yes: Any, no: Any) -> Any:

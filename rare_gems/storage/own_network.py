@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from rare_gems.leaves import is_key
 from rare_gems.masks import path_name
 from rare_gems.phase import Params, PyTree, Ticket
+from rare_gems.storage.ticket_contents import tensor_name
 from rare_gems.storage.ticket_file import TicketFile, read
+from rare_gems.storage.ticket_trees import as_keys, as_leaf, spelled
 
 __all__ = ["load_into"]
 
@@ -36,8 +38,8 @@ def load_into(
       rename: translates a name of the network into that of the file, where they differ, for params and state.
 
     Returns:
-      As `ticket_file.load`: JAX arrays, or NumPy's where the params are. The mask has None where the file has none;
-      scores and initial weights are None where they were not saved.
+      As `ticket_file.load`: JAX arrays, or NumPy's where the params are; typed PRNG keys as such. The mask has None
+      where the file has none; scores and initial weights are None where they were not saved.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -56,7 +58,11 @@ def load_into(
     """
     groups, header = read(path)
     wanted = {"params": params} | ({} if state is None else {"state": state})
-    files = {group: {_plain(name): array for name, array in groups.get(group, {}).items()} for group in groups}
+    keys = header.get("prng_keys", {})
+    files = {
+        group: {_plain(name): as_keys(array, keys.get(tensor_name(group, name))) for name, array in named.items()}
+        for group, named in groups.items()
+    }
     try:
         names = {group: _names(group, tree, rename or str) for group, tree in wanted.items()}
         _check({group: (names[group], tree) for group, tree in wanted.items()}, files)
@@ -68,7 +74,7 @@ def load_into(
             return None
         leaves, structure = jax.tree.flatten(wanted[like])
         found = [files[group].get(name) for name in names[like]]
-        return structure.unflatten([_as(leaf, array) for leaf, array in zip(leaves, found, strict=True)])
+        return structure.unflatten([_as(group, leaf, array) for leaf, array in zip(leaves, found, strict=True)])
 
     ticket = Ticket(tree_of("params"), tree_of("scores"), tree_of("mask"))
     return TicketFile(ticket, tree_of("initial"), tree_of("state", "state"), header)
@@ -97,8 +103,8 @@ def _check(wanted: Mapping[str, tuple[list[str], PyTree]], files: Mapping[str, N
         unexpected += [f"{group}/{name}{_nearest(name, array, absent)}" for name, array in over.items()]
         for name, leaf in specs.items():
             array = found.get(name)
-            if array is not None and (array.shape != tuple(leaf.shape) or array.dtype != leaf.dtype):
-                expected, got = (f"{one.dtype}{list(one.shape)}" for one in (leaf, array))
+            expected, got = spelled(leaf), spelled(array)
+            if array is not None and expected != got:
                 wrong.append(f"{group}/{name} (expected {expected}, got {got})")
     kinds = {"missing in the file": missing, "not in the network": unexpected, "of another shape or dtype": wrong}
     told = [f"{len(some)} {kind}: {_cut(some)}" for kind, some in kinds.items() if some]
@@ -109,7 +115,7 @@ def _check(wanted: Mapping[str, tuple[list[str], PyTree]], files: Mapping[str, N
 
 def _nearest(name: str, leaf: Any, others: Mapping[str, Any]) -> str:
     """The nearest of the others' names, at best one of equal shape."""
-    alike = [other for other, there in others.items() if tuple(there.shape) == tuple(leaf.shape)]
+    alike = [other for other, there in others.items() if np.shape(there) == np.shape(leaf)]
     near = difflib.get_close_matches(name, alike, 1, 0.3) or difflib.get_close_matches(name, list(others), 1, 0.6)
     return f" (nearest: {near[0]})" if near else ""
 
@@ -118,5 +124,5 @@ def _cut(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _as(like: Any, array: np.ndarray | None) -> Any:
-    return array if array is None or isinstance(like, np.ndarray) else jnp.asarray(array)
+def _as(group: str, like: Any, array: Any) -> Any:
+    return array if array is None or is_key(array) else as_leaf(group, like, array, {})

@@ -11,7 +11,7 @@ from rare_gems.masks import path_name
 from rare_gems.phase import PyTree, Ticket
 from rare_gems.storage.ticket_contents import tensor_name
 
-__all__ = ["Keys", "Named", "like_ticket", "nested", "nested_ticket", "restore"]
+__all__ = ["Keys", "Named", "as_keys", "as_leaf", "like_ticket", "nested", "nested_ticket", "restore", "spelled"]
 
 Named = dict[str, np.ndarray]
 Keys = dict[str, str]  # tensor -> implementation of the PRNG keys whose data it holds
@@ -31,7 +31,7 @@ def nested(group: str, named: dict[str, Any], keys: Keys) -> PyTree:
     Raises:
       ValueError: if names overlap.
     """
-    named = {name: _as_keys(leaf, keys.get(tensor_name(group, name))) for name, leaf in named.items()}
+    named = {name: as_keys(leaf, keys.get(tensor_name(group, name))) for name, leaf in named.items()}
     if list(named) == [""]:
         return named[""]
     tree: dict[str, Any] = {}
@@ -87,12 +87,12 @@ def restore(wanted: dict[str, PyTree], groups: dict[str, Named], keys: Keys) -> 
             got = found.get(name)
             if got is None:
                 continue
-            expected, got = _spelled(leaf), _spelled(_as_keys(got, keys.get(tensor_name(group, name))))
+            expected, got = spelled(leaf), spelled(as_keys(got, keys.get(tensor_name(group, name))))
             if expected != got:
                 wrong.append(f"{tensor_name(group, name)} (expected {expected}, got {got})")
         if not (missing or unexpected or wrong):
             trees[group] = treedef.unflatten(
-                [_as(tensor_name(group, name), leaf, found[name], keys) for name, leaf in specs]
+                [as_leaf(tensor_name(group, name), leaf, found[name], keys) for name, leaf in specs]
             )
     problems = {"missing": missing, "unexpected": unexpected, "not of the shape or dtype": wrong}
     listed = [f"{what}: {_some(names)}" for what, names in problems.items() if names]
@@ -101,21 +101,22 @@ def restore(wanted: dict[str, PyTree], groups: dict[str, Named], keys: Keys) -> 
     return trees
 
 
-def _spelled(leaf: Any) -> str:
+def spelled(leaf: Any) -> str:
     """Dtype and shape: what has to agree."""
     array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
     return f"{getattr(array.dtype, 'name', array.dtype)}{list(array.shape)}"  # the order of bytes is the file's matter
 
 
-def _as(tensor: str, like: Any, array: np.ndarray, keys: Keys) -> Any:
+def as_leaf(tensor: str, like: Any, array: np.ndarray, keys: Keys) -> Any:
+    """An array as a leaf of the kind of another: NumPy's, Python's, or JAX's."""
     if tensor in keys:
-        return _as_keys(array, keys[tensor])
+        return as_keys(array, keys[tensor])
     if isinstance(like, bool | int | float) and not isinstance(like, np.generic):
         return array.item()
     return array if isinstance(like, np.ndarray | np.generic) else leaves.as_jax(tensor, array)
 
 
-def _as_keys(array: Any, impl: str | None) -> Any:
+def as_keys(array: Any, impl: str | None) -> Any:
     """Typed keys from their data; without an implementation the array as it is."""
     return array if impl is None else jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
 

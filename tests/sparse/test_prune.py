@@ -100,7 +100,9 @@ def test_the_gradient_reaches_the_optimizer_masked_and_the_method_dense():
     spy = optax.stateless(lambda updates, params: seen.append(updates) or updates)
     look = transforms.Transform(lambda ticket: (), lambda t, s, c: (t, seen.append(c.grads) or s))
     tx, grads = sparse.prune(spy, then(look)), gradient(PARAMS)
-    tx.update(grads, tx.init(PARAMS), PARAMS)
+    state = tx.init(PARAMS)
+    seen.clear()  # init tries a step on shapes
+    tx.update(grads, state, PARAMS)
     inner, dense = seen
     np.testing.assert_array_equal(
         inner["first"]["kernel"], np.where(ODD["first"]["kernel"], grads["first"]["kernel"], 0)
@@ -321,6 +323,13 @@ def test_bfloat16_params_keep_their_dtype():
         (lambda: sparse.prune(optax.sgd(0.1), sparse.Method(lambda mask: gem_miner_of(mask))), "trains scores"),
         (lambda: sparse.prune(optax.sgd(0.1), sparse.magnitude(0.999)), "keeps none of 40"),
         (lambda: sparse.prune(optax.sgd(0.1), sparse.rigl(0.5, num_steps=10, every=20)), "every: expected"),
+        (lambda: sparse.prune(optax.adam, MOVING), r"optax.adam\(1e-3\), got the function adam$"),
+        (lambda: sparse.prune(None, MOVING), "optimizer: expected an optax transformation, .*, got None$"),
+        (lambda: sparse.prune(optax.lookahead(optax.sgd(0.1), 5, 0.5), MOVING), "^optimizer: expected .* 'fast'$"),
+        (
+            lambda: sparse.prune(optax.masked(optax.sgd(0.1), {"x": True}), MOVING),
+            "^optimizer: .* structure error",
+        ),
         (lambda: sparse.prune(optax.sgd(0.1), MOVING, prunable=lambda path, leaf: False), "at least one prunable"),
     ],
 )
@@ -350,3 +359,14 @@ def test_update_without_params_and_states_without_masks_are_refused():
         sparse.masks(optax.sgd(0.1).init(PARAMS))
     with pytest.raises(ValueError, match="params: expected leaves named first/kernel"):
         sparse.masks(tx.init(PARAMS), {"last": PARAMS["last"]})
+
+
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, lambda optimizer: optax.MultiSteps(optimizer, 1)])
+def test_extra_arguments_reach_the_optimizer_and_are_asked_for(wrap):
+    plateau = optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
+    tx = sparse.prune(wrap(plateau), ODD)
+    state = tx.init(PARAMS)
+    with pytest.raises(ValueError, match=r"^optimizer: .* argument: 'value'; it was given .*, and no extra arguments"):
+        tx.update(PARAMS, state, PARAMS)
+    updates, _ = tx.update(PARAMS, state, PARAMS, value=jnp.float32(1))
+    assert num_alive_where_removed(optax.apply_updates(PARAMS, updates), state) == 0

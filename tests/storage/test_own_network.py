@@ -98,3 +98,41 @@ def test_a_group_of_later_files_is_passed_over(file):
     np.testing.assert_array_equal(found.ticket.params["conv"]["bias"], ticket.params["conv"]["bias"])
     assert isinstance(found.ticket.params["conv"]["bias"], np.ndarray)
     assert ticket_file.load(path).metadata["note"] == "later"
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_keys_are_restored_as_they_were(tmp_path, impl):
+    """Alone and in batches, in the state and in params, into a tree of other containers; raw keys stay numbers."""
+    key = jax.random.key(7, impl=impl)
+    state = {
+        "rng": key,
+        "more": [jax.random.split(key, 3), jax.random.split(key, (2, 2))],
+        "raw": jnp.arange(2, dtype=jnp.uint32),
+    }
+    params, mask = {"w": jnp.ones(2), "key": jax.random.split(key, 2)}, {"w": jnp.array([True, False]), "key": None}
+    path = tmp_path / "t.safetensors"
+    ticket_file.save(path, Ticket(params, None, mask), metadata={}, initial=params, model_state=state)
+    wanted = state | {"more": tuple(state["more"])}
+    for like in (wanted, jax.eval_shape(lambda: wanted)):
+        found = load_into(path, params, like)
+        for tree, expected in ((found.model_state, wanted), (found.ticket.params, params), (found.initial, params)):
+            assert jax.tree.structure(tree) == jax.tree.structure(expected)
+            for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                if jax.dtypes.issubdtype(b.dtype, jax.dtypes.prng_key):
+                    a, b = jax.random.key_data(a), jax.random.key_data(b)
+                np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"1 of another shape or dtype: state/rng \(expected key<\w+>\[5\], got key"):
+        load_into(path, params, state | {"rng": jax.random.split(key, 5)})
+
+
+def test_numbers_of_python_and_of_64_bits_stay_what_they_are(tmp_path):
+    params = {"w": np.ones(2), "scale": np.float64(2)}
+    path, mask = tmp_path / "t.safetensors", {"w": np.array([True, False]), "scale": None}
+    ticket_file.save(path, Ticket(params, None, mask), metadata={})
+    found = load_into(path, {"w": np.zeros(2), "scale": 0.5}).ticket.params
+    assert found["scale"] == 2
+    assert type(found["scale"]) is float
+    assert found["w"].dtype == np.float64
+    with pytest.raises(ValueError, match="float64"):
+        load_into(path, {"w": jax.ShapeDtypeStruct((2,), np.float64), "scale": 0.5})
