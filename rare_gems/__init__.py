@@ -7,9 +7,9 @@
 | How do I find a ticket? | `rare_gems.pruners` |
 | Is it a lottery ticket? | `rare_gems.sanity` |
 | How do I compare runs? | `rare_gems.reports` |
-| How far are two tickets apart? | `rare_gems.analysis` |
+| How do I analyse tickets: distance, overlap, dead weights? | `rare_gems.analysis` |
 | How do I save a ticket, and read it elsewhere? | `rare_gems.storage` |
-| Which networks are there, and how do I bring my own? | `rare_gems.models` |
+| Which networks are there, and how do I export one to PyTorch or Keras? | `rare_gems.models` |
 
 Each begins with an example. This module imports nothing, so that `from rare_gems import masks` costs no more than JAX
 itself.

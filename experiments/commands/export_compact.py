@@ -19,8 +19,9 @@ from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.models.compact import compact
 from rare_gems.models.compact_file import save_compact
-from rare_gems.models.layer_graph import graph_of, model_of
+from rare_gems.models.layer_graph import model_of
 from rare_gems.models.model import Model
+from rare_gems.models.network_graphs import graph_of
 from rare_gems.phase import ModelState, Params, Ticket
 
 __all__ = ["image_shape", "write_compact"]

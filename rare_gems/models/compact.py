@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rare_gems import masks
-from rare_gems.models.layer_graph import EPS, Graph, Layer, Skip, graph_of, leaf_of, model_of
+from rare_gems.models.layer_graph import EPS, Graph, Layer, Norm, Skip, leaf_of, model_of
 from rare_gems.models.model import Model
+from rare_gems.models.network_graphs import graph_of
 from rare_gems.phase import ModelState, Params, Ticket
 
 __all__ = ["Compact", "compact"]
@@ -40,7 +41,8 @@ def compact(ticket: Ticket, state: ModelState, network: str) -> Compact:
 
     Args:
       ticket: params and mask of the network. state: its BatchNorm statistics, {} without.
-      network: its name, as of `--model`: ResNets, VGGs, Conv-2 to 6 and LeNets. Their names of leaves stay.
+      network: its name, as of `--model`: ResNets, also wide ones, MobileNetV2, VGGs, Conv-2 to 6 and LeNets. Their
+        names of leaves stay.
 
     Returns:
       The smaller network; its outputs in evaluation mode are those of the masked one, within rounding. A layer keeps at
@@ -83,7 +85,7 @@ class _Plan(NamedTuple):
     merged: np.ndarray
 
 
-def _by_value(graph: Graph) -> dict[int, Layer | Skip]:
+def _by_value(graph: Graph) -> dict[int, Layer | Norm | Skip]:
     return {layer.to: layer for layer in graph.layers}
 
 
@@ -92,12 +94,16 @@ def _split(layer: Layer, kernel: np.ndarray, inputs: int) -> np.ndarray:
     return kernel.reshape(-1, inputs, kernel.shape[-1])
 
 
-def _links(layer: Layer | Skip, params: Params, graph: Graph, to: int) -> np.ndarray:
+def _links(layer: Layer | Norm | Skip, params: Params, graph: Graph, to: int) -> np.ndarray:
     """[inputs, outputs]: which channels have a weight between them that is not zero."""
     if isinstance(layer, Skip):
         inputs = max(max(layer.channels) + 1, _width(graph, params, layer.source))
         return np.arange(inputs)[:, None] == np.asarray(layer.channels)[None]
+    if isinstance(layer, Norm):
+        return np.eye(_width(graph, params, layer.source), dtype=bool)
     kernel = leaf_of(params, layer.path)["kernel"]
+    if layer.depthwise:
+        return np.diag((kernel != 0).any((0, 1, 2)))
     inputs = kernel.shape[2] if kernel.ndim == 4 else _width(graph, params, layer.source) or kernel.shape[0]
     return (_split(layer, kernel, inputs) != 0).any(0)
 
@@ -107,6 +113,8 @@ def _width(graph: Graph, params: Params, value: int) -> int:
     if value == 0:
         return 0
     layer = _by_value(graph)[value]
+    if isinstance(layer, Norm):
+        return _width(graph, params, layer.source)
     return len(layer.channels) if isinstance(layer, Skip) else leaf_of(params, layer.path)["kernel"].shape[-1]
 
 
@@ -120,6 +128,10 @@ def _constants(graph: Graph, params: Params, state: ModelState, links: Mapping[i
             padded = np.append(source, 0.0)
             constants[layer.to] = padded[np.asarray(layer.channels)]
             continue
+        if isinstance(layer, Norm):
+            y = _normed(layer, source, params, state)
+            constants[layer.to] = np.maximum(y, 0) if layer.relu else y
+            continue
         reached = (linked & (np.nan_to_num(source, nan=1.0) != 0)[:, None]).any(0)
         y = _after(layer, np.zeros(linked.shape[1]), params, state)
         y = y if layer.add is None else y + constants[layer.add]
@@ -131,14 +143,16 @@ def _constants(graph: Graph, params: Params, state: ModelState, links: Mapping[i
 def _after(layer: Layer, y: np.ndarray, params: Params, state: ModelState) -> np.ndarray:
     """What bias and BatchNorm make of one number for each channel."""
     y = y + leaf_of(params, layer.path).get("bias", 0.0)
-    if not layer.norm:
-        return y
+    return _normed(layer, y, params, state) if layer.norm else y
+
+
+def _normed(layer: Layer | Norm, y: np.ndarray, params: Params, state: ModelState) -> np.ndarray:
     learned, statistics = _norm(layer, params), leaf_of(state, layer.norm)
     factor = learned.get("scale", 1.0) / np.sqrt(statistics["var"].astype(np.float64) + EPS)
     return (y - statistics["mean"]) * factor + learned.get("bias", 0.0)
 
 
-def _norm(layer: Layer, tree: Params) -> dict[str, Any]:
+def _norm(layer: Layer | Norm, tree: Params) -> dict[str, Any]:
     """A BatchNorm's scale and bias, if it has them."""
     parent, _, name = layer.norm.rpartition("/")
     return (leaf_of(tree, parent) if parent else tree).get(name, {})
@@ -183,9 +197,11 @@ def _taken(
         if isinstance(layer, Skip):
             continue
         read, made = plans[graph.spaces[layer.source]], plans[graph.spaces[layer.to]]
-        of = leaf_of(params, layer.path)
-        of["kernel"] = _kernel(layer, of["kernel"], read, made, constants[layer.source])
-        leaves = [(of, "bias", 0.0 if layer.norm else 1.0)]
+        leaves = []
+        if isinstance(layer, Layer):
+            of = leaf_of(params, layer.path)
+            of["kernel"] = _kernel(layer, of["kernel"], read, made, constants[layer.source])
+            leaves = [(of, "bias", 0.0 if layer.norm else 1.0)]
         if layer.norm:
             learned, statistics = _norm(layer, params), leaf_of(state, layer.norm)
             leaves += [(learned, "scale", 1.0), (learned, "bias", 0.0)]
@@ -198,6 +214,8 @@ def _taken(
 
 
 def _kernel(layer: Layer, kernel: np.ndarray, read: _Plan, made: _Plan, source: Live) -> np.ndarray:
+    if layer.depthwise:  # of a space of several values, which has no channel of constants
+        return kernel[..., made.kept]
     split = _split(layer, kernel, len(source))
     parts = [split[:, read.kept]]
     if len(read.merged):

@@ -7,7 +7,7 @@ import jax
 
 from rare_gems.masks import map_kept, ones
 from rare_gems.models.compact import Compact
-from rare_gems.models.layer_graph import Graph, Layer, Skip, model_of
+from rare_gems.models.layer_graph import Graph, Layer, Norm, Skip, model_of
 from rare_gems.phase import ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
@@ -62,6 +62,6 @@ def load_compact(path: str | os.PathLike[str]) -> Compact:
     return Compact(model_of(graph, params, state), params, state, graph, channels)
 
 
-def _layer(kind: str, **fields: object) -> Layer | Skip:
+def _layer(kind: str, **fields: object) -> Layer | Norm | Skip:
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return {"Layer": Layer, "Skip": Skip}[kind](**tuples)  # type: ignore
+    return {"Layer": Layer, "Norm": Norm, "Skip": Skip}[kind](**tuples)  # type: ignore

@@ -8,11 +8,14 @@ import pytest
 from rare_gems import masks
 from rare_gems.models.compact import compact
 from rare_gems.models.conv_net import conv2
-from rare_gems.models.layer_graph import graph_of, model_of
+from rare_gems.models.layer_graph import model_of
 from rare_gems.models.lenet import lenet_5, lenet_300_100
+from rare_gems.models.mobilenet_v2 import mobilenet_v2
+from rare_gems.models.network_graphs import graph_of
 from rare_gems.models.resnet import resnet20
 from rare_gems.models.resnet_imagenet import resnet50
 from rare_gems.models.vgg import vgg16
+from rare_gems.models.wide_resnet import wide_resnet28_2
 from rare_gems.phase import Ticket
 
 CASES = {
@@ -22,6 +25,8 @@ CASES = {
     "vgg16": (vgg16(width=0.125, affine=True, use_bias=True), (32, 32, 3), 0.97),
     "resnet20 B": (resnet20(width=0.5, shortcut="B", affine=True, use_bias=True), (8, 8, 3), 0.97),
     "resnet50": (resnet50(10, width=0.0625, affine=True), (16, 16, 3), 0.85),
+    "wide_resnet28_2": (wide_resnet28_2(width=0.25, affine=True, use_bias=True), (8, 8, 3), 0.98),
+    "mobilenet_v2": (mobilenet_v2(width=0.125, affine=True, use_bias=True), (8, 8, 3), 0.5),
 }
 
 
@@ -141,7 +146,11 @@ def test_a_block_without_weights_and_a_network_without_any():
 
 
 def test_other_networks_are_refused():
-    with pytest.raises(ValueError, match=r"a chain or a residual network, one of resnet20, .*, got squeezenet"):
+    with pytest.raises(
+        ValueError, match=r"a chain or a residual network, one of resnet20, .*, got squeezenet, whose br"
+    ):
         graph_of("squeezenet", {})
+    with pytest.raises(ValueError, match=r"one of resnet20, .*, got my_networks:linen$"):
+        graph_of("my_networks:linen", {})
     with pytest.raises(ValueError, match="expected the params of vgg16, got others"):
         graph_of("vgg16", {})
