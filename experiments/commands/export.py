@@ -33,10 +33,12 @@ _NAMES = {"compact": paths.COMPACT, "seed": paths.SEED}
 class Export:
     """Writes the ticket of a finished run as a file for another framework.
 
-    - torch: a state dict as .safetensors, with the names of torchvision or of the usual CIFAR repositories. (With torch
-      a .pt can be made of it: torch.save(safetensors.torch.load_file(FILE), "ticket.pt").)
+    - torch: a state dict as .safetensors, or as .pt (--output=ticket.pt), with the names of torchvision or of the usual
+      CIFAR repositories.
     - numpy: an .npz of arrays params/..., state/... and mask/..., with our names.
     - flax: a .msgpack of params, state and mask, for flax.serialization.msgpack_restore.
+    - keras-names: an .npz (or .safetensors) of arrays LAYER/kernel, LAYER/gamma, LAYER/moving_mean, ... as Keras 3
+      names the variables of layers, and the masks as LAYER/kernel_mask.
     - compact: a smaller network with equal outputs, without the channels that cannot matter, as a ticket file for
       rare_gems.models.compact_file; it says what that saves in parameters, operations and time.
     - seed: some kilobytes: the seed of the initial weights, the bits of the mask, the statistics. Evaluate it with
@@ -45,7 +47,7 @@ class Export:
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """a run folder, or a ticket.safetensors"""
-    to: Literal["torch", "numpy", "flax", "compact", "seed"]
+    to: Literal["torch", "numpy", "flax", "keras-names", "compact", "seed"]
     """whose file it is to be"""
     weights: Literal["trained", "initial"] = "trained"
     """the weights after finetuning, or those that it began with (the winning ticket)"""
@@ -66,12 +68,12 @@ def export(args: list[str]) -> None:
       UsageError: for a mistake, and for a run that is not finished.
     """
     asked = read_flags(Export, args, "python -m experiments.export")
-    suffix = _SUFFIXES[asked.to] if asked.to in _SUFFIXES else FORMATS[asked.to].suffix
+    suffixes = [_SUFFIXES[asked.to]] if asked.to in _SUFFIXES else list(FORMATS[asked.to].files)
     for name, value in (("masks", asked.masks == "prune"), ("fill", asked.fill)):
         if value and asked.to != "torch":
             raise UsageError(f"--{name}: of --to=torch; expected no such flag with --to={asked.to}")
     file = _ticket(asked.run)
-    output = _output(asked, file, suffix)
+    output = _output(asked, file, suffixes)
     found = ticket_file.load(file)
     weights = "initial" if asked.to == "seed" else asked.weights
     params, state = (found.ticket.params, found.model_state) if weights == "trained" else _initial(file, found)
@@ -99,9 +101,10 @@ def _written(to: str, what: Exported, output: Path, file: Path) -> list[str]:
         told = write_compact(output, what, image_shape(file.parent))
         load = 'rare_gems.models.compact_file.load_compact("FILE")'
     else:
-        data, line = FORMATS[to].write(what)
-        write_whole(output, data)
-        told, load = [line], FORMATS[to].load
+        arrays, line = FORMATS[to].arrays(what)
+        write, load = FORMATS[to].files[output.suffix]
+        write_whole(output, write(arrays))
+        told = [line]
     return [*told, f"to load it: {load.replace('FILE', output.name)}"]
 
 
@@ -121,13 +124,10 @@ def _ticket(path: Path) -> Path:
     return path / paths.TICKET
 
 
-def _output(asked: Export, file: Path, suffix: str) -> Path:
-    output = asked.output or file.with_name(f"{_NAMES.get(asked.to, paths.EXPORT)}{suffix}")
-    if output.suffix != suffix:
-        hint = ""
-        if asked.to == "torch" and output.suffix in (".pt", ".pth", ".bin"):
-            hint = '; torch.save(safetensors.torch.load_file(FILE), "ticket.pt") makes a .pt of it, with torch'
-        raise UsageError(f"--output: expected a file that ends in {suffix}, got {output}{hint}")
+def _output(asked: Export, file: Path, suffixes: list[str]) -> Path:
+    output = asked.output or file.with_name(f"{_NAMES.get(asked.to, paths.EXPORT)}{suffixes[0]}")
+    if output.suffix not in suffixes:
+        raise UsageError(f"--output: expected a file that ends in {' or '.join(suffixes)}, got {output}")
     if output.is_dir() or (output.exists() and output.resolve() == file.resolve()):
         raise UsageError(f"--output: expected another file, got {output}")
     if output.exists() and not asked.overwrite:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.serialization
@@ -13,7 +14,9 @@ import safetensors.numpy
 from experiments.catalog.networks import NETWORKS
 from experiments.terminal.errors import UsageError
 from rare_gems.masks import path_name
+from rare_gems.models.keras_names import to_keras_names
 from rare_gems.models.torch_export import to_torch
+from rare_gems.models.torch_save import torch_file
 from rare_gems.models.torch_spelling import counterpart_of
 from rare_gems.phase import Mask, Params, PyTree
 from rare_gems.storage.ticket_contents import on_host
@@ -34,29 +37,28 @@ class Exported(NamedTuple):
 
 
 class Format(NamedTuple):
-    """suffix: of the file. write: its bytes, and a line that says whose names and layout it has. load: how to load
-    it, with FILE for its name."""
+    """arrays: what is written, and a line that says whose names and layout it has. files: for each suffix that the
+    file may have, the default first, its bytes, and how to load it, with FILE for its name."""
 
-    suffix: str
-    write: Callable[[Exported], tuple[bytes, str]]
-    load: str
+    arrays: Callable[[Exported], tuple[Any, str]]
+    files: dict[str, tuple[Callable[[Any], bytes], str]]
 
 
-def _torch(what: Exported) -> tuple[bytes, str]:
+def _torch(what: Exported) -> tuple[dict[str, np.ndarray], str]:
     try:
         shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(what.params)}
         whose = counterpart_of(what.model, shapes).whose
         add = _leaves_with_everything(what.model) if what.fill else ()
         tensors = to_torch(what.model, what.params, what.state, what.mask, prune=what.prune, add=add)
     except ValueError as error:
-        raise UsageError(f"--to=torch: {error}; --to=numpy and --to=flax take any network") from None
+        raise UsageError(f"--to=torch: {error}; --to=numpy, --to=flax and --to=keras-names take any network") from None
     told = [f"names of {whose}, layout of PyTorch"]
     lacks = [] if what.fill else _lacking(what)
     if lacks:
         told.append(f"without the {' and '.join(lacks)} that PyTorch's usually have (--fill adds ones and zeros)")
     if what.prune:
         told.append('torch.nn.utils.prune.identity(layer, "weight") for each layer with a mask comes before loading')
-    return safetensors.numpy.save(tensors, {"format": "pt"}), "; ".join(told)
+    return tensors, "; ".join(told)
 
 
 def _leaves_with_everything(model: str) -> list[str]:
@@ -78,16 +80,23 @@ def _lacking(what: Exported) -> list[str]:
     return [kind for kind, some in kinds.items() if some]
 
 
-def _numpy(what: Exported) -> tuple[bytes, str]:
+def _keras_names(what: Exported) -> tuple[dict[str, np.ndarray], str]:
+    try:
+        arrays = to_keras_names(what.params, what.state, what.mask)
+    except ValueError as error:
+        raise UsageError(f"--to=keras-names: {error}") from None
+    told = "names LAYER/kernel, bias, gamma, beta, moving_mean, moving_variance of Keras 3; BatchNorm's epsilon is 1e-5"
+    return {name: _of_numpy(array) for name, array in arrays.items()}, f"{told}; masks as LAYER/kernel_mask"
+
+
+def _numpy(what: Exported) -> tuple[dict[str, np.ndarray], str]:
     trees = {"params": what.params, "state": what.state, "mask": what.mask}
     arrays = {
         path_name((jax.tree_util.DictKey(group), *path)): _of_numpy(leaf)
         for group, tree in trees.items()
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    data = io.BytesIO()
-    np.savez(data, **arrays)  # type: ignore
-    return data.getvalue(), "names params/..., state/..., mask/... with our key paths; layout of JAX and Keras"
+    return arrays, "names params/..., state/..., mask/... with our key paths; layout of JAX and Keras"
 
 
 def _of_numpy(leaf: Any) -> np.ndarray:
@@ -95,16 +104,47 @@ def _of_numpy(leaf: Any) -> np.ndarray:
     return array.astype(np.float32) if array.dtype == jnp.bfloat16 else array  # which NumPy alone cannot read back
 
 
-def _flax(what: Exported) -> tuple[bytes, str]:
+def _flax(what: Exported) -> tuple[PyTree, str]:
     trees = {"params": what.params, "state": what.state or {}, "mask": what.mask}
     state = flax.serialization.to_state_dict(jax.tree.map(on_host, trees))
-    return flax.serialization.msgpack_serialize(state), "a dict of params, state and mask (None where not prunable)"
+    return state, "a dict of params, state and mask (None where not prunable)"
 
 
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    data = io.BytesIO()
+    np.savez(data, **arrays)  # type: ignore
+    return data.getvalue()
+
+
+_ASSIGN = "for v in model.variables: v.assign(arrays[v.path])"
+_LOAD_TORCH = 'network.load_state_dict(torch.load("FILE", weights_only=True)), then network.eval()'
 FORMATS = {
     "torch": Format(
-        ".safetensors", _torch, 'network.load_state_dict(safetensors.torch.load_file("FILE")), then network.eval()'
+        _torch,
+        {
+            ".safetensors": (
+                partial(safetensors.numpy.save, metadata={"format": "pt"}),
+                'network.load_state_dict(safetensors.torch.load_file("FILE")), then network.eval()',
+            ),
+            ".pt": (torch_file, _LOAD_TORCH),
+            ".pth": (torch_file, _LOAD_TORCH),
+        },
     ),
-    "numpy": Format(".npz", _numpy, 'numpy.load("FILE")["params/..."]'),
-    "flax": Format(".msgpack", _flax, 'flax.serialization.msgpack_restore(pathlib.Path("FILE").read_bytes())'),
+    "numpy": Format(_numpy, {".npz": (_npz, 'numpy.load("FILE")["params/..."]')}),
+    "flax": Format(
+        _flax,
+        {
+            ".msgpack": (
+                flax.serialization.msgpack_serialize,
+                'flax.serialization.msgpack_restore(pathlib.Path("FILE").read_bytes())',
+            )
+        },
+    ),
+    "keras-names": Format(
+        _keras_names,
+        {
+            ".npz": (_npz, f'arrays = numpy.load("FILE"); {_ASSIGN}'),
+            ".safetensors": (safetensors.numpy.save, f'arrays = safetensors.numpy.load_file("FILE"); {_ASSIGN}'),
+        },
+    ),
 }

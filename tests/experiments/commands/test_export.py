@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from safetensors.numpy import load, load_file
+from safetensors.numpy import load_file
 
 from experiments.commands.export_formats import FORMATS, Exported
 from experiments.commands.program import run
 from rare_gems import masks
 from rare_gems.models import from_torch, read_torch
 from rare_gems.models.compact_file import load_compact
+from rare_gems.models.keras_names import from_keras_names
 from rare_gems.models.lenet import LeNet, lenet_300_100
 from rare_gems.models.resnet import resnet20
 from rare_gems.phase import Ticket
@@ -78,6 +79,18 @@ def test_numpy_and_flax(small_copy, ticket, capsys):
     np.testing.assert_array_equal(module(x, False), MODEL.apply(ticket.ticket.params, {}, x, False)[0])
 
 
+def test_a_pt_and_the_names_of_keras(small_run, ticket, tmp_path, capsys):
+    out = exported(capsys, small_run, "--to=torch", f"--output={tmp_path}/t.pt")
+    assert 'network.load_state_dict(torch.load("t.pt", weights_only=True))' in out.replace("\n", " ")
+    same(from_torch(tmp_path / "t.pt", MODEL)[0], ticket.ticket.params)
+    for suffix, load in ((".npz", np.load), (".safetensors", load_file)):
+        exported(capsys, small_run, "--to=keras-names", f"--output={tmp_path}/keras{suffix}")
+        arrays = dict(load(tmp_path / f"keras{suffix}"))
+        assert sorted(arrays) == [f"linear{i}/{leaf}" for i in (1, 2, 3) for leaf in ("bias", "kernel", "kernel_mask")]
+        same(from_keras_names(arrays, ticket.ticket.params, {})[0], ticket.ticket.params)
+        np.testing.assert_array_equal(arrays["linear2/kernel_mask"], ticket.ticket.mask["linear2"]["kernel"])
+
+
 def test_statistics_of_the_winning_ticket_are_those_of_the_search(small_copy, ticket, capsys):
     state = {"bn": {"mean": np.ones(2, np.float32), "var": np.full(2, 3, np.float32)}}
     for name, factor in (("ticket", 2), ("search", 1)):
@@ -101,8 +114,7 @@ def test_what_only_the_counterpart_has_is_told_or_filled_in(fill):
         lambda leaf: np.zeros(leaf.shape, np.float32), jax.eval_shape(resnet20(width=0.25).init, jax.random.key(0))
     )
     what = Exported(model="resnet20", params=params, state=state, mask=masks.ones(params), prune=False, fill=fill)
-    data, told = FORMATS["torch"].write(what)
-    tensors = load(data)
+    tensors, told = FORMATS["torch"].arrays(what)
     assert ("linear.bias" in tensors) == ("bn1.weight" in tensors) == fill
     assert "conv1.bias" not in tensors
     lacks = "; without the scales and biases of BatchNorm and biases of layers that PyTorch's usually have (--fill"
@@ -146,7 +158,7 @@ def test_runs_that_cannot_be_exported(small_copy, tmp_path, capsys):
 
 def test_outputs_that_are_refused(small_copy, tmp_path, capsys):
     assert "expected a file that ends in .npz" in refused(capsys, small_copy, "--to=numpy", "--output=a.safetensors")
-    assert "torch.save(" in refused(capsys, small_copy, "--to=torch", "--output=a.pt")
+    assert "in .safetensors or .pt or .pth, got a.npz" in refused(capsys, small_copy, "--to=torch", "--output=a.npz")
     own = small_copy / "ticket.safetensors"
     assert "expected another file" in refused(capsys, own, "--to=torch", f"--output={own}", "--overwrite")
     (small_copy / "export.npz").write_text("mine")
@@ -166,7 +178,7 @@ def test_a_network_without_counterpart(ticket, tmp_path, capsys):
     ticket_file.save(file, ticket.ticket, metadata={"model": "my_networks:linen"})
     told = refused(capsys, file, "--to=torch")
     assert "one of resnet20," in told
-    assert "got my_networks:linen; --to=numpy and --to=flax take any network" in told
+    assert "got my_networks:linen; --to=numpy, --to=flax and --to=keras-names take any network" in told
     exported(capsys, file, "--to=numpy")
     assert "has no initial weights" in refused(capsys, file, "--to=flax", "--weights=initial")
 
