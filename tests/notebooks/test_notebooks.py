@@ -103,7 +103,13 @@ def _is_it_a_lottery_ticket(text):
     assert sum(int(kept.replace(",", "")) for kept, _ in layers) == 25_100
     found = re.search(r"overlap of two seeds ([\d.]+), by chance ([\d.]+)", text)
     assert float(found[1]) == pytest.approx(float(found[2]), abs=0.02)
+    paths = re.findall(r"^seed-\d+ +keeps 25,100 weights, ([\d,]+) of them on a path$", text, re.MULTILINE)
+    assert len(paths) == 2
+    assert all(20_000 < int(alive.replace(",", "")) <= 25_100 for alive in paths)  # of experiments.analyse
     assert re.search(r"^weights kept +25,100$", text, re.MULTILINE)  # the table of the comparison
+    rows = re.findall(r"^GEM-MINER +\S.* paper +(\S+)  ours +(\S+)  (\w+)$", text, re.MULTILINE)
+    assert len(rows) == 20  # Table 8 of Rare Gems v1: four hyper-parameters at five sparsities
+    assert all(paper == ours and verdict == "reproduced" for paper, ours, verdict in rows)
     assert text.count("<IPython.core.display.Image object>") == 3
 
 
