@@ -11,7 +11,7 @@ import optax
 from rare_gems import masks
 from rare_gems.phase import Mask, Params
 
-__all__ = ["Inner", "checked", "init", "update"]
+__all__ = ["Inner", "checked", "init", "shown", "update"]
 
 
 class Inner(NamedTuple):
@@ -31,7 +31,7 @@ def checked(optimizer: Any) -> Inner:
     parts = [getattr(optimizer, name, None) for name in ("init", "update")]
     if not all(map(callable, parts)):
         raise ValueError(
-            f"optimizer: expected an optax transformation, such as optax.adam(1e-3), got {_kind(optimizer)}"
+            f"optimizer: expected an optax transformation, such as optax.adam(1e-3), got {shown(optimizer)}"
         )
     takes_more = isinstance(optimizer, optax.GradientTransformationExtraArgs | optax.MultiSteps)
     update = optimizer.update if takes_more else optax.with_extra_args_support(optimizer).update
@@ -81,5 +81,6 @@ def _is_float(leaf: Any) -> bool:
     return jnp.issubdtype(getattr(leaf, "dtype", float), jnp.floating)
 
 
-def _kind(value: Any) -> str:
+def shown(value: Any) -> str:
+    """What a user gave in place of something else, in few words."""
     return f"the function {value.__name__}" if isinstance(value, FunctionType) else repr(value)[:60]

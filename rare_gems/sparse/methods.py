@@ -14,6 +14,7 @@ from rare_gems.pruners.gmp import cubic_counts
 from rare_gems.pruners.parts.counts import check_whole
 from rare_gems.pruners.parts.saliency import one_shot
 from rare_gems.sparse.choices import Scope, Score, checked_mask, counts_at, layers_of, score_fn, shared_out
+from rare_gems.sparse.updates import check_structure
 
 __all__ = ["Method", "fixed", "freezing", "gradual", "magnitude", "random", "rigl", "selected",
            "snip", "sparse_evolutionary_training"]  # fmt: skip
@@ -39,9 +40,7 @@ def fixed(mask: Mask) -> Method:
     """
 
     def recipe(whole: Mask) -> Recipe:
-        expected, got = jax.tree.structure(whole), jax.tree.structure(mask)
-        if got != expected:
-            raise ValueError(f"mask: expected the structure {expected}, got {got}")
+        check_structure("mask", mask, whole, "the prunable params")
         jax.eval_shape(masks.apply, whole, mask)  # raises for another shape, and for what is not bool
         return (_edit(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.asarray, mask))),)
 

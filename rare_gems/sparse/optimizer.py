@@ -11,7 +11,7 @@ import optax
 from rare_gems import masks as mask_ops
 from rare_gems.leaves import is_key
 from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, Transform
-from rare_gems.sparse.inner import checked
+from rare_gems.sparse.inner import checked, shown
 from rare_gems.sparse.inner import init as init_inner
 from rare_gems.sparse.inner import update as update_inner
 from rare_gems.sparse.methods import Method, fixed
@@ -117,6 +117,8 @@ def prune(
     ) -> tuple[Params, SparseState]:
         if params is None:
             raise ValueError("update: expected the params as the third argument, got none")
+        if not isinstance(state, SparseState):
+            raise ValueError(f"state: expected the SparseState that `init` makes, got {type(state).__name__}")
         check_alike("grads", grads, params)
         updates, held = update_inner(inner, grads, state.inner, params, state.mask, extra)
         plan = _plan(method, state.mask, stacked)
@@ -208,6 +210,11 @@ def _as_method(method: Any) -> Method:
         return method
     if isinstance(method, Transform):
         return Method(recipe=lambda mask: method)
+    if not any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(method)):
+        raise ValueError(
+            "method: expected one of rare_gems.sparse, such as sparse.magnitude(0.9), a Transform, a mask, or "
+            f"sparse.Method(lambda mask: recipe), got {shown(method)}"
+        )
     return fixed(method)
 
 

@@ -1,6 +1,7 @@
 """What of a recipe remains when the training loop is somebody else's: when masks are made, and how they move."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +67,8 @@ def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> P
     def start(ticket: Ticket, key: Key) -> Ticket:
         for i, phase in enumerate(edits):  # steps take the keys from 0 up
             context = Context(step=0, key=jax.random.fold_in(key, 2**32 - 1 - i), batch=None, grads=None, loss=None)
-            ticket, _ = phase.after.update(ticket, phase.after.init(ticket), context)
+            with _asking("gradients, a batch or a loss, which there are not before the first update"):
+                ticket, _ = phase.after.update(ticket, phase.after.init(ticket), context)
         return ticket
 
     def init(ticket: Ticket) -> State:
@@ -74,6 +76,10 @@ def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> P
         return first, during.init(ticket)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+        with _asking("a batch, which `tx.update` has not, or a loss, which it has as `value=loss`"):
+            return moved(ticket, state, context)
+
+    def moved(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
         first, later = state
         if scoring is None:
             ticket, later = during.update(ticket, later, context)
@@ -103,3 +109,17 @@ def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> P
         num_scoring=num_scoring,
         moves=scoring is not None or during is not transforms.identity(),
     )
+
+
+@contextmanager
+def _asking(what: str) -> Generator[None]:
+    """Says what a transform asked its context for in vain, where it fails on None."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        if "NoneType" not in str(error):
+            raise
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"method: expected one that does not ask for {what}; got {type(error).__name__}: {said}"
+        ) from error

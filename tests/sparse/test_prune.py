@@ -323,6 +323,16 @@ def test_bfloat16_params_keep_their_dtype():
         (lambda: sparse.prune(optax.sgd(0.1), sparse.Method(lambda mask: gem_miner_of(mask))), "trains scores"),
         (lambda: sparse.prune(optax.sgd(0.1), sparse.magnitude(0.999)), "keeps none of 40"),
         (lambda: sparse.prune(optax.sgd(0.1), sparse.rigl(0.5, num_steps=10, every=20)), "every: expected"),
+        (
+            lambda: sparse.prune(optax.sgd(0.1), {"first": MASK["first"]}),
+            "of the prunable params, got one without last/k",
+        ),
+        (lambda: sparse.prune(optax.sgd(0.1), sparse.magnitude), "^method: .* a mask, .* got the function magnitude$"),
+        (lambda: sparse.prune(optax.sgd(0.1), 0.9), "^method: expected .*, got 0.9$"),
+        (
+            lambda: sparse.prune(optax.sgd(0.1), edited(by_gradient)),
+            "^method: .* gradients, .* before the first update",
+        ),
         (lambda: sparse.prune(optax.adam, MOVING), r"optax.adam\(1e-3\), got the function adam$"),
         (lambda: sparse.prune(None, MOVING), "optimizer: expected an optax transformation, .*, got None$"),
         (lambda: sparse.prune(optax.lookahead(optax.sgd(0.1), 5, 0.5), MOVING), "^optimizer: expected .* 'fast'$"),
@@ -341,6 +351,16 @@ def test_what_cannot_be_is_refused_before_the_first_step(tx, message):
 MASK = masks.ones(PARAMS)
 
 
+def by_gradient(ticket, state, context):
+    grads = masks.map_kept(lambda g: g, context.grads, ticket.mask)
+    return ticket._replace(mask=jax.tree.map(lambda g: g > 0, grads)), state
+
+
+def edited(update):
+    """A method that applies a transform before the first update."""
+    return sparse.Method(lambda mask: (transforms.edit(transforms.Transform(lambda ticket: (), update)),))
+
+
 def gem_miner_of(mask):
     from rare_gems.pruners.gem_miner import gem_miner
 
@@ -355,6 +375,13 @@ def test_update_without_params_and_states_without_masks_are_refused():
         tx.update(None, tx.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match=r"grads of first/bias: expected shape \(4,\), got \(1,\)"):
         tx.update(jax.tree.map(lambda w: jnp.ones(1), PARAMS), tx.init(PARAMS), PARAMS)
+    with pytest.raises(ValueError, match="state: expected the SparseState that `init` makes, got tuple"):
+        tx.update(PARAMS, optax.sgd(0.1).init(PARAMS), PARAMS)
+    asks = sparse.prune(optax.sgd(0.1), transforms.Transform(lambda t: (), lambda t, s, c: (t, c.loss + 1)))
+    with pytest.raises(
+        ValueError, match=r"^method: .* ask for a batch, .* or a loss, which it has as `value=loss`; got"
+    ):
+        asks.update(PARAMS, asks.init(PARAMS), PARAMS)
     with pytest.raises(ValueError, match="one SparseState in it, as `prune` makes, got 0"):
         sparse.masks(optax.sgd(0.1).init(PARAMS))
     with pytest.raises(ValueError, match="params: expected leaves named first/kernel"):
