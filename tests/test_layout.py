@@ -11,6 +11,7 @@ ROOMS = (  # each may import from itself and from those before it
     "experiments.catalog.pruners",
     "experiments.catalog", "experiments.presets", "experiments.papers", "experiments.config", "experiments.distributed",
     "experiments.run_folder", "experiments.problem", "experiments.analyses", "experiments.training",
+    "experiments.compiled",
     "experiments.cluster", "experiments.comparison", "experiments.reproduction", "experiments.commands",
     "experiments.bench", "experiments",
 )  # fmt: skip

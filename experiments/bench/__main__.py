@@ -7,6 +7,7 @@ import sys
 __all__ = ["main"]
 
 BENCHMARKS = {
+    "compile": "what steps become for GPUs and TPUs that are not there: memory, kernels, communication",
     "epoch": "a whole epoch of a run, and what it is above its steps alone",
     "input": "reading, decoding and cropping of streamed images",
     "optimizer": "an optimizer, bare and within sparse.prune",

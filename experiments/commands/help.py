@@ -27,7 +27,7 @@ _GROUPS = {
     ),
     "pre-trained weights": ("pretrained", "replace_classifier", "allow_missing", "allow_unexpected"),
     "data": ("data_dir", "train_examples", "validation_examples"),
-    "output": ("run_dir", "dry_run"),
+    "output": ("run_dir", "dry_run", "for_"),
     "devices": ("at_once", "devices", "precision"),
 }  # fmt: skip
 _WIDTH, _COLUMN = 118, 48
@@ -49,7 +49,7 @@ def print_help(dataset: str, args: list[str]) -> bool:
     purpose = (inspect.getdoc(Config) or "").splitlines()[0]
     print(_wrapped(f"{purpose} [Values] are those of the preset.", ""))
     told = _documented()
-    usable = dataclasses.replace(config, pretrained=Path("FILE"))  # so that flags for its weights are shown
+    usable = dataclasses.replace(config, pretrained=Path("FILE"), dry_run=True)  # so that what goes with them is shown
     for title, names in _GROUPS.items():
         print(f"\n{title}:")
         for name in names:

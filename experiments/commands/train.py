@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
-from experiments.commands import sweep_table
+from experiments.commands import fit_report, sweep_table
 from experiments.commands.dry_run import print_plan
 from experiments.commands.help import print_help
 from experiments.commands.leaf_table import tell_dense, tell_doubts
@@ -131,7 +132,12 @@ def _swept(combination: Combination) -> str:
 
 
 def _print_plans(console: Console, combinations: Sequence[Combination]) -> None:
-    first = combinations[0]
+    first, text = combinations[0], combinations[0].config.for_
+    runs = fit_report.runs_at_once(first.config, len(combinations) * first.config.num_seeds)
+    target = None
+    if text is not None:
+        jax.config.update("jax_platforms", "cpu")  # the plugins of devices that are not there would complain
+        target = fit_report.check_target([own.config for own in combinations], text, runs)
     print_plan(console, first.config, first.sources)
     for combination in combinations[1:]:
         plan_of(combination.config)  # raises for what the pruner refuses
@@ -140,3 +146,5 @@ def _print_plans(console: Console, combinations: Sequence[Combination]) -> None:
         console.print(f"the plan above is that of {sweep.spelled(first.swept)}; {number} combinations in all:")
         for combination in combinations:
             console.print(f"  {sweep.spelled(combination.swept)}", highlight=False)
+    if target is not None and processes.is_main():
+        fit_report.print_fit(console, first.config, target, runs)

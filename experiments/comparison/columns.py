@@ -14,7 +14,7 @@ __all__ = ["OWN", "Column", "Flags", "column", "distinct", "listed", "of_pruners
 
 Flags = dict[str, list[str]]  # field -> its arguments, as typed
 # What a comparison sets itself, so that no flag of a run may.
-OWN = ("pruner", "sparsity", "seed", "num_seeds", "run_dir", "sanity", "compare", "dry_run")
+OWN = ("pruner", "sparsity", "seed", "num_seeds", "run_dir", "sanity", "compare", "dry_run", "for_")
 _SETS = "a comparison sets it itself; expected --pruners, --columns, --sparsities, --num-seeds"
 
 

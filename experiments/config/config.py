@@ -113,6 +113,9 @@ class Config:
     """write a trace of one epoch into the run folder, for Perfetto or TensorBoard"""
     dry_run: bool = False
     """print the configuration with its sources, the schedule and the cost, and stop"""
+    for_: str | None = None
+    """with --dry-run: whether the run fits on devices that are not there, such as h200, h200:8 or v5e:2x2, for which
+    it is compiled (pip install -e '.[compile-gpu]' or '.[compile-tpu]')"""
     network: NetworkOptions = NetworkOptions()  # noqa: RUF009
     """variants of the network"""
     training: TrainingOptions = TrainingOptions()  # noqa: RUF009

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import keyword
 import math
 import re
 from collections.abc import Mapping
@@ -148,6 +149,7 @@ def config_type(pruner: str) -> type:
             ("dataset", Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress], dataclasses.field()),
             ("pruner", PrunerName, Config.pruner),
             ("model", ModelName | str, Config.model),
+            ("for_", Annotated[str | None, tyro.conf.arg(name="for")], Config.for_),
             ("options", Annotated[options, tyro.conf.arg(name=pruner)], dataclasses.field(default=options())),
         ],
         bases=(Config,),
@@ -159,6 +161,7 @@ def config_type(pruner: str) -> type:
 def field_of(flag: str) -> str:
     """The field that a flag sets: --gem-miner.no-freeze -> gem_miner.freeze."""
     name = flag.removeprefix("--").split("=")[0].replace("-", "_")
+    name = f"{name}_" if keyword.iskeyword(name) else name
     return re.sub(r"(^|\.)no_", r"\1", name)
 
 

@@ -20,7 +20,7 @@ __all__ = ["FREE", "digest", "fields_of", "flat", "from_fields", "of_problem", "
 # Fields that do not change what a run computes, so that they may differ when it is resumed.
 FREE = (
     "num_seeds", "at_once", "devices", "shard_params", "data_dir", "run_dir", "checkpoint_every", "on_collapse",
-    "sanity", "compare", "profile", "dry_run",
+    "sanity", "compare", "profile", "dry_run", "for_",
 )  # fmt: skip
 # Those of them that say how it is computed.
 _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "shard_params")

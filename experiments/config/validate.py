@@ -18,8 +18,8 @@ __all__ = ["check_used", "check_values", "chosen_checks", "flag_of", "no_such_fl
 
 
 def flag_of(name: str) -> str:
-    """A field as it is typed: gem_miner.finetune_mask -> --gem-miner.finetune-mask."""
-    return f"--{name.replace('_', '-')}"
+    """A field as it is typed: gem_miner.finetune_mask -> --gem-miner.finetune-mask, for_ -> --for."""
+    return f"--{name.rstrip('_').replace('_', '-')}"
 
 
 def no_such_flag(name: str, known: Iterable[str]) -> str:
@@ -148,6 +148,7 @@ def why_unused(config: Config, name: str) -> str | None:
             config.keep == "rounds" and not method.keeps_rounds,
             f"{config.pruner} trains no weights in rounds; expected ticket, or one of {', '.join(_with_rounds())}",
         ),
+        "for_": (not config.dry_run, "what a dry run is compiled for; expected --dry-run with it"),
         "init": (config.pretrained is not None, "the weights are those of --pretrained"),
         "replace_classifier": (
             config.pretrained is None, "there are no weights to leave one out of; expected --pretrained with it"

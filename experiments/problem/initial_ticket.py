@@ -19,8 +19,10 @@ from rare_gems import init, leaves, masks
 from rare_gems.models.model import Model
 from rare_gems.phase import Mask, ModelState, Params, Ticket
 
-__all__ = ["Start", "check_pretrained", "data_key", "drawn", "initial_ticket", "last_kernel", "run_key", "start",
-           "weights_of"]  # fmt: skip
+__all__ = [
+    "Start", "check_pretrained", "data_key", "drawn", "initial_ticket", "last_kernel", "run_key", "shapes_of", "start",
+    "weights_of",
+]  # fmt: skip
 
 _WEIGHTS = {"signed_constant": init.signed_constant, "kaiming_normal": init.kaiming_normal, "uniform": init.uniform}
 
@@ -72,6 +74,11 @@ def initial_ticket(model: Model, config: Config, last: str | None = None) -> tup
     return begun.ticket, begun.model_state
 
 
+def shapes_of(model: Model, config: Config) -> tuple[Ticket, ModelState]:
+    """The shapes of what `initial_ticket` makes; nothing is drawn or read."""
+    return jax.eval_shape(partial(_drawn, model, config), _start_key(config))
+
+
 def start(model: Model, config: Config, last: str | None = None) -> Start:
     """What `initial_ticket` makes, and what is to be told of it.
 
@@ -103,7 +110,7 @@ def check_pretrained(config: Config) -> tuple[str, ...]:
     facts, key = facts_of(config), _start_key(config)
     shape = input_shape(config.model, facts.image_shape)
     model = network_for(config, shape, facts.num_classes)
-    ticket, state = jax.eval_shape(partial(_drawn, model, config), key)
+    ticket, state = shapes_of(model, config)
     return pretrained(model, config, ticket, state, key, last_kernel(model, shape))[2]
 
 

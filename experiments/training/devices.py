@@ -59,15 +59,17 @@ def _has_bfloat16(device: jax.Device) -> bool:
         return False
 
 
-def mesh_for(config: Config, num_runs: int = 1) -> Mesh | None:
+def mesh_for(config: Config, num_runs: int = 1, there: Sequence[jax.Device] | None = None) -> Mesh | None:
     """The mesh on which `num_runs` runs train at once; None for the default device.
 
     Runs are spread over the devices first. Where there are fewer runs than devices, each run's batches are shared out.
 
+    Args:
+      there: the devices, if not those of this run.
     Raises:
       UsageError: if a batch cannot be divided among the devices that were asked for.
     """
-    devices = available()[: config.devices]
+    devices = (available() if there is None else there)[: config.devices]
     if len(devices) == 1:
         return None
     runs = math.gcd(num_runs, len(devices))

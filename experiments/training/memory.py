@@ -25,7 +25,8 @@ from rare_gems.models.model import with_key
 from rare_gems.training import trainer
 from rare_gems.training.feeds import Feed
 
-__all__ = ["bytes_per_run", "evaluation_bytes", "fitting", "free_bytes", "most_runs", "peak_bytes", "tree_bytes"]
+__all__ = ["bytes_per_run", "evaluation_bytes", "fitting", "free_bytes", "held_bytes", "most_runs", "peak_bytes",
+           "spell", "tree_bytes"]  # fmt: skip
 
 _FACTOR = 1.5  # what XLA takes for temporary arrays, of what is alive at once
 
@@ -35,14 +36,13 @@ def bytes_per_run(run: Run, problem: Problem) -> int:
 
       held + max over phases (carry + batch + 1.5 temporary),
 
-    where `held` is what outlives a step: the start of the run, alone and stacked with the others', the ticket found,
-    the best weights, and the weights and mask that are evaluated.
+    where `held` is that of `held_bytes`.
 
     Raises:
       ValueError: for a stream, which trains one run at a time.
     """
     ticket, state = run.ticket, run.model_state
-    held = 3 * tree_bytes((ticket, state)) + 2 * tree_bytes(ticket.params) + tree_bytes(ticket.mask)
+    held = held_bytes(ticket, state)
     most, seen = 0, set()
     for phase, feed in zip(run.recipe, run.feeds, strict=True):
         kind = phase.name, phase.trains, phase.loss_fn, id(feed)  # rounds, which differ in numbers only, take the same
@@ -58,6 +58,12 @@ def bytes_per_run(run: Run, problem: Problem) -> int:
         step = peak_bytes(trainer.make_step(problem.loss_fn, phase), carry, batch)
         most = max(most, step, 2 * tree_bytes(carry))  # a phase begins while the carry of the last is there
     return held + most
+
+
+def held_bytes(ticket: Any, model_state: Any) -> int:
+    """What outlives a step beside its carry: the start of the run, alone and stacked with the others', the ticket
+    found, the best weights, and the weights and mask that are evaluated."""
+    return 3 * tree_bytes((ticket, model_state)) + 2 * tree_bytes(ticket.params) + tree_bytes(ticket.mask)
 
 
 def evaluation_bytes(run: Run, problem: Problem) -> int:
@@ -175,11 +181,12 @@ def fitting(run: Run, problem: Problem, num_runs: int, num_devices: int = 1) -> 
         return num_runs
     alone = ", less than one needs" if per_run + shared > free else ""
     progress.note(
-        f"memory: {most} of {num_runs} runs train at once: each takes about {_spell(per_run)}, {_spell(free)} are "
+        f"memory: {most} of {num_runs} runs train at once: each takes about {spell(per_run)}, {spell(free)} are "
         f"free{alone}"
     )
     return most
 
 
-def _spell(num: int) -> str:
+def spell(num: int) -> str:
+    """A number of bytes in MiB, or in GiB."""
     return f"{num / 2**30:.2f} GiB" if num >= 2**30 else f"{num / 2**20:.1f} MiB"
