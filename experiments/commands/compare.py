@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments.catalog.datasets import DATASETS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.cluster import flags, worker
-from experiments.commands import compare_report
+from experiments.commands import compare_report, fit_report
 from experiments.commands.leaf_table import tell_doubts
 from experiments.comparison import columns, make, rows
 from experiments.comparison.columns import Column
@@ -60,6 +60,9 @@ class Comparison:
     """where everything goes (default: runs/ and a name made from the flags)"""
     dry_run: bool = False
     """print what would be run and what it would cost, and stop"""
+    for_: Annotated[str | None, tyro.conf.arg(name="for")] = None
+    """with --dry-run: whether the runs, one at a time, fit on devices that are not there, such as h200 or v5e:2x2; each
+    method is compiled once"""
     launch: Annotated[flags.Launch, tyro.conf.arg(name="")] = flags.Launch()  # noqa: RUF009
 
 
@@ -78,6 +81,8 @@ def compare(args: list[str]) -> None:
     )
     extra += whole
     flags.check(asked.launch)
+    if asked.for_ is not None and not asked.dry_run:
+        raise UsageError("--for: what a dry run is compiled for; expected --dry-run with it")
     if asked.launch.launcher:
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     folder = asked.run_dir or paths.RUNS / f"compare-{asked.dataset}-{_digest(asked, extra)}"
@@ -91,6 +96,8 @@ def compare(args: list[str]) -> None:
         passes = asked.num_seeds * sum(phase.num_steps * phase.passes for phase in phases)
         told = f"{len(combinations)} runs, {passes:,} forward and backward passes of a batch, in {folder}"
         console.print(told, soft_wrap=True)
+        if asked.for_ is not None:
+            fit_report.print_fits(console, [own.config for own in combinations], asked.for_)
         return
     make.check(combinations)
     if not worker.in_job():
@@ -128,6 +135,7 @@ def _digest(asked: Comparison, extra: list[str]) -> str:
     """Twelve hex digits of what is compared; flags that came later do not change the names of older folders."""
     named = dataclasses.asdict(asked) | {"run_dir": None, "dry_run": None, "extra": sorted(extra)}
     named.pop("launch")  # a worker's folder is its collector's
+    named.pop("for_")
     named["pruners"] = asked.pruners or ("" if asked.columns else _USUAL)
     for later in ("columns", "sanity"):
         if not named[later]:

@@ -13,7 +13,7 @@ from experiments.config.config import Config
 from experiments.terminal.errors import RunFailed, UsageError
 from experiments.training import memory
 
-__all__ = ["check_target", "print_fit", "runs_at_once"]
+__all__ = ["check_target", "print_fit", "print_fits", "runs_at_once"]
 
 _TIMEOUT = 3600.0  # seconds
 
@@ -62,3 +62,18 @@ def print_fit(console: Console, config: Config, target: Target, runs: int = 1) -
         seconds = answer["compile_seconds"] + answer["trace_seconds"]
         console.print(f"{where}: {told(fit, config, target, runs)} (compiled in {seconds:.0f} s)", soft_wrap=True)
     console.print("it fits")
+
+
+def print_fits(console: Console, configs: Sequence[Config], text: str) -> None:
+    """`print_fit` for one run of each method, network and batch size, which seeds and sparsities share.
+
+    Raises:
+      UsageError, RunFailed: as `check_target` and `print_fit`.
+    """
+    target = check_target(configs, text)
+    first: dict[tuple[str, ...], Config] = {}
+    for config in configs:
+        first.setdefault((config.pruner, config.model, config.precision, str(config.batch_size)), config)
+    for (pruner, *_), config in first.items():
+        console.print(f"{pruner}:")
+        print_fit(console, config, target)

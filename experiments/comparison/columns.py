@@ -15,6 +15,7 @@ __all__ = ["OWN", "Column", "Flags", "column", "distinct", "listed", "of_pruners
 Flags = dict[str, list[str]]  # field -> its arguments, as typed
 # What a comparison sets itself, so that no flag of a run may.
 OWN = ("pruner", "sparsity", "seed", "num_seeds", "run_dir", "sanity", "compare", "dry_run", "for_")
+_DRY = "what a dry run is compiled for; expected it with --dry-run of a data set's command or of compare"
 _SETS = "a comparison sets it itself; expected --pruners, --columns, --sparsities, --num-seeds"
 
 
@@ -118,7 +119,7 @@ def paired(args: Sequence[str], own: Iterable[str] = (), where: str = "") -> Fla
             if name not in known_fields() | set(OWN):
                 raise UsageError(where + no_such_flag(name, known_fields() - set(OWN) | set(own)))
             if name in OWN:
-                raise UsageError(f"{where}{arg}: {_SETS}")
+                raise UsageError(f"{where}{arg}: {_DRY if name == 'for_' else _SETS}")
             flags[name] = [arg]
         elif name is None:
             raise UsageError(f"{where}expected flags, got {arg!r}")

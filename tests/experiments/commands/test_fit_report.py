@@ -68,6 +68,22 @@ def test_mistakes_are_found_before_anything_is_compiled(flags, told, compiler, c
     assert not compiler[1]
 
 
+def test_a_comparison_compiles_each_method_once(compiler, capsys):
+    answer, asked = compiler
+    answer |= {"program_bytes": GIB, "held_bytes": 0, "compile_seconds": 1.0, "trace_seconds": 1.0}
+    methods = ["--pruners=random,magnitude", "--sparsities=0.5,0.9", "--no-dense", "--for=v5e:2x2"]
+    assert run("compare", ["digits", *SMALL, *methods]) == 2
+    assert "expected --dry-run with it" in capsys.readouterr().err
+    assert run("compare", ["digits", *SMALL, *methods, "--dry-run"]) == 0
+    assert asked == [("finetune", 1, "v5e:2x2")] * 2
+    assert capsys.readouterr().out.count("it fits") == 2
+
+
+def test_an_item_of_a_paper_has_no_such_flag(compiler, capsys):
+    assert run("reproduce", ["rare-gems-table-1", "--for=h200", "--dry-run"]) == 2
+    assert "expected it with --dry-run of a data set's command or of compare" in capsys.readouterr().err
+
+
 def test_without_its_compiler_the_command_is_told(monkeypatch, capsys):
     monkeypatch.setattr("experiments.compiled.compilers.importlib.util.find_spec", lambda name: None)
     assert run("digits", [*SMALL, "--for=h200", "--dry-run"]) == 2
