@@ -49,21 +49,27 @@ class Network(NamedTuple):
 
 
 def networks_of(places: Sequence[Path], *, rounds: bool = False) -> list[Network]:
-    """The tickets of runs, and with `rounds` the networks that their rounds trained, each once, in the order given.
+    """The tickets of runs, and with `rounds` the networks that their rounds trained, in the order given.
 
     Args:
       places: run folders, folders of run folders (seeds, a sweep, a comparison), or files of rounds.
     Raises:
-      UsageError: for what is none of these, runs that are not finished or kept no rounds, and runs of different
-        networks or data.
+      UsageError: for what is none of these, a network that is given twice, runs that are not finished or kept no
+        rounds, and runs of different networks or data.
     """
     chosen: list[tuple[Path, int | None]] = []
+    given: dict[tuple[Path, int | None], Path] = {}
     for place in places:
         for folder, number in _runs(place):
             numbers: list[int | None] = [number]
             if rounds and number is None:
                 numbers = [*(n for n in paths.round_files(folder) if n > 0), None]
-            chosen += [(folder, n) for n in numbers if (folder, n) not in chosen]
+            for n in numbers:
+                if before := given.get((folder.resolve(), n)):
+                    what = folder if n is None else f"round {n} of {folder}"
+                    raise UsageError(f"expected each run once, got {what} twice, by {before} and by {place}")
+                given[folder.resolve(), n] = place
+                chosen.append((folder, n))
     if rounds and all(number is None for _, number in chosen):
         told = ", ".join(str(folder) for folder, _ in chosen[:3])
         raise UsageError(f"--rounds: expected a run with --keep=rounds, got {told} without the networks of its rounds")

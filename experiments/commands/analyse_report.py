@@ -54,7 +54,9 @@ def _draw(folder: Path, report: Report, title: str) -> None:
         analysis_figures.plot_layers(layers, paths.figure(folder, "distance"), heading, labels)
     elif report.name == "overlap":
         chance = {"shared": "shared_by_chance", "eq7": "eq7_by_chance"}
-        labels = {"shared": "|a and b| / |a|", "eq7": "Eq. 7"}
+        labels = {"shared": "|a and b| / |a| (%)", "eq7": "Eq. 7 (%)"}
+        percent = {*chance, *chance.values()}
+        layers = [{name: 100 * v if name in percent else v for name, v in row.items()} for row in layers]
         analysis_figures.plot_layers(layers, paths.figure(folder, "overlap"), heading, labels, chance)
     elif report.name == "effective":
         analysis_figures.plot_dead(layers, paths.figure(folder, "effective"), heading)

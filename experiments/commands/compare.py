@@ -16,7 +16,7 @@ from experiments.cluster import flags, worker
 from experiments.commands import compare_report, fit_report
 from experiments.commands.leaf_table import tell_doubts
 from experiments.comparison import columns, make, rows
-from experiments.comparison.columns import Column
+from experiments.comparison.columns import Column, Speaks
 from experiments.comparison.expand import DENSE, Asked, Combination, Expanded, expand
 from experiments.config.config import Config
 from experiments.config.parse import read_flags
@@ -66,6 +66,18 @@ class Comparison:
     launch: Annotated[flags.Launch, tyro.conf.arg(name="")] = flags.Launch()  # noqa: RUF009
 
 
+_SPEAKS = Speaks(
+    flags=tuple(field.name for field in dataclasses.fields(Comparison)),
+    instead={
+        "pruner": "--pruners or --columns",
+        "sparsity": "--sparsities",
+        "compare": "--sanity=shuffle,shuffle_global",
+    },
+    otherwise="flags that the methods take",
+    lists="--columns with the flags of each variant, or --sparsities",
+)
+
+
 def compare(args: list[str]) -> None:
     """Does what the command line asks for.
 
@@ -88,9 +100,9 @@ def compare(args: list[str]) -> None:
     folder = asked.run_dir or paths.RUNS / f"compare-{asked.dataset}-{_digest(asked, extra)}"
     combinations, notes, _ = _combinations(asked, extra, folder)
     console = Console(markup=False, emoji=False)
-    for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
     planned = make.plans(combinations)  # raises for what a method refuses, before anything is run
+    for note in (*notes, *make.check_weights(combinations, there=not asked.dry_run)):
+        console.print(note, soft_wrap=True, highlight=False)
     if asked.dry_run:
         phases = [phase for _, plan in planned for phase in plan.recipe]
         passes = asked.num_seeds * sum(phase.num_steps * phase.passes for phase in phases)
@@ -151,7 +163,6 @@ def _combinations(asked: Comparison, extra: list[str], folder: Path) -> Expanded
     sparsities = [s for i, s in enumerate(sparsities) if _number(s) not in map(_number, sparsities[:i])]
     if asked.num_seeds < 1:
         raise UsageError(f"--num-seeds: expected 1 or more, got {asked.num_seeds}")
-    own = {field.name for field in dataclasses.fields(Comparison)}
 
     def place(config: Config, column: Column, sparsity: str | None) -> Path:
         return paths.compared_folder(folder, column.folder, sparsity, config.seed)
@@ -162,7 +173,7 @@ def _combinations(asked: Comparison, extra: list[str], folder: Path) -> Expanded
             columns=_columns(asked),
             sparsities=sparsities,
             seeds=range(asked.seed, asked.seed + asked.num_seeds),
-            flags=columns.paired(extra, own),
+            flags=columns.paired(extra, _SPEAKS),
             sanity=asked.sanity,
         ),
         place,

@@ -13,7 +13,7 @@ from experiments.catalog.datasets import DATASETS
 from experiments.cluster import flags, worker
 from experiments.commands import reproduce_list
 from experiments.comparison import make
-from experiments.comparison.columns import paired
+from experiments.comparison.columns import Speaks, paired
 from experiments.comparison.expand import Combination
 from experiments.config.parse import read_flags
 from experiments.problem.data import load_data
@@ -58,6 +58,16 @@ class Reproduce:
     launch: Annotated[flags.Launch, tyro.conf.arg(name="")] = flags.Launch()  # noqa: RUF009
 
 
+# Methods, sparsities and checks are the paper's.
+_CHANGES = "--dataset, --num-seeds, or flags of a run that its columns take, such as --epochs"
+_SPEAKS = Speaks(
+    flags=tuple(field.name for field in dataclasses.fields(Reproduce)),
+    instead=dict.fromkeys(("pruners", "columns", "sparsities"), _CHANGES),
+    otherwise=_CHANGES,
+    lists="one value, whose results have a folder of their own",
+)
+
+
 def reproduce(args: list[str]) -> None:
     """Does what the command line asks for.
 
@@ -72,7 +82,7 @@ def reproduce(args: list[str]) -> None:
         raise UsageError(f"--num-seeds: expected 1 or more, got {asked.num_seeds}")
     if asked.dataset is not None and asked.dataset not in DATASETS:
         raise UsageError(f"--dataset: expected one of {', '.join(DATASETS)}, got {asked.dataset!r}")
-    paired(extra, {field.name for field in dataclasses.fields(Reproduce)})
+    paired(extra, _SPEAKS)
     console = Console(markup=False, emoji=False)
     wanted = Wanted(
         scale=asked.scale, root=asked.run_dir, flags=extra, dataset=asked.dataset, num_seeds=asked.num_seeds,
@@ -90,6 +100,8 @@ def reproduce(args: list[str]) -> None:
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     parts = spread(item, wanted)
     plans = [make.plans(runs.combinations) for runs in parts]  # raises for what a method refuses
+    for line in make.check_weights(_everything(parts), there=not asked.dry_run):
+        console.print(line, soft_wrap=True, highlight=False)
     if asked.dry_run or asked.time:
         reproduce_list.print_plan(console, item, wanted, parts, plans, measured=asked.time)
         return

@@ -60,8 +60,8 @@ def sanity(args: list[str]) -> None:
         config = dataclasses.replace(config, data_dir=data_dir, sanity=asked.checks, compare=False)
         if not config.method.removes:
             raise UsageError(f"{folder}: the dense network has no mask to check; expected the run of another pruner")
-        names = chosen_checks(config)
-        check_recipes(config, names)
+        names = chosen_checks(config, "--checks")
+        check_recipes(config, names, "--checks")
         ticket = run_folders.finished(folder, fields_of(config))
         if ticket is None:
             raise UsageError(f"{folder}: expected a finished run, got one without {paths.SUMMARY}; finish it first")

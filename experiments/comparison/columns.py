@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.catalog.pruners.table import PRUNERS
@@ -10,13 +10,39 @@ from experiments.config.parse import field_of, known_fields
 from experiments.config.validate import no_such_flag
 from experiments.terminal.errors import UsageError
 
-__all__ = ["OWN", "Column", "Flags", "column", "distinct", "listed", "of_pruners", "paired", "read_columns", "spelled"]
+__all__ = [
+    "OWN", "Column", "Flags", "Speaks", "column", "distinct", "listed", "of_pruners", "paired", "read_columns",
+    "spelled",
+]  # fmt: skip
 
 Flags = dict[str, list[str]]  # field -> its arguments, as typed
 # What a comparison sets itself, so that no flag of a run may.
 OWN = ("pruner", "sparsity", "seed", "num_seeds", "run_dir", "sanity", "compare", "dry_run", "for_")
 _DRY = "what a dry run is compiled for; expected it with --dry-run of a data set's command or of compare"
-_SETS = "a comparison sets it itself; expected --pruners, --columns, --sparsities, --num-seeds"
+
+
+class Speaks(NamedTuple):
+    """What a command says of flags that it does not take from a run's.
+
+    flags: names of its own, which may be meant. instead: field that the command sets, as are those of `OWN` -> what is
+    expected. otherwise: for the rest of them. lists: what takes the place of --sweep.
+    """
+
+    flags: tuple[str, ...]
+    instead: Mapping[str, str]
+    otherwise: str
+    lists: str
+
+
+_IN_COLUMN = Speaks(
+    flags=("sparsities",),
+    instead={
+        "pruner": "the method first, as in NAME: METHOD --FLAG=VALUE ...",
+        "sparsity": "--sparsities=A,B, the column's own list",
+    },
+    otherwise="such flags outside of --columns",
+    lists="another column for each value, or --sparsities",
+)
 
 
 class Column(NamedTuple):
@@ -99,27 +125,29 @@ def column(name: str, text: str) -> Column:
     return Column(name, words[0], flags, None if values is None else tuple(values))
 
 
-def paired(args: Sequence[str], own: Iterable[str] = (), where: str = "") -> Flags:
+def paired(args: Sequence[str], speaks: Speaks = _IN_COLUMN, where: str = "") -> Flags:
     """Flags with their values: field -> arguments; a later one of a field replaces an earlier.
 
     Args:
-      own: names of the command's own flags, which may be meant. where: before each error.
+      speaks: what is said of those that may not be typed. where: before each error.
     Raises:
       UsageError: for what is no flag of a run.
     """
     flags: Flags = {}
-    name = None
+    name, known = None, known_fields() - {"help", "help_all"}
     for arg in args:
         if arg.startswith("--"):
             name = field_of(arg)
             if arg.startswith("--sweep."):
                 flag = f"{where}{arg.split('=')[0]}"
-                raise UsageError(f"{flag}: a comparison takes no lists of values; expected --columns with the flags of "
-                                 "each variant, or --sparsities")  # fmt: skip
-            if name not in known_fields() | set(OWN):
-                raise UsageError(where + no_such_flag(name, known_fields() - set(OWN) | set(own)))
-            if name in OWN:
-                raise UsageError(f"{where}{arg}: {_DRY if name == 'for_' else _SETS}")
+                raise UsageError(f"{flag}: a comparison takes no lists of values; expected {speaks.lists}")
+            if name == "for_":
+                raise UsageError(f"{where}{arg}: {_DRY}")
+            if name in {*OWN, *speaks.instead}:
+                expected = speaks.instead.get(name, speaks.otherwise)
+                raise UsageError(f"{where}{arg}: a comparison sets it itself; expected {expected}")
+            if name not in known:
+                raise UsageError(where + no_such_flag(name, known - set(OWN) | set(speaks.flags)))
             flags[name] = [arg]
         elif name is None:
             raise UsageError(f"{where}expected flags, got {arg!r}")

@@ -87,13 +87,14 @@ def expand(asked: Asked, place: Place) -> Expanded:
         for sparsity in _sparsities(asked, column)
     }
     _check_distinct(configs)
-    checks = _checks(asked, configs)
+    checks, refused = _checks(asked, configs)
     made: dict[tuple[str, str, int], Combination] = {}
     by_name = {column.name: column for column in asked.columns}
     cells = [(seed, *cell) for seed in asked.seeds for cell in configs]
     for seed, name, sparsity in cells:
         _make(by_name, configs, checks, place, made, (name, sparsity, seed), ())
-    return Expanded([made[name, sparsity, seed] for seed, name, sparsity in cells], notes, frozenset(taken))
+    runs = [made[name, sparsity, seed] for seed, name, sparsity in cells]
+    return Expanded(runs, notes + refused, frozenset(taken))
 
 
 def _named(columns: Sequence[Column]) -> str:
@@ -142,26 +143,32 @@ def _check_distinct(configs: dict[tuple[str, str], Config]) -> None:
                              "which they differ, and none for all that takes their place")  # fmt: skip
 
 
-def _checks(asked: Asked, configs: dict[tuple[str, str], Config]) -> dict[str, tuple[str, ...]]:
-    """The sanity checks that each column undergoes: of those asked for, what is defined for it."""
+def _checks(asked: Asked, configs: dict[tuple[str, str], Config]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """The sanity checks that each column undergoes: of those asked for, what is defined for it; and lines that say
+    which columns leave one out.
+
+    Raises:
+      UsageError: for a check that no column can undergo.
+    """
     names = [name.strip() for name in asked.sanity.split(",") if name.strip()]
-    if not names:
-        return {}
     found: dict[str, tuple[str, ...]] = {}
-    refused: dict[str, str] = {}
+    refused: dict[str, dict[str, None]] = {}
+    without: dict[str, dict[str, None]] = {}
     for (column, _), config in configs.items():
         possible: set[str] = set()
         for name in names if config.method.removes else ():
             try:
                 possible |= set(chosen_checks(dataclasses.replace(config, sanity=name)))
             except UsageError as error:
-                refused[name] = str(error)
+                refused.setdefault(name, {})[str(error)] = None
+                without.setdefault(name, {})[column] = None
         found[column] = tuple(name for name in CHECKS if name in possible)
     taken = {name for some in found.values() for name in some}
     for name, why in refused.items():
         if name not in taken:
-            raise UsageError(why)
-    return found
+            raise UsageError(next(iter(why)))
+    lines = (f"without {name}: {', '.join(some)} ({'; '.join(refused[name])})" for name, some in without.items())
+    return found, tuple(lines)
 
 
 def _make(

@@ -24,7 +24,7 @@ from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["check", "make_all", "make_by_jobs", "plans"]
+__all__ = ["check", "check_weights", "make_all", "make_by_jobs", "plans"]
 
 
 def plans(combinations: Sequence[Combination]) -> list[tuple[Combination, Planned]]:
@@ -73,10 +73,10 @@ def _stand_in(config: Config, folder: Path) -> Path:
 
 
 def check(combinations: Sequence[Combination]) -> None:
-    """Refuses, before anything is trained, folders of something else, and pre-trained weights that do not fit.
+    """Refuses, before anything is trained, folders of something else.
 
     Raises:
-      UsageError: naming the folder or the file.
+      UsageError: naming the folder.
     """
     for each in combinations:
         seeds = sum((other.column, other.sparsity) == (each.column, each.sparsity) for other in combinations)
@@ -86,14 +86,32 @@ def check(combinations: Sequence[Combination]) -> None:
     check_folders([each.config for each in everything], [each.folder for each in everything])
     for each in combinations:
         check_folders([each.config], [each.folder], each.checks)
+
+
+def check_weights(combinations: Sequence[Combination], *, there: bool = True) -> list[str]:
+    """Reads the files of `--pretrained` that are no run of this comparison, each once for each network.
+
+    Args:
+      there: refuse files that are not there, too.
+    Returns:
+      lines to be told: what the files are said to hold, and those that are not there.
+    Raises:
+      UsageError: naming the file, if it is of another network, or not whole.
+    """
     begun: dict[Any, Config] = {}
     for each in combinations:
         config = each.config
-        if config.pretrained is not None and not each.needs and not _finished(each):
+        made_here = config.pretrained in [need.folder for need in each.needs]
+        if config.pretrained is not None and not made_here and not _finished(each):
             of = config.model, config.network, config.replace_classifier, config.allow_missing, config.allow_unexpected
             begun.setdefault((config.pretrained, *of), config)
-    for config in begun.values():
-        check_pretrained(config)
+    told = []
+    for (file, *_), config in begun.items():
+        if there or ticket_file.find(file) is not None:
+            told += check_pretrained(config)
+        else:
+            told.append(f"--pretrained: {file} is not there, and was not checked")
+    return list(dict.fromkeys(told))
 
 
 def _finished(each: Combination) -> bool:

@@ -17,6 +17,7 @@ from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
 from experiments.config.lengths import fitted
+from experiments.config.refusals import in_one_line
 from experiments.config.saved import fields_of, flat
 from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
 from experiments.presets.lookup import lookup
@@ -178,13 +179,8 @@ def read_flags(kind: Any, args: list[str], program: str, **options: Any) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(_unboxed(errors.getvalue())) from None
-
-
-def _unboxed(text: str) -> str:
-    text = re.split(r"For full helptext|Argument helptext", text)[0]
-    lines = [re.sub(r"[─│╭╮╰╯|]|-{4,}", "", line).strip() for line in text.splitlines()]
-    return " ".join(line for line in lines[1:] if line).strip() or "the command line could not be read"
+        known = [*(field.name for field in dataclasses.fields(kind)), "help"]
+        raise UsageError(in_one_line(errors.getvalue(), args, known)) from None
 
 
 def _replace(config: Config, values: Mapping[str, Any]) -> Config:

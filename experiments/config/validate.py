@@ -24,8 +24,10 @@ def flag_of(name: str) -> str:
 
 def no_such_flag(name: str, known: Iterable[str]) -> str:
     """What is said of a flag that there is not, with the nearest that there is."""
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    told = f"the nearest is {flag_of(near[0])}" if near else f"{flag_of('help_all')} lists all"
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1, 0.5)
+    lists = "help_all" if "help_all" in known else "help"
+    told = f"the nearest is {flag_of(near[0])}" if near else f"{flag_of(lists)} lists all"
     return f"{flag_of(name)}: there is no such flag; {told}"
 
 
@@ -207,25 +209,34 @@ def _with_rounds() -> list[str]:
     return [name for name, row in PRUNERS.items() if row.keeps_rounds]
 
 
-def chosen_checks(config: Config) -> tuple[str, ...]:
+def chosen_checks(config: Config, flag: str = "--sanity") -> tuple[str, ...]:
     """The sanity checks that a configuration asks for, each once, in the order of the catalogue.
 
+    Args:
+      flag: that asks for them.
     Raises:
       UsageError: for an unknown check, or one that the pruner cannot undergo.
     """
     asked = {name.strip() for name in config.sanity.split(",") if name.strip()}
     if config.compare:
         asked |= {"shuffle", "shuffle_global"}
-    possible = [name for name in CHECKS if not CHECKS[name].invert or config.method.invertible]
-    if config.init == "model":
-        possible = [name for name in possible if not CHECKS[name].redraws]
     if "all" in asked:
-        asked = (asked - {"all"}) | set(possible)
+        asked = (asked - {"all"}) | {name for name in CHECKS if _why_undefined(config, name) is None}
     for name in sorted(asked):
         if name not in CHECKS:
-            raise UsageError(f"--sanity: expected some of all, {', '.join(CHECKS)}, got {name!r}")
-        if name not in possible and CHECKS[name].redraws:
-            raise UsageError(f"--sanity={name}: expected reinit_kaiming_normal with --init=model")
-        if name not in possible:
-            raise UsageError(f"--sanity: inversion is not defined for {config.pruner}; expected other checks")
+            raise UsageError(f"{flag}: expected some of all, {', '.join(CHECKS)}, got {name!r}")
+        if why := _why_undefined(config, name):
+            raise UsageError(f"{flag}={name}: {why}")
     return tuple(name for name in CHECKS if name in asked)
+
+
+def _why_undefined(config: Config, name: str) -> str | None:
+    """Why a method has nothing that a check would change, or None."""
+    check = CHECKS[name]
+    if check.invert and not config.method.invertible:
+        return f"inversion is not defined for {config.pruner}; expected other checks"
+    if check.corrupt and not config.method.reads_data:
+        return f"it changes the data of the search, and that of {config.pruner} reads none; expected other checks"
+    if check.redraws and config.init == "model":
+        return "expected reinit_kaiming_normal with --init=model"
+    return None

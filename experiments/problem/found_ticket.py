@@ -13,7 +13,7 @@ from experiments.terminal.errors import UsageError
 from rare_gems.phase import ModelState, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["found_ticket", "rewound_to", "source_of"]
+__all__ = ["found_ticket", "of_network", "rewound_to", "source_of"]
 
 
 def source_of(config: Config) -> Config | None:
@@ -32,22 +32,28 @@ def rewound_to(config: Config) -> int:
     return max(0, found.method.rewinds(found.options))
 
 
-def found_ticket(run: Path, flag: str, ticket: Ticket, state: ModelState) -> tuple[Ticket, ModelState]:
+def of_network(error: ValueError, model: str) -> str:
+    """What is said of a ticket file that does not fit a network, in the words of who types commands."""
+    return str(error).replace("does not match `like`", f"expected a network like {model} here, got another")
+
+
+def found_ticket(config: Config, run: Path, ticket: Ticket, state: ModelState) -> tuple[Ticket, ModelState]:
     """What the search of another run left: its weights, its statistics, and, where the mask has removed a weight, that
     of when the network was last whole; so that other masks of it can be tried.
 
     Args:
-      run: the run folder. flag: names it. ticket, state: drawn for this run, for their structure, scores and mask.
+      run: the run folder, as an option names it. ticket, state: drawn for this run, for their structure, scores and
+        mask.
     Raises:
       UsageError: if the folder has no such file, or one of another network.
     """
-    file = run / paths.SEARCH
+    file, flag = run / paths.SEARCH, f"--{config.pruner}.run"
     if not file.is_file():
         raise UsageError(f"{flag}: expected a run folder with the {paths.SEARCH} that its search left, got {run}")
     try:
         search = ticket_file.load(file, like=ticket._replace(scores=None), like_state=state)
     except ValueError as error:
-        raise UsageError(f"{flag}: {error}".replace("does not match 'like'", "not of this network")) from None
+        raise UsageError(f"{flag}: {of_network(error, config.model)}") from None
     found, whole = search.ticket, search.ticket.params if search.initial is None else search.initial
     params = jax.tree.map(
         lambda m, kept, w: kept if m is None else jnp.where(m, kept, w), found.mask, found.params, whole,

@@ -90,9 +90,7 @@ def start(model: Model, config: Config, last: str | None = None) -> Start:
     key = _start_key(config)
     begun = Start(*drawn(model, config), notes=())
     if config.method.begins is not None:
-        found = found_ticket(
-            config.method.begins(config.options), f"--{config.pruner}.run", begun.ticket, begun.model_state
-        )
+        found = found_ticket(config, config.method.begins(config.options), begun.ticket, begun.model_state)
         return Start(*found, notes=())
     if config.model not in NETWORKS and config.pretrained is None:
         _check_drawn(config.model, begun.ticket)

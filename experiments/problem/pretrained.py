@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.config.config import Config
 from experiments.config.validate import flag_of
+from experiments.problem.found_ticket import of_network
 from experiments.terminal.errors import UsageError
 from rare_gems import leaves, masks
 from rare_gems.models import read_torch
@@ -51,7 +52,7 @@ def pretrained(
         like = whole._replace(scores=None, mask=_mask_in(path, whole.params))
         file = ticket_file.load(path, like=like, like_state=state)
     except ValueError as error:
-        raise UsageError(f"--pretrained: {error}".replace("does not match 'like'", "not of this network")) from None
+        raise UsageError(f"--pretrained: {of_network(error, config.model)}") from None
     kept, size = masks.num_kept(file.ticket.mask), masks.num_prunable(file.ticket.mask)
     if kept < size:
         raise UsageError(f"--pretrained: {path}: expected the weights of a dense network, got {kept:,} of {size:,}")

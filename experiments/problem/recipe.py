@@ -165,15 +165,15 @@ def _traced(model: Model, config: Config) -> tuple[list[LeafReport], Mask]:
     return leaves, mask
 
 
-def check_recipes(config: Config, names: Sequence[str]) -> None:
-    """Raises UsageError for a check that would be refused once its turn comes, naming it."""
+def check_recipes(config: Config, names: Sequence[str], flag: str = "--sanity") -> None:
+    """Raises UsageError for a check that would be refused once its turn comes, naming it and the flag of checks."""
     for name in names:
         try:
             leaves = plan_of(config, CHECKS[name].share).leaves
         except ValueError as error:
-            raise UsageError(f"--sanity={name}: {error}") from None
+            raise UsageError(f"{flag}={name}: {error}") from None
         if CHECKS[name].draws and not any(leaf.prunable and is_kernel(leaf) for leaf in leaves):
-            raise UsageError(f"--sanity={name}: expected a kernel to draw again, got none among what --prunable names")
+            raise UsageError(f"{flag}={name}: expected a kernel to draw again, got none among what --prunable names")
 
 
 def _check_collapse(config: Config, mask: Mask) -> None:

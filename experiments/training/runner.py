@@ -17,6 +17,7 @@ from experiments.config.config import Config
 from experiments.config.saved import fields_of, of_problem, without_free
 from experiments.distributed import processes
 from experiments.problem.data import load_data
+from experiments.problem.found_ticket import of_network
 from experiments.problem.initial_ticket import data_key, last_kernel, run_key, start, weights_of
 from experiments.problem.network import layers_of, unread_layers
 from experiments.problem.problem import Problem, make_feed, make_loss, make_problem
@@ -249,7 +250,7 @@ def _edited(bench: _Bench, check: Check, run_folder: Path) -> Run:
         mask = ticket_file.load(run_folder / paths.TICKET, like=ticket).ticket.mask
     except ValueError as error:
         told = "made when other leaves counted as prunable, or by another network of this name"
-        raise UsageError(f"{run_folder}: {told}; it cannot be checked ({error})") from None
+        raise UsageError(f"{run_folder}: {told}; it cannot be checked ({of_network(error, config.model)})") from None
     if check.afresh:
         begin = ticket._replace(mask=mask)
     else:

@@ -26,8 +26,8 @@ def plot_layers(
     Args:
       rows: dicts with `first`, `second`, `layer` and the measures, the layers of a pair in their order.
       path: .png, .pdf or .svg; None to save nothing. title: one line.
-      values: measure -> the label of its axis. reference: measure -> the measure that is drawn dotted beside it, which
-        the legend calls "by chance".
+      values: measure -> the label of its axis. reference: measure -> the measure that is drawn beside it, dotted, with
+        hollow markers and above all else, which the legend calls "by chance".
     Returns:
       the figure; beyond seven pairs all are grey.
     Example:
@@ -43,16 +43,16 @@ def plot_layers(
         for i, ((first, second), some) in enumerate(pairs.items()):
             look = _look(i, len(pairs))
             x = [layers.index(row["layer"]) for row in some]
-            panel.plot(x, [row[measure] for row in some], label=f"{first} and {second}", markersize=4, **look)
+            panel.plot(x, [row[measure] for row in some], label=f"{first} and {second}", **look)
             if reference and measure in reference:
                 chance = [row[reference[measure]] for row in some]
-                panel.plot(x, chance, color=look["color"], linestyle=":", linewidth=1.2, label="_by chance")
+                panel.plot(x, chance, label="_by chance", **look | _by_chance(i, len(pairs)))
         panel.set_ylabel(label, fontsize=9)
         _from_zero(panel)
         plain(panel)
     axes[-1].set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
     if reference:
-        axes[0].plot([], [], color="black", linestyle=":", linewidth=1.2, label="by chance")
+        axes[0].plot([], [], color="black", marker="o", markersize=5, label="by chance", **_by_chance(0, 1))
     _finish(figure, axes[0], title, len(pairs))
     return save(figure, path)
 
@@ -100,8 +100,8 @@ def plot_lines(rows: Sequence[Row], path: PathLike | None, title: str) -> Figure
         for (*_, ticket, step), some in _grouped(rows, ("first", "second", "ticket", "rewound_to")).items():
             i, name = groups.index((ticket, step)), ticket + (f", step {step}" if spans else "")
             y = [(100 if value == "accuracy" else 1) * row[value] for row in some]
-            look = _look(i, len(groups)) | {"linewidth": 1.2, "alpha": 0.8}
-            panel.plot([row["alpha"] for row in some], y, label="_" if name in seen else name, markersize=3, **look)
+            look = _look(i, len(groups)) | {"linewidth": 1.2, "markersize": 3, "alpha": 0.8}
+            panel.plot([row["alpha"] for row in some], y, label="_" if name in seen else name, **look)
             seen.add(name)
         panel.set(xlabel="alpha, from one network to the other", ylabel=label, xlim=(-0.02, 1.02))
         plain(panel)
@@ -125,7 +125,7 @@ def plot_barriers(rows: Sequence[Row], path: PathLike | None, title: str) -> Fig
     for i, ((ticket,), some) in enumerate(tickets.items()):
         look, steps = _look(i, len(tickets)), _grouped(sorted(some, key=lambda row: row["rewound_to"]), ("rewound_to",))
         means = [sum(row["error_barrier"] for row in each) / len(each) for each in steps.values()]
-        panel.plot([step for (step,) in steps], [100 * mean for mean in means], label=ticket, markersize=5, **look)
+        panel.plot([step for (step,) in steps], [100 * mean for mean in means], label=ticket, **look)
         x, y = [row["rewound_to"] for row in some], [100 * row["error_barrier"] for row in some]
         panel.plot(x, y, linestyle="", marker=".", markersize=5, color=look["color"], alpha=0.5)
     panel.axhline(0, color="black", linewidth=0.7)
@@ -161,7 +161,7 @@ def plot_stability(rows: Sequence[Row], path: PathLike | None, title: str) -> Fi
                 x = [row["rewound_to"] if by_step else i for row in some]
                 y, low, high = ([row[name] for row in some] for name in (value, f"{value}_min", f"{value}_max"))
                 bars = [[a - b for a, b in zip(y, low, strict=True)], [b - a for a, b in zip(y, high, strict=True)]]
-                panel.errorbar(x, y, bars, label=ticket, capsize=3, markersize=5, **_look(i, len(tickets)))
+                panel.errorbar(x, y, bars, label=ticket, capsize=3, **_look(i, len(tickets)))
             _from_zero(panel)
             plain(panel)
             if column == 0:
@@ -170,7 +170,8 @@ def plot_stability(rows: Sequence[Row], path: PathLike | None, title: str) -> Fi
         if by_step:
             axes[1, column].set_xlabel("step rewound to")
         else:
-            axes[1, column].set_xticks([])
+            names = [ticket.replace(", ", "\n") for ticket in tickets]
+            axes[1, column].set_xticks(range(len(tickets)), names, fontsize=7, rotation=90 * (len(tickets) > 4))
             axes[1, column].set_xlim(-0.6, len(tickets) - 0.4)
     _finish(figure, axes[0, 0], title, len(tickets))
     return save(figure, path)
@@ -184,9 +185,18 @@ def _grouped(rows: Sequence[Row], names: Sequence[str]) -> dict[tuple[Any, ...],
 
 
 def _look(i: int, number: int) -> dict[str, Any]:
+    """Of several curves each is thinner than the one under it, so that equal ones are all seen."""
     if number > _MOST:
         return {"color": _GREY, "marker": "", "linewidth": 0.8}
-    return {"color": COLOURS[i], "marker": MARKERS[i], "linewidth": 1.4}
+    under = (number - 1 - i) / max(number - 1, 1)
+    look = {"color": COLOURS[i], "marker": MARKERS[i], "markeredgecolor": COLOURS[i]}
+    return look | {"linewidth": 1.4 + 1.4 * under, "markersize": 4 + 3 * under}
+
+
+def _by_chance(i: int, number: int) -> dict[str, Any]:
+    """What chance gives: hollow, dotted, the dots of several curves in turn."""
+    dots = (1.6 * i, (1.6, 1.6 * max(number, 2) - 1.6))
+    return {"linestyle": dots, "linewidth": 1.2, "markerfacecolor": "white", "zorder": 3}
 
 
 def _from_zero(axes: Axes) -> None:

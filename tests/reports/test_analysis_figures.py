@@ -19,6 +19,20 @@ def test_layers_with_what_chance_gives():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a and b", "a and c", "by chance"]
 
 
+def test_curves_that_are_equal_are_all_seen():
+    rows = [{"first": a, "second": b, "layer": f"conv{i}", "shared": 0.3, "chance": 0.3} for a, b in PAIRS
+            for i in (1, 2)]  # fmt: skip
+    first, first_chance, second, second_chance = (
+        plot_layers(rows, None, "digits", {"shared": "shared"}, {"shared": "chance"}).axes[0].lines[:4]
+    )
+    assert first.get_linewidth() > second.get_linewidth()
+    assert first.get_markersize() > second.get_markersize()
+    for ours, chance in ((first, first_chance), (second, second_chance)):
+        assert chance.get_zorder() > ours.get_zorder()
+        assert (chance.get_markerfacecolor(), chance.get_markeredgecolor()) == ("white", ours.get_color())
+    assert first_chance._unscaled_dash_pattern != second_chance._unscaled_dash_pattern  # dots in turn
+
+
 def test_more_pairs_than_colours_are_grey():
     rows = [{"first": "a", "second": f"b{i}", "layer": "conv", "l2": float(i)} for i in range(len(COLOURS) + 1)]
     figure = plot_layers(rows, None, "digits", {"l2": "L2"})
@@ -65,6 +79,9 @@ def test_stability_with_its_range(steps):
     assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [[3.0, 6.0]] * len(steps)
     assert figure.axes[0].get_xlabel() == ""
     assert figure.axes[2].get_xlabel() == ("step rewound to" if len(steps) > 1 else "")
+    if len(steps) == 1:
+        assert [text.get_text() for text in figure.axes[2].get_xticklabels()] == ["imp", "random"]
+        assert figure.axes[2].get_xticks().tolist() == [0, 1]
 
 
 def test_dead_weights_in_percent_of_what_is_kept():

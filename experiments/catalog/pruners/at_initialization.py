@@ -53,6 +53,7 @@ ROWS = {
     "synflow": Pruner(
         what="data-free flow of weights, in rounds, in float64 (Tanaka et al.)",
         make=_synflow, options=options_of("synflow", synflow, without=_GIVEN), invertible=True, rounds=_rounds,
+        reads_data=False,
     ),
     "force": Pruner(
         what="SNIP in rounds, weights may return; --force.no-revive is iterative SNIP (de Jorge et al.)",
@@ -65,6 +66,6 @@ ROWS = {
     "magnitude": Pruner(
         what="keeps the largest |w| at initialization",
         make=lambda s, **options: magnitude(s.mask, **s.common | options | s.inverted),
-        options=options_of("magnitude", magnitude, without=_GIVEN), invertible=True,
+        options=options_of("magnitude", magnitude, without=_GIVEN), invertible=True, reads_data=False,
     ),
 }  # fmt: skip

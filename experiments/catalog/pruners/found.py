@@ -62,6 +62,6 @@ def _run(options: Any) -> Path:
 ROWS = {
     "ticket": Pruner(
         what="the ticket of another run, trained again (under another --data-seed, say)",
-        make=_ticket, options=options_of("ticket", _ticket), begins=_run,
+        make=_ticket, options=options_of("ticket", _ticket), begins=_run, reads_data=False,
     ),
 }  # fmt: skip

@@ -113,24 +113,24 @@ ROWS = {
     "random": Pruner(
         what="a random mask of the network, or of each layer at equal ratios",
         make=lambda s, **options: random(s.mask, **s.common | options),
-        options=options_of("random", random, without=("sparsity",)),
+        options=options_of("random", random, without=("sparsity",)), reads_data=False,
     ),
     "uniform": Pruner(
         what="random masks at equal layer ratios",
-        make=lambda s: _at_ratios(s, keep_ratios.uniform), options=options_of("uniform", _none),
+        make=lambda s: _at_ratios(s, keep_ratios.uniform), options=options_of("uniform", _none), reads_data=False,
     ),
     "erk": Pruner(
         what="random masks at Erdos-Renyi-kernel layer ratios",
-        make=lambda s: _at_ratios(s, keep_ratios.erk), options=options_of("erk", _none),
+        make=lambda s: _at_ratios(s, keep_ratios.erk), options=options_of("erk", _none), reads_data=False,
     ),
     "copied_ratios": Pruner(
         what="random masks at the layer ratios of another ticket",
-        make=_copied, options=options_of("copied_ratios", _copied),
+        make=_copied, options=options_of("copied_ratios", _copied), reads_data=False,
     ),
     "smart_ratio": Pruner(
         what="random masks at Su et al.'s layer ratios (v1), or v2 to v6 of Rare Gems",
         make=_smart_ratio,
-        options=options_of("smart_ratio", _smart_ratio, smart_ratio, without=_SMART_GIVEN),
+        options=options_of("smart_ratio", _smart_ratio, smart_ratio, without=_SMART_GIVEN), reads_data=False,
         length=lambda options: options.version in _TUNED, why_idle=_other_version,
     ),
     "hybrid": Pruner(

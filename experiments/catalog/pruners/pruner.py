@@ -101,9 +101,10 @@ class Pruner(NamedTuple):
     what: a line for those who choose. make: (setting, **options) -> recipe. options: a frozen dataclass, made of
     keyword arguments. trains: what its search trains. length: what its search takes: none, --epochs (or only under
     some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down.
-    needs_weights: whether it searches a trained network. removes: False for the dense network alone. follows_bound:
-    whether its sparsity follows the bound 1 - exp(-c j). rounds: (mask, sparsity, num_epochs, options) -> its schedule.
-    keeps_rounds: whether its search trains weights in rounds, each under one mask, that --keep=rounds can keep.
+    reads_data: whether its search reads training data. needs_weights: whether it searches a trained network.
+    removes: False for the dense network alone. follows_bound: whether its sparsity follows the bound 1 - exp(-c j).
+    rounds: (mask, sparsity, num_epochs, options) -> its schedule. keeps_rounds: whether its search trains weights in
+    rounds, each under one mask, that --keep=rounds can keep.
     begins: (options) -> the run folder whose search left what it begins with.
     why_idle: (options, name) -> why that option is ignored under the others, without the flag; None if it is not.
     rewinds: options -> the step k whose weights the ticket has, so that its finetuning begins there.
@@ -115,6 +116,7 @@ class Pruner(NamedTuple):
     trains: Literal["scores", "weights"] | None = None
     length: Literal["epochs", "rounds"] | Callable[[Any], bool] | None = None
     invertible: bool = False
+    reads_data: bool = True
     needs_weights: bool = False
     removes: bool = True
     follows_bound: bool = False

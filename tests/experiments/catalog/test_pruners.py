@@ -149,6 +149,13 @@ def test_hybrid_keeps_smart_ratios_and_v5_tunes_them(tmp_path):
     assert _summary(tmp_path / "tuned")["num_kept"] == summary["num_kept"]
 
 
+def test_what_checks_of_the_data_change_is_read():
+    for name, (flags, *_) in RUNS.items():
+        config, _ = parse("digits", [f"--pruner={name.split()[0]}", *LENET, *flags])
+        read = [phase for phase in plan_of(config).recipe if phase.uses_data and phase.name != "finetune"]
+        assert config.method.reads_data == any(phase.num_steps for phase in read), name
+
+
 MISTAKES = [
     (["--pruner=imp", "--imp.rewind-step=999"], "--imp.rewind-step: expected an integer from 0 to 134"),
     (["--pruner=imp", "--epochs=30"], "--imp.round-epochs"),

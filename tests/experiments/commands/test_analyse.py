@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from experiments.commands.program import run
+from rare_gems.reports import analysis_figures
 from tests.experiments.analyses.folders import make_run, mask_of, moved
 
 
@@ -43,6 +44,17 @@ def test_tables_files_and_figures(runs, tmp_path, capsys):
         assert (tmp_path / "out" / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_overlaps_are_drawn_in_percent_as_in_the_table(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(analysis_figures, "plot_layers", lambda rows, *_: drawn.extend(rows))
+    assert run("analyse", [str(runs / "order-1"), str(runs / "other"), "--what=overlap", f"--out={tmp_path}/out"]) == 0
+    for row, shown in zip(_rows(tmp_path / "out" / "overlap.csv")[1:], drawn, strict=True):
+        assert shown["layer"] == row["layer"]
+        for name in ("shared", "eq7", "shared_by_chance", "eq7_by_chance"):
+            assert shown[name] == pytest.approx(100 * float(row[name]), rel=1e-6)
+    assert drawn[0]["shared_by_chance"] == pytest.approx(25)
+
+
 def test_by_default_beside_the_runs(runs):
     given = [str(runs / "order-1"), str(runs / "order-2")]
     assert run("analyse", given) == 0
@@ -63,6 +75,10 @@ MISTAKES = [
     (["{runs}/order-1", "{runs}/order-2", "--what=connectivity", "--points=1"], "--points: expected 2 or more, got 1"),
     (["{runs}/order-1", "{runs}/order-2", "--out={runs}/other"], "--out: expected a folder for tables and figures"),
     (["{runs}/order-1", "{runs}/order-2", "--out={runs}/other/config.json"], "a file"),
+    (["{runs}/order-1", "{runs}/order-2", "{runs}/order-1"], "expected each run once, got {runs}/order-1 twice"),
+    (["{runs}/order-1", "{runs}/other/../order-1"], "twice, by {runs}/order-1 and by {runs}/other/../order-1"),
+    (["{runs}/order-1", "{runs}/order-1/ticket.safetensors"], "expected each run once"),
+    (["{runs}", "{runs}/other"], "expected each run once, got {runs}/other twice, by {runs} and by {runs}/other"),
     (["{runs}/order-1/config.json"], "or a file of rounds/ from 01 on, got another file"),
 ]
 
@@ -73,7 +89,7 @@ def test_mistakes(args, message, runs, tmp_path, capsys):
     assert run("analyse", [arg.format(runs=runs, tmp=tmp_path) for arg in args]) == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1, err
-    assert message in err
+    assert message.format(runs=runs) in err
     assert "Traceback" not in err + out
     assert sorted(runs.rglob("*")) == before
 

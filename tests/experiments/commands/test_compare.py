@@ -9,6 +9,10 @@ import sys
 import pytest
 
 from experiments.commands.program import run
+from experiments.config.parse import parse
+from experiments.problem.initial_ticket import initial_ticket
+from rare_gems.models.lenet import lenet_300_100
+from rare_gems.storage import ticket_file
 from tests.experiments.conftest import made_once
 
 FLAGS = ["--model=lenet_300_100", "--train-examples=200", "--batch-size=50", "--finetune-epochs=1"]
@@ -114,6 +118,10 @@ def test_two_processes_share_the_work(tmp_path):
             "--pretrained=@denes: expected another column",
         ),
         (["digits", "--columns=A: random", "--sanity=invert"], "inversion is not defined for random"),
+        (
+            ["digits", "--columns=A: random", "--sanity=random_labels"],
+            "--sanity=random_labels: it changes the data of the search, and that of random reads none",
+        ),
         (["digits", "--columns=A: random", "--sanity=shufle"], "--sanity: expected some of all, shuffle"),
         (["digits", "--columns=A: random", "--num-seeds=2", "--at-once=3"], "--at-once: expected at most the 2 seeds"),
     ],
@@ -124,6 +132,30 @@ def test_mistakes(flags, message, tmp_path, capsys):
     assert err.strip().count("\n") == 0, err
     assert message in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_check_that_a_column_cannot_undergo_is_told(tmp_path, capsys):
+    flags = ["--columns=A: random; B: snip", "--no-dense", "--sanity=shuffle,random_labels", *FLAGS, "--dry-run"]
+    assert run("compare", ["digits", *flags, f"--run-dir={tmp_path}/runs"]) == 0
+    out = capsys.readouterr().out
+    assert "without random_labels: A (--sanity=random_labels: it changes the data of the search" in out
+    assert "without shuffle" not in out
+
+
+def test_weights_of_another_network_are_refused_before_anything_is_run(tmp_path, capsys):
+    config = parse("digits", ["--model=lenet_300_100"])[0]
+    other = initial_ticket(lenet_300_100(10, input_size=49), config)[0]
+    ticket_file.save(tmp_path / "ticket.safetensors", other, metadata={}, model_state={})
+    columns = f"--columns=A: random; B: jackpot --pretrained={tmp_path}"
+    for more in ([], ["--dry-run"]):
+        assert run("compare", ["digits", columns, *FLAGS, f"--run-dir={tmp_path}/runs", *more]) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert f"--pretrained: {tmp_path}/ticket.safetensors: expected a network like lenet_300_100 here" in error
+        assert "params/linear1/kernel (expected float32[64, 300], got float32[49, 300])" in error
+        assert not (tmp_path / "runs").exists()
+    nowhere = ["--columns=A: jackpot --pretrained=/nowhere", *FLAGS, "--dry-run", f"--run-dir={tmp_path}/runs"]
+    assert run("compare", ["digits", *nowhere]) == 0
+    assert "--pretrained: /nowhere is not there, and was not checked" in capsys.readouterr().out
 
 
 def test_methods_on_variants_of_a_network_get_one(capsys):

@@ -122,7 +122,7 @@ MISTAKES = {
     ("dense", "--training.schedule=exponential"): "--training.end-rate: expected a positive number",
     ("dense", "--training.epsilon=1"): "--training.epsilon: not used by sgd; expected --training.optimizer=adam or",
     ("dense", "--training.label-smoothing=1"): r"--training.label-smoothing: expected a number in \[0, 1\), got 1.0",
-    ("dense", "--training.optimizer=lion"): "invalid choice",
+    ("dense", "--training.optimizer=lion"): "expected one of adam, adamw",
     ("dense", "--training.optimiser=adam"): "--training.optimiser: there is no such flag; the nearest is "
     "--training.optimizer",
     ("imp", "--training.schedule=cosine"): "--training.schedule: the rate of the rounds is constant with "
