@@ -150,7 +150,8 @@ def num_kept(mask: PyTree) -> Any:
     if not _is_concrete(leaves):
         return sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves), jnp.int32(0))
     with jax.ensure_compile_time_eval():
-        return sum(int(jnp.sum(leaf, dtype=jnp.int32)) for leaf in leaves)
+        counts = (np.count_nonzero(m) if isinstance(m, np.ndarray) else jnp.sum(m, dtype=jnp.int32) for m in leaves)
+        return sum(map(int, counts))
 
 
 def count_for(num_prunable: int, sparsity: float | str | decimal.Decimal) -> int:

@@ -1,6 +1,7 @@
 """Has the runs of a comparison made, here or by jobs: what is finished stays, what others make is left to them."""
 
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,40 +35,43 @@ def plans(combinations: Sequence[Combination]) -> list[tuple[Combination, Planne
       ValueError: for what a method or a check refuses.
     """
     found: dict[tuple[str, str], tuple[Combination, Planned]] = {}
-    for each in combinations:
-        cell = each.column, each.sparsity
-        if cell not in found:
-            found[cell] = each, _planned(each)
+    with tempfile.TemporaryDirectory() as place:
+        for each in combinations:
+            cell = each.column, each.sparsity
+            if cell not in found:
+                found[cell] = each, _planned(each, Path(place))
     return list(found.values())
 
 
-def _planned(each: Combination) -> Planned:
+def _planned(each: Combination, place: Path) -> Planned:
+    """The plan of a run; a ticket that it reads and that is not there yet is made up in `place`."""
     unread = [need for need in each.needs if not _finished(need)]
     options = {name: value for name, value in vars(each.config.options).items() if isinstance(value, Path)}
     mine = {name for name, value in options.items() if value in [need.folder for need in unread]}
-    if not mine:
-        check_recipes(each.config, each.checks)
-        return plan_of(each.config)
-    with tempfile.TemporaryDirectory() as place:  # a ticket that a method reads is not there yet
-        ticket = _stand_in(each.config, Path(place))
-        options = dataclasses.replace(each.config.options, **dict.fromkeys(mine, ticket))
-        config = dataclasses.replace(each.config, options=options)
-        check_recipes(config, each.checks)
-        return plan_of(config)
+    config = each.config
+    if mine:
+        options = dataclasses.replace(config.options, **dict.fromkeys(mine, _stand_in(config, place)))
+        config = dataclasses.replace(config, options=options)
+    plan = plan_of(config)
+    check_recipes(config, each.checks, plan)
+    return plan
 
 
 def _stand_in(config: Config, folder: Path) -> Path:
-    """A ticket of the network at the sparsity, in place of one that is still to be found."""
+    """A ticket of the network at the sparsity, in place of one that is still to be found; equal ones are one file."""
     abstract = plan_of(dataclasses.replace(config, pruner="random", options=None)).mask
+    told = f"{config.dataset} {config.model} {config.sparsity} {abstract}"
+    file = folder / f"{hashlib.sha256(told.encode()).hexdigest()}.safetensors"
+    if file.exists():
+        return file
     leaves, structure = jax.tree.flatten(abstract)
     counts = [max(1, int((1 - config.sparsity) * leaf.size)) for leaf in leaves]
     largest = max(range(len(leaves)), key=lambda i: leaves[i].size)  # takes the rest, so that the count is exact
     counts[largest] += masks.count_for(masks.num_prunable(abstract), config.sparsity) - sum(counts)
     kept = [(np.arange(leaf.size) < count).reshape(leaf.shape) for leaf, count in zip(leaves, counts, strict=True)]
     mask = jax.tree.unflatten(structure, kept)
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), mask)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.int8), mask)  # nobody reads them
     header = {"dataset": config.dataset, "model": config.model, "method": "random", "seed": 0}
-    file = folder / paths.TICKET
     ticket_file.save(file, Ticket(params, None, mask), metadata=header | {"sparsity_target": config.sparsity})
     return file
 

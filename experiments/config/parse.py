@@ -7,7 +7,8 @@ import io
 import keyword
 import math
 import re
-from collections.abc import Mapping
+import typing
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -54,10 +55,7 @@ def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Conf
     default, told = _default(dataset, args, program)
     _check_known(default, typed)
     _check_switches(default, args)
-    kind = config_type(default.pruner)
-    asked = read_flags(kind, args, program, default=kind(**vars(default)))
-    config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
-    config, scaled = fitted(config, default, typed)
+    config, scaled = fitted(_with_typed(default, args, program), default, typed)
     inherited = {name: told.get(name) or told[f"training.{name.rpartition('.')[2]}"] for name in scaled}
     told = told | {name: f"{inherited[name]}; {note}" for name, note in scaled.items()}
     check_values(config)
@@ -78,10 +76,15 @@ def default_config(dataset: str, args: list[str]) -> Config:
 def known_fields(*pruners: str) -> set[str]:
     """The names of all fields that flags set: common ones, of the network, and of those methods (none: of all)."""
     names = {field.name for field in dataclasses.fields(Config)} - {"dataset", "network", "options", *GROUPS}
-    groups = {name: PRUNERS[name].options for name in pruners or PRUNERS} | {"network": NetworkOptions}
-    groups |= dict.fromkeys(GROUPS, TrainingOptions)
+    groups = _groups(*pruners or PRUNERS)
     own = {f"{group}.{field.name}" for group, options in groups.items() for field in dataclasses.fields(options)}
     return names | own | {"help", "help_all"}
+
+
+def _groups(*pruners: str) -> dict[str, type]:
+    """The options whose flags have the name of a group before them: of those methods, of the network, of training."""
+    own = {name: PRUNERS[name].options for name in pruners}
+    return own | {"network": NetworkOptions} | dict.fromkeys(GROUPS, TrainingOptions)
 
 
 def _check_known(config: Config, typed: set[str]) -> None:
@@ -110,8 +113,8 @@ def _check_switches(config: Config, args: list[str]) -> None:
 
 def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[str, str]]:
     """The preset for the pruner, model and sparsity of a command line, and the source of each value in it."""
-    first = [arg for arg in args if arg not in ("-h", "--help", "--help-all")]
-    choice, _ = read_flags(_Choice, first, program, return_unknown_args=True)
+    spans = _by_field(arg for arg in args if arg != "-h")
+    choice = _choice(tuple(arg for name, span in spans.items() if name in vars(_Choice()) for arg in span), program)
     removes = PRUNERS[choice.pruner].removes
     usual = Config.sparsity if removes else 0.0
     sparsity = usual if math.isnan(choice.sparsity) else choice.sparsity
@@ -129,6 +132,49 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
         variant=choice.variant,
     )  # fmt: skip
     return _replace(named, preset.values), preset.sources
+
+
+def _with_typed(default: Config, args: list[str], program: str) -> Config:
+    """The preset's configuration, with what is typed in its place."""
+    fields = _by_field(args)
+    if {"", "help", "help_all"} & fields.keys() or "-h" in args:
+        kind = config_type(default.pruner)
+        asked = read_flags(kind, args, program, default=kind(**vars(default)))
+        return Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
+    return _replace(default, {field: _value(default.pruner, field, tuple(a), program) for field, a in fields.items()})
+
+
+def _by_field(args: Iterable[str]) -> dict[str, list[str]]:
+    """The arguments of each field; "": those before the first flag."""
+    fields: dict[str, list[str]] = {}
+    field = ""
+    for arg in args:
+        field = field_of(arg) if arg.startswith("--") else field
+        fields.setdefault(field, []).append(arg)
+    return fields
+
+
+@functools.lru_cache(maxsize=4096)
+def _value(pruner: str, field: str, args: tuple[str, ...], program: str) -> Any:
+    """What is typed for one field. tyro needs 30 ms for a parser of all of them, and the plan of a figure reads
+    hundreds of command lines of the same flags."""
+    group, _, name = field.rpartition(".")
+    kind = _groups(pruner)[group] if group else config_type(pruner)
+    told = tyro.conf.arg(help="-")  # else tyro looks for it in the source
+    hint = Annotated[typing.get_type_hints(kind, include_extras=True)[name], told]
+    one = dataclasses.make_dataclass("Typed", [(name, hint, getattr(kind, name))], namespace={"__doc__": ""})
+    if not group:
+        return getattr(read_flags(one, list(args), program), name)
+    within = Annotated[one, tyro.conf.arg(name=group, help="-")]
+    whole = dataclasses.make_dataclass("Typed", [("group", within, dataclasses.field(default_factory=one))],
+                                       namespace={"__doc__": ""})  # fmt: skip
+    return getattr(read_flags(whole, list(args), program).group, name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _choice(args: tuple[str, ...], program: str) -> _Choice:
+    """What is typed for the fields that choose a preset."""
+    return read_flags(_Choice, list(args), program, return_unknown_args=True)[0]
 
 
 def _typed_options(pruner: str, args: list[str]) -> dict[str, str]:

@@ -40,7 +40,7 @@ def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) 
     return _checked(config.model, _own(config.model, image_shape, num_classes), image_shape, num_classes)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _ours(name: str, image_shape: tuple[int, ...], num_classes: int, options: NetworkOptions, precision: str) -> Model:
     """One object for equal arguments: it is checked once, and what is compiled for it is found again."""
     try:
@@ -158,7 +158,7 @@ def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
     return (_flop if plain else _flop.__wrapped__)(model, image_shape)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=64)
 def _flop(model: Model, image_shape: tuple[int, ...]) -> float:
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

@@ -154,7 +154,7 @@ def plan_of(config: Config, share: float = 1.0) -> Planned:
     return Planned(recipe, mask, steps, leaves)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)  # the items of `experiments.reproduce` have some forty
 def _traced(model: Model, config: Config) -> tuple[list[LeafReport], Mask]:
     """What counts in a network, and the abstract mask; runs that agree in that trace it once."""
     params, mask = jax.eval_shape(
@@ -165,13 +165,20 @@ def _traced(model: Model, config: Config) -> tuple[list[LeafReport], Mask]:
     return leaves, mask
 
 
-def check_recipes(config: Config, names: Sequence[str], flag: str = "--sanity") -> None:
-    """Raises UsageError for a check that would be refused once its turn comes, naming it and the flag of checks."""
+def check_recipes(config: Config, names: Sequence[str], flag: str = "--sanity", known: Planned | None = None) -> None:
+    """Raises UsageError for a check that would be refused once its turn comes, naming it and the flag of checks.
+
+    Args:
+      known: the plan of the configuration, if there is one already.
+    """
+    plans = {} if known is None else {1.0: known}
     for name in names:
+        share = CHECKS[name].share
         try:
-            leaves = plan_of(config, CHECKS[name].share).leaves
+            plans[share] = plans.get(share) or plan_of(config, share)
         except ValueError as error:
             raise UsageError(f"{flag}={name}: {error}") from None
+        leaves = plans[share].leaves
         if CHECKS[name].draws and not any(leaf.prunable and is_kernel(leaf) for leaf in leaves):
             raise UsageError(f"{flag}={name}: expected a kernel to draw again, got none among what --prunable names")
 

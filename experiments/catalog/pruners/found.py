@@ -32,13 +32,14 @@ def _ticket(s: Setting, *, run: Path | None = None) -> Recipe:
         exact = f"{1 - num_kept / size:.10g}"
         told = f"expected {exact}, that of {run}, which keeps {num_kept:,} of {size:,} weights"
         raise UsageError(f"--sparsity: {told}; got {s.sparsity}")
+    mask = jax.tree.map(jnp.asarray, mask)
     held = Transform(lambda ticket: mask, lambda ticket, state, context: (ticket._replace(mask=state), state))
     search = transforms.edit(held)
     return (search,) if s.finetune is None else (search, s.finetune)
 
 
 def _mask(run: Path, like: Mask) -> Mask:
-    """The mask of the ticket in a run folder, in the structure of `like`."""
+    """The mask of the ticket in a run folder, in the structure of `like`, on the host."""
     file = ticket_file.find(run)
     if file is None:
         raise UsageError(f"{_FLAG}: expected the folder of a finished run, got {run}, without a ticket")
@@ -52,7 +53,7 @@ def _mask(run: Path, like: Mask) -> Mask:
         if here != there:
             shapes = f"{here or 'none'} in {name}, got {there or 'none'}"
             raise UsageError(f"{_FLAG}: {run}: expected a ticket of this network, with prunable weights {shapes}")
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.asarray(found[masks.path_name(path)]), like)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: found[masks.path_name(path)], like)
 
 
 def _run(options: Any) -> Path:

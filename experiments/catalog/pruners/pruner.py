@@ -78,7 +78,7 @@ class Setting(NamedTuple):
         return {"invert": True} if self.invert else {}
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _order(model: Model, image_shape: tuple[int, ...], prunable: tuple[str, ...]) -> tuple[str, ...]:
     params, state = jax.eval_shape(model.init, jax.random.key(0))
     names = frozenset(prunable)
