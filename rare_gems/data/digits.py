@@ -1,5 +1,8 @@
 """The digits of scikit-learn, which come inside its package."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 
 from rare_gems.data.dataset import Dataset, Split, divide
@@ -20,9 +23,7 @@ def digits() -> Dataset:
       >>> digits().train.images.shape
       (1437, 8, 8, 1)
     """
-    import sklearn.datasets
-
-    grey, labels = map(np.asarray, sklearn.datasets.load_digits(return_X_y=True))
+    grey, labels = _grey_and_labels()
     images = np.rint(grey * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     test, train = divide(Split(images, labels.astype(np.int32)), 360, 10, seed=0)
     pixels = np.asarray(train.images) / 255
@@ -39,3 +40,16 @@ def digits() -> Dataset:
         flip=False,
         note="",
     )
+
+
+def _grey_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Values 0..16 [N, 64] and labels [N], from the file itself: scikit-learn takes a second to import."""
+    found = importlib.util.find_spec("sklearn")
+    file = Path((found and found.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():  # not installed, or moved
+        import sklearn.datasets
+
+        grey, labels = sklearn.datasets.load_digits(return_X_y=True)
+        return np.asarray(grey), np.asarray(labels)
+    rows = np.loadtxt(file, delimiter=",")
+    return rows[:, :-1], rows[:, -1]
