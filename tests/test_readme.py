@@ -24,6 +24,7 @@ from experiments.commands.overview import overview
 from experiments.commands.program import run
 from experiments.commands.sanity import Sanity
 from experiments.config.parse import read_flags
+from experiments.problem import network
 from rare_gems import masks
 from rare_gems.storage import ticket_file
 from rare_gems.training import trainer
@@ -143,7 +144,14 @@ def test_the_method_that_the_guide_contributes_is_a_row_and_trains():
         chex.assert_trees_all_equal(ticket.params[name]["kernel"][kept], w[kept])
 
 
+@pytest.fixture
+def _networks_not_traced_again(monkeypatch):
+    """That networks take images of their sizes is tested with the networks."""
+    monkeypatch.setattr(network, "_checked", lambda name, model, *_, **__: model)
+
+
 @pytest.mark.parametrize("command", TRAINING)
+@pytest.mark.usefixtures("_networks_not_traced_again")
 def test_commands_resolve(command, capsys):
     module, *flags = shlex.split(command)
     name = module.removeprefix("experiments.")
@@ -160,6 +168,7 @@ def test_commands_resolve(command, capsys):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("experiments.reproduce")])
+@pytest.mark.usefixtures("_networks_not_traced_again")
 def test_tables_of_papers_resolve(command, capsys):
     assert "--dry-run" in command or command == "experiments.reproduce"
     assert run("reproduce", shlex.split(command)[1:]) == 0
@@ -168,6 +177,7 @@ def test_tables_of_papers_resolve(command, capsys):
 
 
 @pytest.mark.parametrize("flags", WORTH_KNOWING)
+@pytest.mark.usefixtures("_networks_not_traced_again")
 def test_options_worth_knowing_are_taken(flags, capsys):
     assert run("digits", [*shlex.split(flags), "--dry-run"]) == 0
     assert "kept at the end: 3,864" in capsys.readouterr().out

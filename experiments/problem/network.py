@@ -4,7 +4,7 @@ import functools
 import importlib
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,17 @@ def _ours(name: str, image_shape: tuple[int, ...], num_classes: int, options: Ne
         model = make_network(name, image_shape, num_classes, options, jnp.dtype(precision))
     except ValueError as error:
         raise UsageError(f"--model: {name}: {error}") from None
-    return _checked(name, model, image_shape, num_classes)
+    return _checked(name, model, image_shape, num_classes, modes=(True,))  # they take the same images in both
 
 
-def _checked(name: str, model: Model, image_shape: tuple[int, ...], num_classes: int) -> Model:
-    """The model, once its shapes are seen to be right, without computing anything."""
+def _checked(
+    name: str, model: Model, image_shape: tuple[int, ...], num_classes: int, modes: Sequence[bool] = (True, False)
+) -> Model:
+    """The model, once its shapes are seen to be right, in training (True) or evaluation, without computing anything."""
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     try:
         params, state = jax.eval_shape(functools.partial(_drawn, model), jax.random.key(0))
-        for train in (True, False):
+        for train in modes:
             logits, after = jax.eval_shape(functools.partial(_applied, model, train), params, state, images)
             if getattr(logits, "shape", None) != (2, num_classes):
                 raise ValueError(f"expected logits of shape (2, {num_classes}) for two images, got {logits}")

@@ -14,6 +14,7 @@ from experiments.catalog import networks
 from experiments.commands.program import run
 from experiments.config.config import Config
 from experiments.config.parse import ModelName, parse
+from experiments.problem import network
 from experiments.problem.network import forward_flop, network_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
@@ -77,7 +78,8 @@ def test_options_reach_the_network(flags, count):
     assert names == ({"kernel", "scale", "bias"} if config.network.affine else {"kernel"})
 
 
-def test_the_stem_follows_the_images():
+def test_the_stem_follows_the_images(monkeypatch):
+    monkeypatch.setattr(network, "_checked", lambda name, model, *_, **__: model)  # by other tests
     config = _config("--model=resnet50")
     for side, classes, count in [(32, 10, None), (64, 200, 23_864_512), (224, 1000, 25_502_912), (224, 101, None)]:
         params, _ = jax.eval_shape(network_for(config, (side, side, 3), classes).init, jax.random.key(0))

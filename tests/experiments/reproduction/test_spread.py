@@ -28,7 +28,7 @@ ITEM = Item("a-table", "A paper", "Table 1", "something", (PART,))
 @pytest.fixture
 def _networks_not_traced_again(monkeypatch):
     """That networks take images of their sizes is tested with the networks."""
-    monkeypatch.setattr(network, "_checked", lambda name, model, *_: model)
+    monkeypatch.setattr(network, "_checked", lambda name, model, *_, **__: model)
 
 
 @pytest.mark.parametrize("name", ITEMS)
