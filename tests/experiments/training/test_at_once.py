@@ -78,13 +78,14 @@ def test_each_run_is_what_it_is_alone(alone, tmp_path, capsys):
         _same_rows(*(f / f"seed-{seed}" / "metrics.csv" for f in (alone, tmp_path)))
 
 
-@pytest.mark.parametrize("steps", [20, 55], ids=["search", "finetune"])  # of 15 in an epoch
-def test_stopped_runs_go_on_together(steps, alone, tmp_path, monkeypatch):
+def test_stopped_runs_go_on_together(alone, tmp_path, monkeypatch):
     command = [*FLAGS, "--at-once=2", f"--run-dir={tmp_path}"]
-    with monkeypatch.context() as patch:
-        _stop_after(patch, steps)
-        assert run("digits", command) == 75
-    assert not (tmp_path / "seed-42" / "summary.json").exists()
+    for steps, epochs in ((20, 1), (35, 3)):  # of 15 in an epoch: in the search, then in the finetuning
+        with monkeypatch.context() as patch:
+            _stop_after(patch, steps)
+            assert run("digits", command) == 75
+        assert not (tmp_path / "seed-42" / "summary.json").exists()
+        assert len((tmp_path / "seed-42" / "metrics.csv").read_text().splitlines()) == 1 + epochs
     assert run("digits", command) == 0
     _same(alone, tmp_path)
 
