@@ -69,15 +69,15 @@ def test_figures_and_table(compared, tmp_path, capsys):
 
 def test_two_processes_share_the_work(tmp_path):
     command = [
-        sys.executable, "-m", "experiments.compare", "digits", "--pruners=random,magnitude", "--sparsities=0.5,0.9",
-        "--no-dense", *FLAGS, f"--run-dir={tmp_path}/runs",
+        sys.executable, "-m", "experiments.compare", "digits", "--pruners=random", "--sparsities=0.5,0.8,0.9",
+        "--no-dense", *FLAGS[:-1], "--finetune-epochs=0", f"--run-dir={tmp_path}/runs",
     ]  # fmt: skip
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in "ab"]
     errors = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], errors
-    assert len(_rows(tmp_path / "runs")) == 4
+    assert len(_rows(tmp_path / "runs")) == 3
     begun = [line for text in errors for line in text.splitlines() if line.endswith(" 0 done")]
-    assert len(begun) == 4  # each run was begun once, by one of them
+    assert len(begun) == 3  # each run was begun once, by one of them
 
 
 @pytest.mark.parametrize(

@@ -130,15 +130,10 @@ def test_a_full_disk_fails_in_one_line(tmp_path):
 DENSE = ["--model=lenet_300_100", "--pruner=dense", "--batch-size=100", "--train-examples=200", "--checkpoint-every=1"]
 
 
-def _as_process(*flags):
-    command = [sys.executable, "-m", "experiments.digits", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
-
-
-def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    done = _as_process(*DENSE, "--finetune-epochs=30", "--finetune-learning-rate=300", f"--run-dir={tmp_path}/run")
-    assert done.returncode == 3
-    last = done.stderr.splitlines()[-1]
+def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
+    flags = [*DENSE, "--finetune-epochs=30", "--finetune-learning-rate=300", f"--run-dir={tmp_path}/run"]
+    assert run("digits", flags) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
     assert "not finite at step" in last
     kept = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert all(name.isdigit() for name in kept)
