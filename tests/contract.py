@@ -102,11 +102,9 @@ def check(make: Callable, **promised) -> None:
         the_carry_keeps_its_types(case)
         print("abstract values suffice")
         steps_between_rounds_have_no_control_flow(case)
-        loop_and_scan_agree_and_compile_once(case, alone, shared)
+        scanned_many_and_sharded(case, alone, shared)
         print("every phase compiles once")
-        many_runs_at_once_give_each_its_own_ticket(case, alone)
         print("runs under vmap are those that run alone")
-        sharded_equals_unsharded(case, alone)
         print(f"masks are the same on a mesh of {num_devices()} device(s)")
         restored_equals_uninterrupted(case, alone, Path(folder))
         print("a stopped run ends as one that was not stopped")
@@ -199,47 +197,75 @@ def steps_between_rounds_have_no_control_flow(case: Case) -> bool:
     return bool(with_rounds)
 
 
-def loop_and_scan_agree_and_compile_once(case: Case, alone, shared: Programs) -> None:
+def scanned_many_and_sharded(case: Case, alone, shared: Programs) -> None:
+    """Three laws in one program for each phase: what they say of a run alone must hold of all at once. Where it does
+    not, each is asked by itself, to name the one that is broken."""
+    (_, _), num_traces, num_phases = alone
+    assert num_traces == num_phases, "a step that is dispatched compiles once, however often a phase comes again"
+    try:
+        _holds(case, alone, shared, scanned=True, many=True, sharded=True)
+    except Exception:
+        for name, law in LAWS.items():
+            try:
+                _holds(case, alone, shared, **law)
+            except Exception as error:
+                raise AssertionError(f"it does not hold that {name}") from error
+        raise
+
+
+LAWS = {
+    "loop and scan agree, and compile once": {"scanned": True},
+    "many runs at once give each its own ticket": {"many": True},
+    "a sharded run equals one on a single device": {"sharded": True},
+}
+
+
+def _holds(case: Case, alone, shared: Programs, scanned=False, many=False, sharded=False) -> None:
+    """Of a run in one of three ways, or in several, that it ends with what it ends with alone."""
     toy, _, recipe = case
     counted = _counted(recipe)
     stops = [() if phase.rounds is None else phase.rounds.steps for phase in counted]
     lengths = [stretches.lengths_of(at, p.num_steps, NUM_BATCHES) for p, at in zip(counted, stops, strict=True)]
     chunks = {(id(phase), length) for phase, own in zip(counted, lengths, strict=True) for length in own}
-    (dispatched, _), num_traces, num_phases = alone
-    assert num_traces == num_phases  # however often a phase comes again
+    options = {"loss_fn": toy.loss_fn, "feed": toy.feed, "loop": "scan" if scanned else "python", "many": many}
+    ticket, state, key, expected = toy.ticket, toy.model_state, KEY, [alone[0]]
+    if many:
+        key = jnp.stack([KEY, jax.random.key(3)])
+        expected.append(trainer.run(recipe, ticket, state, **options | {"loop": "python", "many": False}, key=key[1]))
+        ticket, state = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (ticket, state))
+    place = _place_rows(many) if sharded else lambda tree: tree
     toy.num_traces[0] = 0
-    scanned, _ = _run(toy, recipe, loop="scan")
-    assert toy.num_traces[0] == len(chunks - shared.chunks)
-    shared.chunks.update(chunks)
-    _equal(dispatched.mask, scanned.mask)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), dispatched.params, scanned.params)
+    with mock.patch.object(trainer, "advance_fn", _placed(trainer.advance_fn, place)):
+        got = jax.device_get(end := trainer.run(recipe, place(ticket), place(state), key=key, **options))
+    if scanned:
+        assert toy.num_traces[0] == len(chunks - shared.chunks), "a chunk of steps compiles once"
+        shared.chunks.update(chunks)
+    if sharded:
+        assert len(jax.tree.leaves(end[0].mask)[0].sharding.device_set) == num_devices()
+    for i, (ticket, state) in enumerate(jax.device_get(expected)):
+        own, own_state = jax.tree.map(lambda leaf, i=i: leaf[i], got) if many else got
+        _equal(own.mask, ticket.mask)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), own.params, ticket.params)
+        assert own_state["seen"] == state["seen"]
 
 
-def many_runs_at_once_give_each_its_own_ticket(case: Case, alone) -> None:
-    toy, _, recipe = case
-    keys = jnp.stack([KEY, jax.random.key(3)])
-    twice = lambda tree: jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), tree)  # noqa: E731
-    options = {"loss_fn": toy.loss_fn, "feed": toy.feed}
-    together, states = trainer.run(recipe, twice(toy.ticket), twice(toy.model_state), key=keys, many=True, **options)
-    other = trainer.run(recipe, toy.ticket, toy.model_state, key=keys[1], **options)
-    for i, (ticket, state) in enumerate((alone[0], other)):
-        _equal(jax.tree.map(lambda m, i=i: m[i], together.mask), ticket.mask)
-        jax.tree.map(
-            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-5, atol=1e-6), together.params, ticket.params
-        )
-        assert states["seen"][i] == state["seen"]
-
-
-def sharded_equals_unsharded(case: Case, alone) -> None:
-    toy, _, recipe = case
+def _place_rows(many: bool) -> Callable:
+    """Puts the rows of kernels, and of what is shaped like them, on devices of their own, and copies of the rest."""
     mesh = jax.make_mesh((num_devices(),), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    place = lambda x: jax.device_put(x, rows if x.ndim == 2 else whole)  # noqa: E731
-    sharded = toy._replace(ticket=jax.tree.map(place, toy.ticket), model_state=jax.tree.map(place, toy.model_state))
-    expected, got = alone[0][0], _run(sharded, recipe)[0]
-    assert len(jax.tree.leaves(got.mask)[0].sharding.device_set) == num_devices()
-    _equal(jax.tree.map(np.asarray, expected.mask), jax.tree.map(np.asarray, got.mask))
+    spec = jax.sharding.PartitionSpec
+    rows, whole = spec(*[None] * many, "model"), spec()
+    of = lambda x: jax.sharding.NamedSharding(mesh, rows if x.ndim == 2 + many else whole)  # noqa: E731
+    return lambda tree: jax.device_put(tree, jax.tree.map(of, tree))
+
+
+def _placed(advance_fn: Callable, place: Callable) -> Callable:
+    """`advance_fn` of carries that lie alike at every call, lest XLA's own choices ask for other programs."""
+
+    def make(*args):
+        advance = advance_fn(*args)
+        return lambda carry, *rest: advance(place(carry), *rest)
+
+    return make
 
 
 def restored_equals_uninterrupted(case: Case, alone, folder: Path) -> None:

@@ -203,17 +203,9 @@ def test_steps_between_rounds_have_no_control_flow(case):
     assert contract.steps_between_rounds_have_no_control_flow(case) == expected
 
 
-def test_loop_and_scan_agree_and_compile_once(case, alone, programs):
-    contract.loop_and_scan_agree_and_compile_once(case, alone, programs)
-
-
-def test_many_runs_at_once_give_each_its_own_ticket(case, alone):
-    contract.many_runs_at_once_give_each_its_own_ticket(case, alone)
-
-
-def test_sharded_equals_unsharded(case, alone):
+def test_scanned_many_and_sharded_runs_are_what_each_is_alone(case, alone, programs):
     assert contract.num_devices() == 8
-    contract.sharded_equals_unsharded(case, alone)
+    contract.scanned_many_and_sharded(case, alone, programs)
 
 
 def test_restored_equals_uninterrupted(case, alone, tmp_path):

@@ -24,6 +24,17 @@ class Toy(NamedTuple):
     num_traces: list
 
 
+def rotated(num_batches, batch_size):
+    """Orders of examples that depend on the key, and compile in a fifth of a permutation's time."""
+    size = num_batches * batch_size
+
+    def order(key):
+        first = (jax.random.key_data(key)[-1] % size).astype(jnp.int32)
+        return ((jnp.arange(size, dtype=jnp.int32) + first) % size).reshape(num_batches, batch_size)
+
+    return order
+
+
 def make_toy(seed: int = 0) -> Toy:
     """L = sum over weights of (w x - y)^2 with a scalar x per example; the bias is not prunable."""
     key_weights, key_scores, key_targets = jax.random.split(jax.random.key(seed), 3)
@@ -43,7 +54,7 @@ def make_toy(seed: int = 0) -> Toy:
     feed = Feed(
         data=jnp.linspace(0.5, 1.5, 12),
         num_batches=NUM_BATCHES,
-        order=lambda key: jax.random.permutation(key, jnp.arange(12, dtype=jnp.int32)).reshape(NUM_BATCHES, 4),
+        order=rotated(NUM_BATCHES, 4),
         batch=lambda data, indices, key: data[indices],
     )
     ticket = Ticket(params, init.uniform_scores(key_scores, mask), mask)

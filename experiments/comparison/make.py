@@ -53,7 +53,7 @@ def _planned(each: Combination, place: Path) -> Planned:
         options = dataclasses.replace(config.options, **dict.fromkeys(mine, _stand_in(config, place)))
         config = dataclasses.replace(config, options=options)
     plan = plan_of(config)
-    check_recipes(config, each.checks, plan)
+    check_recipes(config, each.checks, known=plan)
     return plan
 
 

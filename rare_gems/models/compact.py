@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rare_gems import masks
@@ -210,7 +209,7 @@ def _taken(
             if name in leaf:
                 ones = np.full(min(len(made.merged), 1), value, leaf[name].dtype)
                 leaf[name] = np.concatenate([leaf[name][made.kept], ones])
-    return jax.tree.map(jnp.asarray, params), jax.tree.map(jnp.asarray, state)
+    return jax.device_put((params, state))  # jnp.asarray would compile a program for each shape
 
 
 def _kernel(layer: Layer, kernel: np.ndarray, read: _Plan, made: _Plan, source: Live) -> np.ndarray:

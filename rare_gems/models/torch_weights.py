@@ -12,7 +12,7 @@ import numpy as np
 
 from rare_gems.init import kaiming_normal
 from rare_gems.leaf_names import pattern_of
-from rare_gems.masks import num_kept, num_prunable, ones, path_name, report
+from rare_gems.masks import ones, path_name, report
 from rare_gems.models.model import Model
 from rare_gems.models.torch_files import read_tensors
 from rare_gems.models.torch_fit import fit
@@ -165,7 +165,7 @@ def read_torch(
     if fitted.drawn:
         drawn = {path_name(p[1:]): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(model.init)(key))}
         leaves |= {to: drawn[to] for to in fitted.drawn}
-    leaves |= {to: jnp.asarray(array) for to, array in arrays.items()}
+    leaves |= jax.device_put(arrays)  # jnp.asarray would compile a program for each shape
     params, state = jax.tree_util.tree_map_with_path(lambda p, _: leaves[path_name(p[1:])], like)
     mask, told = _mask(kept, params) if kept else (None, [])
     return TorchWeights(params=params, state=state, mask=mask, notes=tuple(map(printable, [*fitted.notes, *told])))
@@ -180,10 +180,11 @@ def _numbers(tensor: Stored, name: str, to: str) -> np.ndarray:
 
 def _mask(kept: Mapping[str, np.ndarray], params: Params) -> tuple[Mask, list[str]]:
     """The mask that keeps everything of layers without one, and what is told of it."""
-    mask = jax.tree_util.tree_map_with_path(lambda p, all_of: jnp.asarray(kept.get(path_name(p), all_of)), ones(params))
-    num, size = num_kept(mask), num_prunable(mask)
+    every = lambda path, leaf: kept.get(path_name(path), np.ones(leaf.shape, bool))  # noqa: E731
+    mask = jax.tree_util.tree_map_with_path(every, jax.eval_shape(ones, params))
+    num, size = (sum(int(count(leaf)) for leaf in jax.tree.leaves(mask)) for count in (np.count_nonzero, np.size))
     share = f"{num:,} of {size:,} prunable weights (sparsity {(size - num) / size:.10g})"
-    return mask, [f"the mask of torch.nn.utils.prune keeps {share}"]
+    return jax.device_put(mask), [f"the mask of torch.nn.utils.prune keeps {share}"]
 
 
 def _pattern(name: str, text: str | None) -> re.Pattern[str] | None:

@@ -34,8 +34,10 @@ def drawn(model, sparsity, seed=0):
     """A random ticket whose outputs depend on the images, with statistics and biases that are not zero."""
     rng = np.random.default_rng(seed)
     params, state = jax.eval_shape(model.init, jax.random.key(0))
-    scores = jax.tree.map(lambda m: jnp.asarray(rng.random(m.shape, np.float32)), masks.ones(params))
-    mask = masks.keep_top(scores, masks.count_for(masks.num_prunable(scores), sparsity))
+    scores = jax.tree.map(lambda m: rng.random(m.shape, np.float32), jax.eval_shape(masks.ones, params))
+    every = np.sort(np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(scores)]))
+    lowest = every[-masks.count_for(every.size, sparsity)]
+    mask = jax.tree.map(lambda leaf: leaf >= lowest, scores)
 
     def leaf(path, like):
         draw = rng.standard_normal(like.shape, np.float32)
@@ -43,8 +45,8 @@ def drawn(model, sparsity, seed=0):
             return draw * np.float32((2 / np.prod(like.shape[:-1]) / (1 - sparsity)) ** 0.5)
         return np.abs(draw) * 0.3 + 0.05 if path[-1].key in ("var", "scale") else draw * np.float32(0.1)
 
-    params, state = jax.tree_util.tree_map_with_path(lambda *of: jnp.float32(leaf(*of)), (params, state))
-    return Ticket(params, None, mask), state
+    params, state = jax.tree_util.tree_map_with_path(lambda *of: np.float32(leaf(*of)), (params, state))
+    return jax.device_put((Ticket(params, None, mask), state))
 
 
 def size(tree):

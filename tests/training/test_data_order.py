@@ -1,5 +1,7 @@
 """`data_key`: the batch of a step is that of its place in the training, whatever the phase, the loop and the seed."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from rare_gems.pruners.imp import imp
 from rare_gems.pruners.parts.finetune import finetune, sgd
 from rare_gems.training import trainer
 from rare_gems.training.feeds import Feed, Stream
+from tests import contract
 
 STEPS, SIZE = 3, 2  # an epoch, a batch
 KEY, DATA = jax.random.key(1), jax.random.key(5)
@@ -24,12 +27,20 @@ START = Ticket({"w": jnp.ones((4, 4))}, {"w": jnp.ones((4, 4))}, {"w": jnp.ones(
 STATE = {"log": jnp.zeros((30, SIZE)), "at": jnp.int32(0)}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _programs():
+    """Runs of one phase share its programs."""
+    with contract.programs():
+        yield
+
+
 def _loss(params, state, batch, key):
     """Writes every batch down, and its own key's number, which is no affair of the data's."""
     state = {"log": state["log"].at[state["at"]].set(batch), "at": state["at"] + 1}
     return jnp.sum(params["w"]) * jnp.mean(batch) / 100, (state, jax.random.uniform(key))
 
 
+@functools.cache
 def _phase(num_steps, first_step=0):
     still = transforms.identity()
     return Phase(views.masked, "params", sgd(0.1), still, still, num_steps, first_step=first_step)

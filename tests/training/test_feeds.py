@@ -1,5 +1,7 @@
 """rare_gems.training.feeds: a stream trains as the same batches on the device do, and resumes within an epoch."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -9,12 +11,14 @@ from rare_gems.phase import Phase
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.training import trainer
 from rare_gems.training.feeds import Stream
+from tests import contract
 from tests.toy import NUM_BATCHES, make_toy
 
 KEY = jax.random.key(7)
 IDENTITY = transforms.identity()
 
 
+@functools.cache
 def recipe_of(num_steps):
     phase = Phase(views.masked, "params", sgd(0.1), IDENTITY, IDENTITY, num_steps, name="search")
     return (phase, phase._replace(name="finetune"))
@@ -34,9 +38,23 @@ def stream_of(toy, opened):
     return Stream(NUM_BATCHES, batches, lambda made, key: 2 * made)
 
 
-def test_a_stream_trains_as_the_same_batches_from_the_device():
+@pytest.fixture(scope="module", autouse=True)
+def _programs():
+    """Runs of one phase share its programs."""
+    with contract.programs():
+        yield
+
+
+@pytest.fixture(scope="module")
+def streamed():
+    """The toy, the epochs of its stream that were opened, and the stream."""
     toy, opened = make_toy(), []
-    stream = stream_of(toy, opened)
+    return toy, opened, stream_of(toy, opened)
+
+
+def test_a_stream_trains_as_the_same_batches_from_the_device(streamed):
+    toy, opened, stream = streamed
+    opened.clear()
     state = trainer.run(recipe_of(7), toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=stream, key=KEY)
     seeds = [seed for seed, _ in opened]
     assert len(set(seeds)) == len(seeds) == 2 * 3  # a phase of 7 steps has two epochs and one step of a third
@@ -55,9 +73,9 @@ def test_a_stream_trains_as_the_same_batches_from_the_device():
 
 
 @pytest.mark.parametrize("stop", [2, 3, 8])
-def test_a_stream_goes_on_in_the_middle_of_an_epoch(stop):
-    toy, opened = make_toy(), []
-    options = {"loss_fn": toy.loss_fn, "feed": stream_of(toy, opened), "key": KEY}
+def test_a_stream_goes_on_in_the_middle_of_an_epoch(stop, streamed):
+    toy, opened, stream = streamed
+    options = {"loss_fn": toy.loss_fn, "feed": stream, "key": KEY}
     expected = trainer.run(recipe_of(6), toy.ticket, toy.model_state, **options)
     moments = trainer.epochs(
         recipe_of(6), toy.ticket, toy.model_state, poll=lambda index, done: 6 * index + done >= stop, **options

@@ -14,10 +14,19 @@ from rare_gems.pruners.prospr import prospr
 from rare_gems.pruners.synflow import synflow
 from rare_gems.training import same_program, sharding, trainer
 from rare_gems.training.feeds import Feed, Stream
+from tests import contract
+from tests.toy import rotated
 
 STEPS = 2  # an epoch
 TUNE = finetune(num_epochs=1, steps_per_epoch=STEPS, learning_rate=0.1)
 DATA = np.linspace(0.5, 1.5, 8, dtype=np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs():
+    """Runs of one phase share its programs."""
+    with contract.programs():
+        yield
 
 
 def _data(leaf):
@@ -57,7 +66,7 @@ def _loss(params, state, batch, key):
 FEED = Feed(
     data=DATA,
     num_batches=STEPS,
-    order=lambda key: jax.random.permutation(key, jnp.arange(8, dtype=jnp.int32)).reshape(STEPS, 4),
+    order=rotated(STEPS, 4),
     batch=lambda data, indices, key: data[indices],
 )
 MASK = jax.eval_shape(lambda: _start()[0].mask)

@@ -19,7 +19,7 @@ from rare_gems.pruners.gem_miner import gem_miner, search
 from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.training import sharding, step, trainer
 from rare_gems.training.feeds import Feed
-from tests.toy import make_toy
+from tests.toy import make_toy, rotated
 
 BATCH, NUM, STEPS, RUNS = 16, 48, 3, 4
 TUNE = finetune(num_epochs=1, steps_per_epoch=STEPS, learning_rate=0.1)
@@ -52,8 +52,8 @@ def _start(seed=0):
 def _feed(mesh):
     labels = jnp.arange(NUM, dtype=jnp.int32) % 8
     images = jax.random.normal(jax.random.key(5), (NUM, 4, 4, 3)) + labels[:, None, None, None] / 4
-    order = lambda key: jax.random.permutation(key, jnp.arange(NUM, dtype=jnp.int32)).reshape(STEPS, BATCH)  # noqa: E731
-    return Feed(sharding.place((images, labels), mesh), STEPS, order, lambda data, i, key: (data[0][i], data[1][i]))
+    data = sharding.place((images, labels), mesh)
+    return Feed(data, STEPS, rotated(STEPS, BATCH), lambda data, i, key: (data[0][i], data[1][i]))
 
 
 def _run(mesh=None, loss_fn=_loss, seeds=None, tune=TUNE):
@@ -83,9 +83,8 @@ def _check_same(got, expected, exact):
 
 def _run_toy(mesh=None):
     toy = make_toy()
-    order = lambda key: jax.random.permutation(key, jnp.arange(24, dtype=jnp.int32)).reshape(3, 8)  # noqa: E731
     data = sharding.place(jnp.arange(1.0, 25.0), mesh)  # its sums are exact
-    feed = Feed(data, 3, order, lambda data, indices, key: data[indices])
+    feed = Feed(data, 3, rotated(3, 8), lambda data, indices, key: data[indices])
     recipe = gem_miner(toy.ticket.mask, sparsity=0.8, num_epochs=7, steps_per_epoch=3, period=2, finetune=TUNE)
     options = {"loss_fn": toy.loss_fn, "feed": feed, "key": jax.random.key(1), "mesh": mesh}
     return trainer.run(recipe, toy.ticket, toy.model_state, **options)
@@ -96,7 +95,7 @@ def toy_alone():
     return _run_toy()
 
 
-@pytest.mark.parametrize("num", [2, 4, 8])
+@pytest.mark.parametrize("num", [2, 8])
 def test_the_toy_s_ticket_is_the_same_to_the_bit_on_any_number_of_devices(toy_alone, num):
     got = _run_toy(sharding.make_mesh(jax.devices()[:num]))
     jax.tree.map(np.testing.assert_array_equal, got, toy_alone)
@@ -145,8 +144,8 @@ def test_statistics_per_device_are_those_of_each_part_of_the_batch():
 
     expected, got = (jax.jit(jax.value_and_grad(fn, has_aux=True))(ticket.params) for fn in (of_parts, on_devices))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
-    whole = jax.value_and_grad(_loss, has_aux=True)(ticket.params, state, batch, key)
-    assert abs(float(whole[0][0]) - float(got[0][0])) > 1e-3  # another loss than that of the whole batch
+    whole, _ = jax.jit(_loss)(ticket.params, state, batch, key)
+    assert abs(float(whole) - float(got[0][0])) > 1e-3  # another loss than that of the whole batch
 
 
 def test_devices_with_statistics_of_their_own_draw_their_own_randomness():
@@ -197,12 +196,12 @@ def _edit_of(mesh, shapes):
 
 @pytest.mark.parametrize("on_cpu", [False, True], ids=["as on accelerators", "as on CPU"])
 def test_selection_among_sharded_scores_exchanges_counts_and_no_scores(monkeypatch, on_cpu):
+    top = selection._top.__wrapped__
     if not on_cpu:  # the sums that are compiled for accelerators; XLA partitions them the same everywhere
         monkeypatch.setattr(selection, "_sum_on_cpu", selection._sum)
-    jax.clear_caches()
+        monkeypatch.setattr(selection, "_top", jax.jit(lambda *args: top(*args)))  # traced anew
     mesh = sharding.make_mesh(jax.devices(), model=8)
     found = _collectives(*_edit_of(mesh, [(3, 3, 64, 256), (256, 512)]))  # scores: 147,456 and 131,072
-    jax.clear_caches()
     assert found
     most = 8 * 256 if on_cpu else 16
     for name, kind, size in found:
