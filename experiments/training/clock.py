@@ -37,7 +37,7 @@ class Clock:
             monitoring.unregister_event_duration_listener(self._listen)
         self.listening = False
 
-    def _listen(self, event: str, seconds: float, **more: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **more: Any) -> None:
         del more
         if event.startswith(_COMPILING):
-            self.compiling += seconds
+            self.compiling += duration_secs
