@@ -112,7 +112,7 @@ def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> P
 
 
 @contextmanager
-def _asking(what: str) -> Generator[None]:
+def _asking(what: str) -> Generator[None, None, None]:
     """Says what a transform asked its context for in vain, where it fails on None."""
     try:
         yield
