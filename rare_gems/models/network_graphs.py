@@ -22,6 +22,7 @@ def graph_of(network: str, params: Tree) -> Graph:
       ValueError: for a network that joins branches (SqueezeNet, Inception-v3), or is not ours.
 
     Example:
+      >>> import jax
       >>> from rare_gems.models.lenet import lenet_300_100
       >>> params, _ = jax.eval_shape(lenet_300_100().init, jax.random.key(0))
       >>> [layer.path for layer in graph_of("lenet_300_100", params).layers]

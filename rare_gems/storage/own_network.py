@@ -48,6 +48,7 @@ def load_into(
 
     Example:
       >>> import tempfile
+      >>> import jax.numpy as jnp
       >>> from rare_gems.storage import ticket_file
       >>> ticket = Ticket({"dense": {"w": jnp.ones(2)}}, None, {"dense": {"w": jnp.array([True, False])}})
       >>> with tempfile.TemporaryDirectory() as folder:
