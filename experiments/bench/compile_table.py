@@ -67,6 +67,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "fits": _verdict,
     "GiB of a device": _memory,
     "compile s": lambda row: f"{row['compile_seconds']:.0f}" if "compile_seconds" in row else "",
+    "CPU s": lambda row: f"{row['cpu_seconds']:.0f}" if "cpu_seconds" in row else "",
     "kernels (at most)": _kernels,
     "reductions": _kind("reduction"),
     "products": _kind("product"),

@@ -13,7 +13,7 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
          "opt-barrier", "add-dependency", "domain", "async-update", "get-dimension-size"}  # fmt: skip
 _FREE_CALLS = {"AllocateBuffer", "AllocateUninitialized", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape",
-               "AssumeGatherIndicesInBound"}  # fmt: skip
+               "AssumeGatherIndicesInBound", "ConcatBitcast"}  # fmt: skip
 _PRODUCTS = {"convolution", "dot", "ragged-dot"}
 _MOVES = {"copy", "transpose", "reshape", "slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad"}
 _TO_HOST = {"infeed", "outfeed", "send", "recv"}

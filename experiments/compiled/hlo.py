@@ -48,7 +48,7 @@ class Module(NamedTuple):
 
 
 def parse(text: str) -> Module:
-    """Reads what `compiled.as_text()` gives.
+    """Reads the text of a compiled program.
 
     Raises:
       ValueError: if there is no entry in it.
