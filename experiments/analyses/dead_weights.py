@@ -1,22 +1,16 @@
 """The kept weights of trained networks that can matter: those on a kept path from the images to the logits."""
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
 from experiments.analyses.arrays import like
 from experiments.analyses.measures import ALL, Row
 from experiments.analyses.networks import Network
-from experiments.catalog.networks import input_shape
-from experiments.config.config import Config
-from experiments.problem.data import facts_of
-from experiments.problem.network import network_for
+from experiments.problem.network import network_of
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.analysis import effective
-from rare_gems.models.model import Model
 
 __all__ = ["dead_weights"]
 
@@ -31,9 +25,9 @@ def dead_weights(networks: Sequence[Network]) -> list[Row]:
       UsageError: for a network that cannot be followed.
     """
     rows: list[Row] = []
+    model, shape = network_of(networks[0].config)  # that of all
+    params, state = jax.eval_shape(model.init, jax.random.key(0))
     for network in networks:
-        model, shape = _model(network.config)
-        params, state = jax.eval_shape(model.init, jax.random.key(0))
         mask = like(params, network.mask)
         try:
             alive = effective.mask(model.apply, like(params, network.params), like(state, network.state), mask, shape)
@@ -52,10 +46,3 @@ def dead_weights(networks: Sequence[Network]) -> list[Row]:
 def _row(network: str, layer: str, kept: int, left: int, size: int) -> Row:
     counts = {"network": network, "layer": layer, "num_kept": kept, "num_effective": left}
     return counts | {"sparsity": 1 - kept / size, "effective_sparsity": 1 - left / size}
-
-
-@functools.lru_cache(maxsize=1)
-def _model(config: Config) -> tuple[Model, tuple[int, ...]]:
-    facts: Any = facts_of(config)
-    shape = input_shape(config.model, facts.image_shape)
-    return network_for(config, shape, facts.num_classes), shape

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.catalog.pruners.options import as_dict
 from experiments.config.config import Config
 from experiments.config.saved import from_fields
 from experiments.run_folder import folder as run_folders
@@ -136,8 +135,7 @@ def _network(name: str, folder: Path, number: int | None) -> Network:
         initial = file.initial
     else:
         file = ticket_file.load(paths.round_file(folder, number))
-        rewinds = "rewind_step" in as_dict(config.options)  # the rounds of others go on from each other
-        before = 0 if rewinds else number - 1
+        before = number - 1 if config.method.rewinds is None else 0
         initial = ticket_file.load(paths.round_file(folder, before)).ticket.params
     return Network(
         name=name if number is None else f"{name}, round {number}", folder=folder, config=config, check=check,

@@ -14,7 +14,6 @@ import numpy as np
 
 from experiments.analyses.measures import Row, check_trained, common_mask, have_one_mask
 from experiments.analyses.networks import Network
-from experiments.catalog.pruners.options import as_dict
 from experiments.config.saved import digest, fields_of
 from experiments.problem.found_ticket import rewound_to, source_of
 from experiments.problem.training import Part, descent_for, smoothing_for
@@ -140,19 +139,21 @@ def _why_apart(whole: Network, part: Network) -> str | None:
 
 def _training(network: Network) -> Row:
     """How the network trained: a round as the search does, a ticket as the finetuning."""
-    config, own = network.config, as_dict(network.config.options)
-    if network.round is None:
-        part: Part = "finetune"
-        length, rate, first = config.finetune_epochs, config.finetune_learning_rate, rewound_to(config)
-    else:
-        part = "training"
-        length, rate, first = own.get("round_epochs", config.epochs), config.learning_rate, own.get("rewind_step", 0)
+    config = network.config
+    in_rounds = config.method.length == "rounds"
+    part: Part = "finetune" if network.round is None else "training"
     how = descent_for(config, part)
-    if network.round is not None and not own.get("decay", True):
-        how = how._replace(schedule="constant", milestones=None, milestone_steps=None, decay_factor=None, end_rate=None)
+    if network.round is None:
+        length, rate = config.finetune_epochs, config.finetune_learning_rate
+    else:
+        length, rate = config.options.round_epochs if in_rounds else config.epochs, config.learning_rate
+        if in_rounds and not config.options.decay:
+            how = how._replace(
+                schedule="constant", milestones=None, milestone_steps=None, decay_factor=None, end_rate=None
+            )
     shared = {name: vars(config)[name] for name in ("momentum", "weight_decay", "batch_size", "precision")}
     shared |= {"label smoothing": smoothing_for(config, part)} | how._asdict()
-    return {"epochs": length, "learning rate": rate, "first step": first} | shared
+    return {"epochs": length, "learning rate": rate, "first step": rewound_to(config)} | shared
 
 
 def _digest(params: Any) -> str:

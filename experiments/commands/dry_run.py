@@ -6,7 +6,6 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from experiments.catalog.networks import input_shape
 from experiments.catalog.pruners.pruner import Rounds
 from experiments.catalog.training import GROUPS
 from experiments.commands.leaf_table import print_leaves, tell_dense
@@ -15,7 +14,7 @@ from experiments.config.lengths import search_epochs
 from experiments.config.saved import fields_of, flat
 from experiments.problem.data import facts_of
 from experiments.problem.initial_ticket import check_pretrained
-from experiments.problem.network import forward_flop, layers_of, network_for, unread_layers
+from experiments.problem.network import forward_flop, layers_of, network_of, unread_layers
 from experiments.problem.recipe import plan_of
 from experiments.problem.training import spelled
 from experiments.run_folder import paths
@@ -43,8 +42,7 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
             table.add_row(name, str(value), sources[name])
     console.print(table)
     n = masks.num_prunable(mask)
-    shape = input_shape(config.model, facts.image_shape)
-    model = network_for(config, shape, facts.num_classes)
+    model, shape = network_of(config)
     layers = layers_of(model, shape, config)
     ends = f", the first {layers.read[0]}, the last {layers.read[-1]}" if layers.read else ""
     console.print(f"prunable: {n:,} weights in {len(jax.tree.leaves(mask))} layers{ends}", soft_wrap=True)

@@ -93,7 +93,7 @@ def check(combinations: Sequence[Combination]) -> None:
 
 
 def check_weights(combinations: Sequence[Combination], *, there: bool = True) -> list[str]:
-    """Reads the files of `--pretrained` that are no run of this comparison, each once for each network.
+    """Reads the files of `--pretrained` but those of runs that are still to be made, each once for each network.
 
     Args:
       there: refuse files that are not there, too.
@@ -105,8 +105,8 @@ def check_weights(combinations: Sequence[Combination], *, there: bool = True) ->
     begun: dict[Any, Config] = {}
     for each in combinations:
         config = each.config
-        made_here = config.pretrained in [need.folder for need in each.needs]
-        if config.pretrained is not None and not made_here and not _finished(each):
+        made_here = [need.folder for need in each.needs if not _finished(need)]
+        if config.pretrained is not None and config.pretrained not in made_here and not _finished(each):
             of = config.model, config.network, config.replace_classifier, config.allow_missing, config.allow_unexpected
             begun.setdefault((config.pretrained, *of), config)
     told = []

@@ -39,26 +39,30 @@ class Claim(NamedTuple):
 
 class Figure(NamedTuple):
     """A picture of each part. kind: one of `experiments.reproduction.figures`. value: what it draws, as in the
-    printed numbers. columns, sparsities: of which; empty, all. label: of the x axis, where the kind leaves it open."""
+    printed numbers. columns, sparsities: of which; empty, all. label: of the x axis, where the kind leaves it open.
+    lines: (name, value) of several lines beside each other, over the places of columns, with the dense network as a
+    level."""
 
     kind: str
     value: str = "after"
     columns: tuple[str, ...] = ()
     sparsities: tuple[str, ...] = ()
     label: str = ""
+    lines: tuple[tuple[str, str], ...] = ()
 
 
 class Analysis(NamedTuple):
     """What is computed of finished runs; its numbers are values of cells, named `WHAT.FIELD`.
 
     what: a kind of `experiments.reproduction.analyses`. columns: of which; empty, all. against: the column that each
-    is compared with, at the same sparsity and seed. options: for what a kind may take beside.
+    is compared with, at the same sparsity and seed. check: of which sanity check of the columns, in place of their
+    tickets; its numbers are named `WHAT.CHECK_FIELD`.
     """
 
     what: str
     columns: tuple[str, ...] = ()
     against: str = ""
-    options: str = ""
+    check: str = ""
 
 
 class Small(NamedTuple):

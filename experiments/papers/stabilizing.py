@@ -17,6 +17,7 @@ from experiments.papers.stabilizing_networks import (
     at_two_levels,
     levels,
     order_columns,
+    over_rewinding,
     part_of,
     small_of,
     stability,
@@ -115,7 +116,7 @@ def _rewinding(network: str) -> Part:
     shown = [f"k={step}" for step in (steps[0], steps[1], steps[2])]
     names = tuple(name for k in shown for name in (k, f"{k}, order 2"))
     small = small_of(network)._replace(columns=names, num_seeds=1)
-    analyses = tuple(stability(f"k={step}", 2) for step in steps)
+    analyses = tuple(stability(f"k={step}", 2, check) for step in steps for check in ("", "shuffle"))
     return part_of(network, columns, sanity=("shuffle",), claims=claims, analyses=analyses, small=small)
 
 
@@ -178,10 +179,7 @@ ITEMS = (
         id="stabilizing-figure-4", paper=PAPER, number="Figure 4", num_seeds=3,
         shows="stability (L2) and accuracy against the iteration rewound to",
         parts=tuple(_rewinding(name) for name in RECIPES),
-        figures=tuple(
-            Figure("accuracy_over_columns", value, label="Rewinding iteration")
-            for value in ("stability.order_l2", "stability.pruning_l2", "after", "shuffle")
-        ),
+        figures=over_rewinding("Rewinding iteration", "order_l2", "pruning_l2"),
         notes=(SWAPPED, RATES, OPEN, "The iterations are chosen here: the text names 0, 100 and 500 only."),
     ),
     Item(
@@ -209,10 +207,7 @@ ITEMS = (
         id="stabilizing-figure-11", paper=PAPER, number="Figure 11", num_seeds=3,
         shows="Figure 4 with angles in place of L2 distances",
         parts=tuple(_rewinding(name) for name in RECIPES),
-        figures=tuple(
-            Figure("accuracy_over_columns", value, label="Rewinding iteration")
-            for value in ("stability.order_angle", "stability.pruning_angle", "after", "shuffle")
-        ),
+        figures=over_rewinding("Rewinding iteration", "order_angle", "pruning_angle"),
         notes=(SWAPPED, RATES, OPEN),
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Stabilizing the Lottery Ticket Hypothesis (Frankle et al., 2019): its figures on ImageNet."""
 
-from experiments.papers.item import Analysis, Claim, Column, Figure, Item, Part, Small
-from experiments.papers.stabilizing_networks import PAPER, order_columns
+from experiments.papers.item import Claim, Column, Figure, Item, Part, Small
+from experiments.papers.stabilizing_networks import PAPER, order_columns, over_rewinding, stability
 
 __all__ = ["ITEMS"]
 
@@ -52,7 +52,7 @@ def _rewinding(model: str) -> Part:
                   "dense", at_least=-0.5),
             Claim("rewound it beats its shuffled mask", enough, enough, over_value="shuffle"),
         ),
-        analyses=tuple(Analysis("stability", (name, f"{name}, order 2"), against="dense") for name in names),
+        analyses=tuple(stability(name, 2, check) for name in names for check in ("", "shuffle")),
     )  # fmt: skip
 
 
@@ -103,9 +103,7 @@ ITEMS = (
         id="stabilizing-figure-7", paper=PAPER, number="Figure 7", num_seeds=5,
         shows="stability to data order (L2) and accuracy against the epoch rewound to, on ImageNet",
         parts=tuple(_rewinding(model) for model in _RECIPES),
-        figures=tuple(
-            Figure("accuracy_over_columns", value, label="Rewinding epoch") for value in ("stability.order_l2", "after")
-        ),
+        figures=over_rewinding("Rewinding epoch", "order_l2"),
         notes=("The epochs are chosen here, around those that the text names: 4, 6 and 10.", *_NOTES),
     ),
     Item(
@@ -118,10 +116,7 @@ ITEMS = (
         id="stabilizing-figure-12", paper=PAPER, number="Figure 12", num_seeds=5,
         shows="stability to data order and pruning (angle) and accuracy against the epoch rewound to, on ImageNet",
         parts=tuple(_rewinding(model) for model in _RECIPES),
-        figures=tuple(
-            Figure("accuracy_over_columns", value, label="Rewinding epoch")
-            for value in ("stability.order_angle", "stability.pruning_angle", "after")
-        ),
+        figures=over_rewinding("Rewinding epoch", "order_angle", "pruning_angle"),
         notes=_NOTES,
     ),
 )  # fmt: skip

@@ -6,11 +6,11 @@ and 270,896 prunable weights. 30K and 112K iterations are 85 and 159 epochs of 4
 
 from collections.abc import Sequence
 
-from experiments.papers.item import Analysis, Cells, Claim, Column, Part, Small
+from experiments.papers.item import Analysis, Cells, Claim, Column, Figure, Part, Small
 
 __all__ = [
-    "ERRORS", "OPEN", "PAPER", "RATES", "RECIPES", "SWAPPED", "at_two_levels", "levels", "order_columns", "part_of",
-    "small_of", "stability",
+    "ERRORS", "OPEN", "PAPER", "RATES", "RECIPES", "SWAPPED", "at_two_levels", "levels", "order_columns",
+    "over_rewinding", "part_of", "small_of", "stability",
 ]  # fmt: skip
 
 PAPER = "Stabilizing"
@@ -117,6 +117,16 @@ def at_two_levels(network: str) -> Small:
     return small_of(network)._replace(sparsities=(all_of_them[0], all_of_them[2]))
 
 
-def stability(name: str, number: int) -> Analysis:
-    """Its numbers stand with the first of the columns."""
-    return Analysis("stability", (name, *(f"{name}, order {i}" for i in range(2, number + 1))), against="dense")
+def stability(name: str, number: int, check: str = "") -> Analysis:
+    """Its numbers stand with the first of the columns. check: of what that check makes of them."""
+    columns = (name, *(f"{name}, order {i}" for i in range(2, number + 1)))
+    return Analysis("stability", columns, against="dense", check=check)
+
+
+def over_rewinding(label: str, *values: str) -> tuple[Figure, ...]:
+    """A figure for each stability ("order_l2", ...), then one of accuracy: IMP and the random subnetwork in each."""
+    lines = [(f"stability.{value}", f"stability.shuffle_{value}") for value in values]
+    return tuple(
+        Figure("accuracy_over_columns", ours, label=label, lines=(("IMP", ours), ("random", random)))
+        for ours, random in [*lines, ("after", "shuffle")]
+    )

@@ -29,7 +29,8 @@ def source_of(config: Config) -> Config | None:
 def rewound_to(config: Config) -> int:
     """The step whose weights a ticket begins with, 0 for the initial ones; a ticket of another run says that of it."""
     found = source_of(config) or config
-    return max(0, found.method.rewinds(found.options))
+    rewinds = found.method.rewinds
+    return 0 if rewinds is None else max(0, rewinds(found.options))
 
 
 def of_network(error: ValueError, model: str) -> str:

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.catalog.networks import NETWORKS, input_shape
+from experiments.catalog.networks import NETWORKS
 from experiments.config.config import Config
-from experiments.problem.data import facts_of
 from experiments.problem.found_ticket import found_ticket
-from experiments.problem.network import layers_of, network_for
+from experiments.problem.network import layers_of, network_of
 from experiments.problem.pretrained import pretrained
 from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError
@@ -105,9 +104,8 @@ def check_pretrained(config: Config) -> tuple[str, ...]:
     """
     if config.pretrained is None:
         return ()
-    facts, key = facts_of(config), _start_key(config)
-    shape = input_shape(config.model, facts.image_shape)
-    model = network_for(config, shape, facts.num_classes)
+    key = _start_key(config)
+    model, shape = network_of(config)
     ticket, state = shapes_of(model, config)
     return pretrained(model, config, ticket, state, key, last_kernel(model, shape))[2]
 

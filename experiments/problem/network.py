@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.catalog.networks import NETWORKS, NetworkOptions, check_options, make_network
+from experiments.catalog.networks import NETWORKS, NetworkOptions, check_options, input_shape, make_network
 from experiments.config.config import Config
+from experiments.problem.data import facts_of
 from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError, described, one_line, place_of
 from rare_gems import leaves, masks
@@ -23,7 +24,18 @@ from rare_gems.models.model import Model, with_key
 from rare_gems.phase import LossFn, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["check_sizes", "forward_flop", "layers_of", "network_for", "unread_layers"]
+__all__ = ["check_sizes", "forward_flop", "layers_of", "network_for", "network_of", "unread_layers"]
+
+
+def network_of(config: Config) -> tuple[Model, tuple[int, ...]]:
+    """The network of a configuration, for the images of its data, and their shape as the network takes them.
+
+    Raises:
+      UsageError: as `network_for`.
+    """
+    facts = facts_of(config)
+    shape = input_shape(config.model, facts.image_shape)
+    return network_for(config, shape, facts.num_classes), shape
 
 
 def network_for(config: Config, image_shape: tuple[int, ...], num_classes: int) -> Model:

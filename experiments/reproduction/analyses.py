@@ -61,14 +61,17 @@ def _stabilities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[C
     """Of one ticket that several columns train, under orders of the data of their own: values of the first column.
 
     order_*: the mean over all pairs of them. pruning_*: the mean distance to `asked.against`, the whole network, of
-    those that see the data in its order.
+    those that see the data in its order. With `asked.check` of what that check makes of the tickets, such as the random
+    subnetwork: one mask of one seed, as the check draws by the seed alone.
     """
     found = {}
-    first = asked.columns[0]
+    first, check = asked.columns[0], asked.check
     for column, sparsity, seed in by_cell:
         if column != first:
             continue
         some = [by_cell[name, sparsity, seed] for name in asked.columns if (name, sparsity, seed) in by_cell]
+        if check:
+            some = [each._replace(folder=paths.check_folder(each.folder, check)) for each in some]
         tickets = [(each, _ticket(each)) for each in some if (each.folder / paths.SUMMARY).exists()]
         whole = by_cell.get((asked.against, "0.0", seed))
         if whole is not None and not (whole.folder / paths.SUMMARY).exists():
@@ -79,7 +82,8 @@ def _stabilities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[C
             None if whole is None else _ticket(whole),
         )
         if values:
-            found[column, sparsity, seed] = values
+            named = {f"{check}_{name}": value for name, value in values.items()} if check else values
+            found[column, sparsity, seed] = named
     return found
 
 

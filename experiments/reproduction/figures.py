@@ -1,14 +1,15 @@
 """From the runs of an item to its pictures: a function for each kind of figure."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from experiments.comparison import rows as comparison_rows
 from experiments.comparison.expand import DENSE, Combination
-from experiments.papers.item import Figure, Item
+from experiments.papers.item import Item
 from experiments.problem.data import facts_of
+from experiments.reproduction.shown import Row, Shown, paper_of
 from experiments.reproduction.spread import PartRuns, notes_of
 from experiments.reproduction.values import Values, is_percent, spelled
 from experiments.run_folder import paths
@@ -25,59 +26,6 @@ from rare_gems.reports import (
 
 __all__ = ["KINDS", "draw"]
 
-Row = dict[str, Any]
-
-
-class Shown(NamedTuple):
-    """A part with what its runs came to, and what is drawn of it."""
-
-    runs: PartRuns
-    values: Values
-    figure: Figure
-
-    def chosen(self) -> list[Combination]:
-        """The runs that the figure is of, the dense network apart."""
-        names, sparsities = self.figure.columns, self.figure.sparsities
-        return [
-            each for each in self.runs.combinations
-            if each.column != DENSE.name
-            and (not names or each.column in names) and (not sparsities or each.sparsity in sparsities)
-        ]  # fmt: skip
-
-    def row(self, each: Combination, *values: str) -> Row:
-        """What plots take of a run: fractions where a paper has percent."""
-        known = self.values[each.column, each.sparsity, each.config.seed]
-        row: Row = {
-            "name": each.column, "pruner": each.column, "sparsity": float(each.sparsity), "seed": each.config.seed,
-            "panel": self.runs.title,
-        }  # fmt: skip
-        for value in ("before", "after", *values):
-            number = known.get(value)
-            row[value] = number / 100 if number is not None and is_percent(value) else number
-        return row
-
-    def paper(self, *values: str) -> list[Row]:
-        """The paper's numbers as rows: fractions where it has percent."""
-        found = []
-        for (column, sparsity), cell in self.runs.part.printed.items():
-            numbers = {value: cell[value] for value in values if value in cell}
-            names, sparsities = self.figure.columns, self.figure.sparsities
-            fits = (not names or column in names) and (not sparsities or sparsity in sparsities)
-            if numbers and (fits or column == DENSE.name):
-                row: Row = {"name": column, "sparsity": float(sparsity), "panel": self.runs.title}
-                for value, number in numbers.items():
-                    scale = 100 if is_percent(value) else 1
-                    middle, error = number if isinstance(number, tuple) else (number, None)
-                    row[value] = middle / scale
-                    if error is not None:
-                        row["error"] = error / scale
-                found.append(row)
-        return found
-
-    def dense(self, *values: str) -> list[Row]:
-        """The rows of the dense network."""
-        return [self.row(each, *values) for each in self.runs.combinations if each.column == DENSE.name]
-
 
 def _over_sparsity(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> None:
     value: Any = shown[0].figure.value
@@ -85,7 +33,7 @@ def _over_sparsity(shown: Sequence[Shown], file: Path, title: str, note: str | N
     if value == "before":
         rows = [row for row in rows if row["name"] != DENSE.name]
         rows += [{"name": "chance", "panel": one.runs.title, value: _chance(one)} for one in shown]
-    accuracy_curves.plot(rows, file, title, value, paper=_paper(shown, value), note=note)
+    accuracy_curves.plot(rows, file, title, value, paper=paper_of(shown, value), note=note)
 
 
 def _sanity(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> None:
@@ -120,7 +68,10 @@ def _metrics(each: Combination) -> list[Row]:
     if not (each.folder / paths.SUMMARY).exists() or not file.exists():
         return []
     with file.open() as lines:
-        return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(lines)]
+        rows = list(csv.DictReader(lines))
+    if any(name is None or text is None for row in rows for name, text in row.items()):
+        raise ValueError(f"{file}: expected the epochs of a run, got a damaged file")
+    return [{name: _number(text) for name, text in row.items()} for row in rows]
 
 
 def _number(text: str) -> Any:
@@ -163,7 +114,7 @@ def _overlap(x: Any) -> Callable[[Sequence[Shown], Path, str, str | None], None]
                     place = places.get(each.column)
                     row |= {"epochs": row["search_epochs"] if place is None else place, "name": one.runs.title}
                 rows.append(row)
-        paper = [row | {"overlap": row[value]} for row in _paper(shown, value)]
+        paper = [row | {"overlap": row[value]} for row in paper_of(shown, value)]
         if x == "epochs":
             paper = [row | {"epochs": places.get(row["name"]), "name": row["panel"]} for row in paper]
         overlap_curves.plot(rows, file, title, x, paper=paper, note=note)
@@ -175,32 +126,45 @@ def _cost(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> N
     value = shown[0].figure.value
     rows = [one.row(each, "search_epochs", value) for one in shown for each in one.chosen()]
     rows += [row for one in shown for row in one.dense(value)]
-    cost_curves.plot(rows, file, title, value=value, paper=_paper(shown, value, "search_epochs"), note=note)
+    cost_curves.plot(rows, file, title, value=value, paper=paper_of(shown, value, "search_epochs"), note=note)
 
 
 def _columns(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> None:
     """Over the columns' places on an axis, where they have some; else a line for each column."""
     value = shown[0].figure.value
     places = {column.name: column.x for one in shown for column in one.runs.part.columns}
-    rows = [one.row(each, value) for one in shown for each in one.chosen()]
-    paper = _paper(shown, value)
     if any(place is not None for place in places.values()):
-        label = shown[0].figure.label or "x"
-        on_axis = lambda row: row | {"x": places.get(row["name"]), "name": row["panel"]}  # noqa: E731
-        rewind_curves.plot([on_axis(row) for row in rows], file, title, (value,), {"x": label},
-                           [on_axis(row) for row in paper], note)  # fmt: skip
+        _over_places(shown, places, file, title, note)
         return
+    rows = [one.row(each, value) for one in shown for each in one.chosen()]
+    rows = rows or [row for one in shown for row in one.dense(value)]  # that alone is shown
+    paper = paper_of(shown, value)
     column_points.plot(rows, file, title, (value,), _label(value), paper, note,
                        percent=is_percent(value))  # fmt: skip
+
+
+def _over_places(
+    shown: Sequence[Shown], places: Mapping[str, float | None], file: Path, title: str, note: str | None
+) -> None:
+    figure = shown[0].figure
+    value = figure.lines[0][1] if figure.lines else figure.value
+    rows, paper = [], []
+    for name, own in figure.lines or (("", value),):
+        for found, some in ((rows, [one.row(each, own) for one in shown for each in one.chosen()]),
+                            (paper, paper_of(shown, own))):  # fmt: skip
+            found += [
+                {"x": places.get(row["name"]), "name": name or row["panel"], value: row.get(own)}
+                | {key: row[key] for key in ("panel", "seed", "error") if key in row}
+                for row in some
+            ]
+    if figure.lines:
+        rows += [row for one in shown for row in one.dense(value)]
+    rewind_curves.plot(rows, file, title, (value,), {"x": figure.label or "x"}, paper, note)
 
 
 def _label(value: str) -> str:
     word = spelled(value, "0.0").removesuffix(", dense")
     return f"Accuracy {word} (%)" if value in ("before", "after") else f"{word} (%)" if is_percent(value) else word
-
-
-def _paper(shown: Sequence[Shown], *values: str) -> list[Row]:
-    return [row for one in shown for row in one.paper(*values)]
 
 
 def _chance(one: Shown) -> float:

@@ -158,9 +158,11 @@ def check_tables(folder: Path) -> None:
     Raises:
       UsageError: naming the file.
     """
-    for name, header in ((TABLE_CSV, tuple(paper_table.COLUMNS)), (RUNS_CSV, ("part", "column"))):
+    for name, header in ((TABLE_CSV, tuple(paper_table.COLUMNS)), (RUNS_CSV, ("part", "column")), (TABLE_MD, ())):
         file = folder / name
-        if not file.exists():
+        if file.is_dir():
+            raise UsageError(f"{file}: expected the table of this item, got a folder; move it away")
+        if not file.exists() or not header:
             continue
         try:
             first, *others = list(csv.reader(file.read_text().splitlines(), strict=True))

@@ -79,10 +79,19 @@ def spread(item: Item, wanted: Wanted) -> list[PartRuns]:
         runs, used = _part(item, part, wanted)
         parts.append(runs)
         taken |= used
+    titles = [runs.title for runs in parts]
+    parts = [_told_apart(runs) if titles.count(runs.title) > 1 else runs for runs in parts]
     for name in paired(wanted.flags):
         if name not in taken | {"model"}:
             raise UsageError(f"{flag_of(name)}: no column of {item.id} takes it")
     return parts
+
+
+def _told_apart(runs: PartRuns) -> PartRuns:
+    """The part named by what it stands for, too: several are of one network and data set once they are reduced."""
+    part = runs.part
+    name = f"{runs.title} for {part.name or f'{part.model}, {DATASETS[part.dataset].title}'}"
+    return runs._replace(part=part._replace(name=name))
 
 
 def notes_of(parts: Sequence[PartRuns]) -> list[str]:

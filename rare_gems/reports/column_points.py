@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rare_gems.reports import samples
-from rare_gems.reports.style import PathLike, Row, caption, new_figure, plain, save, title_of
+from rare_gems.reports.style import PathLike, Row, caption, new_figure, plain, save, title_of, wrapped
 
 __all__ = ["plot"]
 
@@ -56,7 +56,7 @@ def plot(
     names = list(dict.fromkeys(str(row["name"]) for row in everything))
     panels = list(dict.fromkeys(str(row.get("panel", "")) for row in everything))
     long = 0.075 * max(map(len, names))
-    figure = new_figure(long + 1.7 + max(4.4, 2.9 * len(panels)), 1.4 + (0.2 + 0.2 * len(values)) * len(names))
+    figure = new_figure(long + 1.7 + max(4.4, 2.9 * len(panels)), 1.7 + (0.2 + 0.2 * len(values)) * len(names))
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, panel in zip(grid, panels, strict=True):
         mine = [[row for row in part if str(row.get("panel", "")) == panel] for part in both]
@@ -64,7 +64,7 @@ def plot(
         axes.set_xlabel(label)
         axes.set_yticks(range(len(names)), names if axes is grid[0] else [""] * len(names), parse_math=False)
         if panel:
-            axes.set_title(panel, fontsize=10, parse_math=False)
+            axes.set_title(wrapped(panel, 36), fontsize=10, parse_math=False)
     title_of(figure, title, grid[0] if panels == [""] else None)
     figure.legend(handles=_handles(values, bool(both[1])), loc="outside right center", frameon=False, fontsize=9)
     most = max(

@@ -25,6 +25,7 @@ from rare_gems.reports.style import (
     sparsity_axis,
     sparsity_scale,
     title_of,
+    wrapped,
 )
 
 __all__ = ["add_to_legend", "draw", "make_room"]
@@ -78,14 +79,15 @@ def draw(
             counts |= _draw_axes(axes, of_panel, names, (x, y), spread, apart, room)
             axes.set_ylabel(y.label if number % columns == 0 else "")
             if line == 0 and panel:
-                axes.set_title(panel, fontsize=10, parse_math=False)
+                wide = round(13 * figure.get_figwidth() / (columns + 0.5))
+                axes.set_title(wrapped(panel, wide), fontsize=10, parse_math=False)
             if line == len(ys) - 1:
                 axes.set_xlabel(x.label)
     for axes in grid.flat:
         if axes not in placed.values():
             axes.remove()
     title_of(figure, title, None if not one or panels[0] else next(iter(placed.values())))
-    _legend(figure, names, list(placed.values()), bool(paper))
+    _legend(figure, names, list(placed.values()))
     caption(figure, _about(counts, spread), note)
     return figure, placed
 
@@ -189,7 +191,7 @@ def _limit(axes: Axes, drawn: list[float], percent: bool) -> None:
     axes.set_ylim(bottom, min(top, 101.5) if percent and high <= 100 else top)
 
 
-def _legend(figure: Figure, names: list[str], placed: list[Axes], with_paper: bool) -> None:
+def _legend(figure: Figure, names: list[str], placed: list[Axes]) -> None:
     """One legend on the right: of one panel in the order of the lines' right ends, of several in that of the rows."""
     lines = {str(line.get_label()): line for axes in reversed(placed) for line in axes.lines}
     handles: dict[str, Any] = {name: lines[name] for name in [*names, *_LEVELS] if name in lines}
@@ -202,7 +204,7 @@ def _legend(figure: Figure, names: list[str], placed: list[Axes], with_paper: bo
     if len(placed) == 1:
         order.sort(key=lambda name: _end(lines.get(name, lines.get(f"_paper's {name}"))), reverse=True)
     shown = [handles[name] for name in order]
-    if with_paper:
+    if any(label.startswith("_paper's ") for label in lines):
         style = {"color": _GREY, "marker": "o", "markerfacecolor": "white", "linestyle": (0, (2, 1.6))}
         shown.append(Line2D([], [], label="the paper", linewidth=1.1, markersize=5, **style))
     size = 9 if len(shown) <= 16 else 7.5

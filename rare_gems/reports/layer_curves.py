@@ -22,6 +22,7 @@ from rare_gems.reports.style import (
     short_size,
     sparsity_scale,
     title_of,
+    wrapped,
 )
 
 __all__ = ["plot"]
@@ -68,7 +69,7 @@ def plot(
         layers = _layers([*mine[0], *mine[1]], panel)
         _draw(axes, mine, names, np.array([size for _, size in layers], float))
         if panel:
-            axes.set_title(panel, fontsize=10, parse_math=False)
+            axes.set_title(wrapped(panel, 60), fontsize=10, parse_math=False)
         labels, following = [name for name, _ in layers], panels[number + 1 : number + 2]
         after = [row for row in everything if str(row.get("panel", "")) == following[0]] if following else []
         _names(axes, [] if after and _layers(after, following[0]) == layers else labels)

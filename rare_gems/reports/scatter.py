@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rare_gems.reports import samples
-from rare_gems.reports.style import PathLike, Row, caption, look, new_figure, plain, save, title_of
+from rare_gems.reports.style import PathLike, Row, caption, look, new_figure, plain, save, title_of, wrapped
 
 __all__ = ["plot"]
 
@@ -63,7 +63,7 @@ def plot(
         axes.set_ylabel(_AFTER.label if number % columns == 0 else "")
         axes.set_xlabel(_BEFORE.label)
         if panels[number]:
-            axes.set_title(panels[number], fontsize=10, parse_math=False)
+            axes.set_title(wrapped(panels[number], 36), fontsize=10, parse_math=False)
     title_of(figure, title, grid[0, 0] if panels == [""] else None)
     handles = [Line2D([], [], label=name, **look(i) | {"linestyle": ""}) for i, name in enumerate(names)]
     handles += [Line2D([], [], label="no gain", color=_GREY, linewidth=0.9, linestyle="--")]

@@ -33,6 +33,7 @@ __all__ = [
     "sparsity_axis",
     "sparsity_scale",
     "title_of",
+    "wrapped",
 ]
 
 Row = Mapping[str, Any]
@@ -60,8 +61,19 @@ def look(number: int) -> dict[str, Any]:
     return style | {"markersize": 6, "markeredgecolor": "white", "markeredgewidth": 0.6}
 
 
+def wrapped(text: str, wide: int) -> str:
+    """The text in lines of at most that many characters, broken between words: flags stay whole.
+
+    Example:
+      >>> wrapped("changed: --train-examples=400", 24)
+      'changed:\\n--train-examples=400'
+    """
+    return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, wide, break_on_hyphens=False))
+
+
 def title_of(figure: Figure, title: str, axes: Axes | None = None) -> None:
-    """The title: above the only axes, or else above all."""
+    """The title, wrapped to the figure's width: above the only axes, or else above all."""
+    title = wrapped(title, round(11 * figure.get_figwidth()))
     if axes is not None:
         axes.set_title(title, fontsize=11, parse_math=False)
     elif title:
@@ -69,12 +81,11 @@ def title_of(figure: Figure, title: str, axes: Axes | None = None) -> None:
 
 
 def caption(figure: Figure, *texts: str | None) -> None:
-    """Small text under the figure, wrapped to its width: what bars show, what was reduced."""
-    present = [text for text in texts if text]
+    """Small text under the figure, wrapped to its width: what bars show, what was reduced. The figure grows by it."""
     wide = round(15 * figure.get_figwidth())  # characters of 8 points
-    lines = [line for text in present for line in textwrap.wrap(text, wide)]
-    if lines:
-        figure.supxlabel("\n".join(lines), fontsize=8, color="#444444", parse_math=False)
+    if text := wrapped("\n".join(filter(None, texts)), wide):
+        figure.supxlabel(text, fontsize=8, color="#444444", parse_math=False)
+        figure.set_figheight(figure.get_figheight() + 0.15 * text.count("\n"))
 
 
 def plain(axes: Axes, grid: bool = True) -> None:

@@ -180,6 +180,29 @@ def test_cost_has_a_place_for_nothing():
         cost_curves.plot(rows, None, "t", cost="money")
 
 
+def test_a_paper_without_a_cost_is_not_in_the_legend():
+    rows = [{"name": "imp", "search_epochs": cost, "after": 0.7} for cost in (1, 2)]
+    paper = [{"name": "imp", "after": 0.6}]
+    assert legend(cost_curves.plot(rows, None, "digits", paper=paper)) == ["imp"]
+    assert legend(cost_curves.plot(rows, None, "digits", paper=[paper[0] | {"search_epochs": 3}])) == [
+        "imp",
+        "the paper",
+    ]
+
+
+def test_long_titles_and_notes_are_wrapped_and_have_room():
+    rows = [{"name": "imp", "search_epochs": cost, "after": 0.7} for cost in (1, 2)]
+    short = cost_curves.plot(rows, None, "digits", note="small")
+    long = cost_curves.plot(rows, None, "accuracy " * 30, note="--train-examples=400 " * 30)
+    title = long.axes[0].get_title()
+    assert max(map(len, title.split("\n"))) <= 11 * long.get_figwidth()
+    note = long.get_supxlabel()
+    assert all(word in ("one", "seed", "--train-examples=400") for word in note.split())  # flags stay whole
+    height = [figure.axes[0].get_window_extent(figure.canvas.get_renderer()).height for figure in (short, long)]
+    assert long.get_figheight() - short.get_figheight() == pytest.approx(0.15 * (note.count("\n") - 1))
+    assert height[1] > 0.5 * height[0]
+
+
 def test_seconds_of_one_setting_are_averaged():
     rows = [{"name": "gm", "setting": 1, "search_seconds": s, "after": a} for s, a in ((10, 0.5), (14, 0.7))]
     (axes,) = cost_curves.plot(rows, None, "t", cost="search_seconds").axes

@@ -107,7 +107,8 @@ class Pruner(NamedTuple):
     rounds, each under one mask, that --keep=rounds can keep.
     begins: (options) -> the run folder whose search left what it begins with.
     why_idle: (options, name) -> why that option is ignored under the others, without the flag; None if it is not.
-    rewinds: options -> the step k whose weights the ticket has, so that its finetuning begins there.
+    rewinds: options -> the step k whose weights each round ends with, so that the next and the finetuning begin there;
+    None where they go on from the weights as they are.
     """
 
     what: str
@@ -124,7 +125,7 @@ class Pruner(NamedTuple):
     rounds: Callable[[Mask, float, int, Any], Rounds | None] | None = None
     begins: Callable[[Any], Path] | None = None
     why_idle: Callable[[Any, str], str | None] | None = None
-    rewinds: Callable[[Any], int] = lambda options: 0
+    rewinds: Callable[[Any], int] | None = None
 
     def takes_epochs(self, options: Any) -> bool:
         """Whether the search trains for --epochs."""

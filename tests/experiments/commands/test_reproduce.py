@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from experiments.papers.table import ITEMS
 from experiments.reproduction import cost, figures
 from experiments.reproduction.spread import Wanted, spread
 from experiments.reproduction.values import values_of
+from experiments.terminal.errors import Interrupted
 from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
@@ -206,3 +208,82 @@ def test_sanity_checks_are_curves_of_their_own(tmp_path, monkeypatch):
     figures.draw(ITEMS["rare-gems-figure-3-sanity"], parts, values, tmp_path)
     assert {row["name"] for row in drawn} == {"ticket", "shuffle", "reinit", "invert"}
     assert all(row["after"] == pytest.approx(0.5 + 0.01 * (row["seed"] - 42)) for row in drawn)
+
+
+TABLE_2 = ["rare-gems-table-2", "--scale=small", "--dataset=digits", "--model=lenet_300_100", "--num-seeds=2"]
+
+
+@pytest.fixture
+def unfinished(tmp_path):
+    """Runs of which two are still to be made, and what they will leave."""
+    finished("rare-gems-table-2", tmp_path)
+    left = {file: file.read_text() for file in sorted(tmp_path.glob("runs/*/summary.json"))[-2:]}
+    for file in left:
+        file.unlink()
+    return left
+
+
+def test_jobs_make_the_runs_of_an_item(unfinished, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def run_jobs(launch, command, folder, left):
+        """One worker, here: it makes what is left, and reports nothing."""
+        asked.append((launch.num_jobs, command, folder.name))
+        assert sorted(left()) == sorted(file.parent for file in unfinished)
+        with monkeypatch.context() as patch:
+            patch.setenv("RARE_GEMS_JOB", "0/2")
+            patch.setattr(make, "make_all", lambda *_: [file.write_text(text) for file, text in unfinished.items()][:0])
+            assert run("reproduce", command[3:]) == 0
+        assert capsys.readouterr().out == ""
+        return []
+
+    monkeypatch.setattr(make.collector, "run_jobs", run_jobs)
+    assert run("reproduce", [*TABLE_2, f"--run-dir={tmp_path}", "--launcher=local", "--num-jobs=2"]) == 0
+    ((number, command, jobs),) = asked
+    assert (number, command[1:], jobs) == (
+        2,
+        ["-m", "experiments.reproduce", *TABLE_2, f"--run-dir={tmp_path}"],
+        "jobs",
+    )
+    assert "82.15" in capsys.readouterr().out
+    (table,) = tmp_path.glob("rare-gems-table-2-*/runs.csv")
+    assert len(table.read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("flags", [[], ["--at-once=2"]])
+def test_a_killed_item_goes_on_with_what_is_left(flags, tmp_path, monkeypatch, capsys):
+    finished("rare-gems-table-2", tmp_path)
+    texts = {file.parent: file.read_text() for file in tmp_path.glob("runs/*/summary.json")}
+    for folder in texts:
+        (folder / "summary.json").unlink()
+    made, units = [], []
+
+    def train(configs, folders):
+        units.append(len(folders))
+        todo = [folder for folder in folders if not (folder / "summary.json").exists()]
+        if todo and len(made) == 2:
+            raise Interrupted("stopped and saved", signal.SIGTERM)
+        made.extend(todo)
+        for folder in todo:
+            (folder / "summary.json").write_text(texts[folder])
+
+    monkeypatch.setattr(make, "finish_tickets", train)
+    monkeypatch.setattr(make, "finish_checks", lambda *_: [])
+    command = [*TABLE_2, f"--run-dir={tmp_path}", *flags]
+    assert run("reproduce", command) == 75
+    assert "stopped and saved" in capsys.readouterr().err
+    assert len(set(made)) == len(made) == 2
+    assert not list(tmp_path.glob("rare-gems-table-2-*/table.csv"))
+    made.append(None)  # not stopped again
+    assert run("reproduce", command) == 0
+    made.remove(None)
+    assert sorted(made) == sorted(texts)  # each once
+    assert set(units) == {2 if flags else 1}
+    assert list(tmp_path.glob("rare-gems-table-2-*/table.csv"))
+
+
+def test_more_at_once_than_seeds(tmp_path, capsys):
+    assert run("reproduce", [*TABLE_2, f"--run-dir={tmp_path}/runs", "--at-once=3"]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "--at-once: " in error
+    assert not (tmp_path / "runs").exists()

@@ -5,8 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from experiments.comparison.expand import Combination
 from experiments.papers.item import Analysis, Part, Small
-from experiments.reproduction import analyses
+from experiments.papers.stabilizing_networks import stability
+from experiments.papers.table import ITEMS
+from experiments.reproduction import analyses, figures
+from experiments.reproduction.spread import PartRuns
 from rare_gems.phase import Ticket
 
 MASK = {"w": np.array([[True, False], [True, True]]), "b": None}
@@ -63,3 +67,48 @@ def test_values_stand_with_the_first_column(tmp_path, monkeypatch):
     at = lambda name, seed: tickets[tmp_path / f"{name} {seed}"]  # noqa: E731
     np.testing.assert_allclose(found["IMP", "0.9", 1]["stability.order_l2"], l2(at("IMP", 1), at("IMP, order 2", 1)))
     np.testing.assert_allclose(found["IMP", "0.9", 0]["stability.pruning_l2"], l2(at("IMP", 0), at("dense", 0)))
+
+
+def test_stability_of_what_a_check_makes_of_the_tickets(tmp_path, monkeypatch):
+    """The random subnetwork: the shuffled masks of two orders, the first against the whole network."""
+    tickets, cells = {}, []
+    for i, (name, data_seed) in enumerate({"IMP": 1, "IMP, order 2": 2, "dense": 1}.items()):
+        for j, folder in enumerate((tmp_path / name, tmp_path / name / "sanity" / "shuffle")):
+            folder.mkdir(parents=True)
+            (folder / "summary.json").write_text("{}")
+            tickets[folder] = ticket(10 * i + j)
+        config = SimpleNamespace(seed=0, data_seed=data_seed)
+        cells.append(Combination(config, tmp_path / name, name, "0.0" if name == "dense" else "0.9"))
+    monkeypatch.setattr(analyses, "_ticket", lambda each: tickets[each.folder])
+    asked = tuple(stability("IMP", 2, check) for check in ("", "shuffle"))
+    found = analyses.computed(Part("digits", "m", (), ("0.9",), Small("", ""), analyses=asked), cells)
+    values = found["IMP", "0.9", 0]
+    first, second = (tickets[tmp_path / name / "sanity" / "shuffle"] for name in ("IMP", "IMP, order 2"))
+    np.testing.assert_allclose(values["stability.shuffle_order_l2"], l2(first, second))
+    np.testing.assert_allclose(values["stability.shuffle_pruning_l2"], l2(first, tickets[tmp_path / "dense"]))
+    assert values["stability.order_l2"] != values["stability.shuffle_order_l2"]
+
+
+@pytest.mark.parametrize("item", [f"stabilizing-figure-{number}" for number in (4, 7, 11, 12)])
+def test_figures_over_rewinding_draw_both_subnetworks(item, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        figures.rewind_curves, "plot", lambda rows, file, title, values, *_: drawn.append((values, rows))
+    )
+    parts = []
+    for part in ITEMS[item].parts[:1]:
+        config = SimpleNamespace(seed=0)
+        runs = [Combination(config, tmp_path, column.name, part.sparsities[0]) for column in part.columns]
+        parts.append(PartRuns(part._replace(name="p"), [*runs, Combination(config, tmp_path, "dense", "0.0")], ()))
+    per_line = {value: i for figure in ITEMS[item].figures for i, (_, value) in enumerate(figure.lines)}
+    values = [{(e.column, e.sparsity, 0): {value: 50.0 + i for value, i in per_line.items()}
+               for e in runs.combinations} for runs in parts]  # fmt: skip
+    figures.draw(ITEMS[item], parts, values, tmp_path)
+    assert len(drawn) == len(ITEMS[item].figures)
+    assert drawn[-1][0] == ("after",)
+    for (value,), rows in drawn:
+        scale = 100 if value == "after" else 1
+        names = {row["name"]: row[value] for row in rows}
+        assert names["IMP"] == 50 / scale
+        assert names["random"] == 51 / scale
+        assert {row["x"] for row in rows if row["name"] == "random"} == {c.x for c in parts[0].part.columns}

@@ -1,0 +1,61 @@
+"""What figures of items are drawn of, and what is told where a file is in the way or damaged."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.comparison import make
+from experiments.comparison.expand import Combination
+from experiments.papers.table import ITEMS
+from experiments.reproduction import figures, report
+from experiments.reproduction.spread import PartRuns, Wanted, spread
+from experiments.terminal.errors import UsageError
+
+
+def runs_of(item, folder, column, sparsity):
+    """A part of one run, which needs no configuration but its seed."""
+    runs = [Combination(SimpleNamespace(seed=0), folder, column, sparsity)]
+    return PartRuns(ITEMS[item].parts[0]._replace(name="p"), runs, ())
+
+
+def test_parts_of_one_network_and_data_are_told_apart_by_what_they_stand_for(tmp_path):
+    titles = [runs.title for runs in spread(ITEMS["stabilizing-figure-6"], Wanted("small", tmp_path))]
+    networks = ("resnet50", "inception_v3", "squeezenet")
+    assert titles == [f"resnet20, digits for {network}, ImageNet" for network in networks]
+
+
+def test_the_dense_network_is_drawn_where_it_is_alone(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures.column_points, "plot", lambda rows, *_, **__: drawn.extend(rows))
+    part = runs_of("stabilizing-figure-6", tmp_path, "dense", "0.0")
+    figures.draw(ITEMS["stabilizing-figure-6"], [part], [{("dense", "0.0", 0): {"after": 90.0}}], tmp_path)
+    assert [(row["name"], row["after"]) for row in drawn] == [("dense", 0.9)]
+
+
+@pytest.mark.parametrize("row", ["search,1", "search,1,0.5,9"])
+def test_damaged_epochs_of_a_run_are_told(row, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "metrics.csv").write_text(f"phase,epoch,test_accuracy\n{row}\n")
+    part = runs_of("rare-gems-figure-5", tmp_path, "GEM-MINER", "0.9856")
+    (told,) = figures.draw(ITEMS["rare-gems-figure-5"], [part], [{}], tmp_path)
+    assert told == f"figure 1: not drawn yet ({tmp_path}/metrics.csv: expected the epochs of a run, got a damaged file)"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.md", "runs.csv"])
+def test_a_folder_in_the_place_of_a_table_is_told_before_the_runs(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match=rf"{name}: expected the table of this item, got a folder"):
+        report.check_tables(tmp_path)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_weights_of_a_run_that_is_there_are_read_before_training(finished, tmp_path, monkeypatch):
+    """A finished dense network whose ticket is damaged was told in the middle of the item."""
+    read = []
+    monkeypatch.setattr(make, "_finished", lambda each: finished and each.column == "dense")
+    monkeypatch.setattr(make, "check_pretrained", lambda config: read.append(config.pretrained) or ())
+    shared = {"model": "m", "network": None, "replace_classifier": False, "allow_missing": None}
+    config = SimpleNamespace(pretrained=tmp_path, allow_unexpected=None, **shared)
+    need = Combination(SimpleNamespace(pretrained=None), tmp_path, "dense", "0.0")
+    make.check_weights([need, Combination(config, tmp_path / "jackpot", "Jackpot", "0.9", (need,))])
+    assert read == ([tmp_path] if finished else [])
