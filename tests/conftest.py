@@ -11,15 +11,13 @@ os.environ |= {  # for the commands that tests start, too: the suite compiles mu
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 
-import beartype
 import jax
-import jaxtyping
 import pytest
 
-pytest.register_assert_rewrite("tests.contract")  # the laws of the methods
-jaxtyping.install_import_hook("rare_gems", "tests.conftest.checked")  # before anything imports rare_gems
+from tests import typed
 
-checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # an int may stand for a float
+pytest.register_assert_rewrite("tests.contract")  # the laws of the methods
+typed.install("rare_gems")
 
 
 def pytest_configure(config):
@@ -49,6 +47,6 @@ def _compile_once(tmp_path_factory):
 def _check_types(request):
     """Annotations are checked in every test, but for those that pass wrong arguments to see the library's own error."""
     wrong_on_purpose = "raises" in getattr(request, "function", _check_types).__code__.co_names
-    jaxtyping.config.update("jaxtyping_disable", wrong_on_purpose)
+    typed.enabled[0] = not wrong_on_purpose
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    typed.enabled[0] = True

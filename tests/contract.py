@@ -22,7 +22,7 @@ import optax
 from rare_gems import masks, rounds
 from rare_gems.phase import Recipe
 from rare_gems.storage import checkpoint
-from rare_gems.training import control_flow, stretches, trainer
+from rare_gems.training import control_flow, optimizer, stretches, trainer
 from rare_gems.training.step import step_parts
 from tests.toy import NUM_BATCHES, Toy, make_toy
 
@@ -65,12 +65,14 @@ class Programs(NamedTuple):
 
 @contextlib.contextmanager
 def programs():
-    """While it lasts, steps are traced and compiled once for all laws, and for all methods that share a phase."""
+    """While it lasts, steps are traced and compiled once for all laws, and for all methods that share a phase; so are
+    the first steps that optimizers take to be checked."""
     shared = Programs({}, {}, [], set(), set(), [])
     with contextlib.ExitStack() as stack:
         for name, known in (("step_parts", shared.parts), ("advance_fn", shared.advances)):
             once = _once(getattr(trainer, name), known, shared.asked)
             stack.enter_context(mock.patch.object(trainer, name, once))
+        stack.enter_context(mock.patch.object(optimizer, "check", _check_once(optimizer.check)))
         yield shared
 
 
@@ -300,6 +302,19 @@ def _once(fn, known, asked):
         if key not in known:
             known[key] = args, fn(*args)
         return known[key][1]
+
+    return remembered
+
+
+def _check_once(check):
+    """`optimizer.check`, of the same optimizer and shapes once; what passed is kept alive."""
+    passed = {}
+
+    def remembered(tx, shapes, name):
+        key = id(tx), jax.tree.structure(shapes), tuple((x.shape, x.dtype) for x in jax.tree.leaves(shapes))
+        if key not in passed:
+            check(tx, shapes, name)
+            passed[key] = tx
 
     return remembered
 

@@ -117,11 +117,11 @@ METHODS = {
     "snip": Row(lambda m: snip(m, loss_fn=_toy_loss, batches=2, **GIVEN), {(0, 2): NUM_PRUNABLE}),
     "grasp": Row(lambda m: grasp(m, loss_fn=_toy_loss, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "synflow": Row(
-        lambda m: synflow(m, apply=_toy_logits, image_shape=(16,), rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
+        lambda m: synflow(m, apply=_toy_logits, image_shape=(16,), rounds=3, **GIVEN), {(0, 2): 60, (0, 3): TARGET}
     ),
-    "force": Row(lambda m: force(m, loss_fn=_toy_loss, rounds=4, **GIVEN), {(0, 2): 79, (0, 4): TARGET}, reviving=True),
+    "force": Row(lambda m: force(m, loss_fn=_toy_loss, rounds=3, **GIVEN), {(0, 2): 60, (0, 3): TARGET}, reviving=True),
     "iterative_snip": Row(
-        lambda m: force(m, loss_fn=_toy_loss, rounds=4, revive=False, **GIVEN), {(0, 2): 79, (0, 4): TARGET}
+        lambda m: force(m, loss_fn=_toy_loss, rounds=3, revive=False, **GIVEN), {(0, 2): 60, (0, 3): TARGET}
     ),
     "prospr": Row(lambda m: prospr(m, loss_fn=_toy_loss, momentum=0.5, **GIVEN), {(0, 1): NUM_PRUNABLE}),
     "magnitude": Row(lambda m: magnitude(m, **GIVEN), {}),
