@@ -1,6 +1,7 @@
 """`python -m experiments.reproduce [ITEM]`: the tables, figures and claims of the papers, listed, planned and run."""
 
 import dataclasses
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -58,6 +59,11 @@ class Reproduce:
     launch: Annotated[flags.Launch, tyro.conf.arg(name="")] = flags.Launch()  # noqa: RUF009
 
 
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    run_dir: Path | None = None
+
+
 # Methods, sparsities and checks are the paper's.
 _CHANGES = "--dataset, --num-seeds, or flags of a run that its columns take, such as --epochs"
 _SPEAKS = Speaks(
@@ -111,10 +117,16 @@ def reproduce(args: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not worker.in_job():
         values: list[Values] = [values_of(runs, plan) for runs, plan in zip(parts, plans, strict=True)]
-        report.report(console, item, parts, values, folder)
+        report.report(console, item, parts, values, folder, _typed(args))
     if failures:
         number = len(_everything(parts))
         raise RunFailed(f"{len(failures)} of {number} runs failed: {'; '.join(failures)}")
+
+
+def _typed(args: list[str]) -> str:
+    """The command, without the place where its results go."""
+    _, others = read_flags(_Place, args, "", return_unknown_args=True)
+    return shlex.join(["python", "-m", "experiments.reproduce", *others])
 
 
 def _everything(parts: list[PartRuns]) -> list[Combination]:

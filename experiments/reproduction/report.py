@@ -12,6 +12,7 @@ from experiments.comparison import rows as comparison_rows
 from experiments.papers.item import Claim, Item
 from experiments.problem.data import facts_of
 from experiments.reproduction import figures
+from experiments.reproduction.provenance import data_notes, provenance
 from experiments.reproduction.spread import PartRuns, notes_of
 from experiments.reproduction.values import Values, is_percent, spelled
 from experiments.terminal.errors import UsageError
@@ -85,17 +86,24 @@ def _differences(claim: Claim, sparsity: str, known: Values) -> list[float | Non
     return found
 
 
-def report(console: Console, item: Item, parts: Sequence[PartRuns], values: Sequence[Values], folder: Path) -> None:
-    """Prints the tables of an item, and leaves table.csv, table.md, runs.csv and the figures in its folder."""
-    notes = notes_of(parts)
-    title, note = f"{item.paper}, {item.number}: {item.shows}", "\n".join([*notes, *item.notes]) or None
+def report(
+    console: Console, item: Item, parts: Sequence[PartRuns], values: Sequence[Values], folder: Path, command: str
+) -> None:
+    """Prints the tables of an item, and leaves table.csv, table.md, runs.csv and the figures in its folder.
+
+    Args:
+      command: what made it, as typed.
+    """
+    parts = [runs._replace(notes=(*runs.notes, *data_notes(runs))) for runs in parts]
+    notes, made = notes_of(parts), provenance(parts, command)
+    title, note = f"{item.paper}, {item.number}: {item.shows}", "\n".join([*notes, *item.notes, *made]) or None
     if rows := paper_rows(parts, values):
         run_tables.print_whole(console, paper_table.table(rows, title, note))
         console.print(paper_table.tally(rows), soft_wrap=True)
         write_whole(folder / TABLE_CSV, paper_table.as_csv(rows).encode())
         write_whole(folder / TABLE_MD, paper_table.as_markdown(rows, title, note).encode())
     else:
-        console.print("\n".join([title, *notes, *item.notes]), soft_wrap=True)
+        console.print("\n".join([title, *notes, *item.notes, *made]), soft_wrap=True)
     if claims := _claims(parts, values):
         run_tables.print_whole(console, paper_table.claims_table(claims, "what the text claims"))
     for table in _cost_tables(item, parts, values):
