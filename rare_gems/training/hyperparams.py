@@ -4,7 +4,8 @@ A number in a closure is a constant of the compiled step; one in the state is an
 run: each begins its own phase, the states are stacked, and the functions of any one phase train them all.
 
 Every count of weights that a transform keeps, and every learning rate, weight decay, penalty and starting score of
-`rare_gems.pruners` is of that kind. Constants stay: lengths, periods, momentum, whatever is chosen by name, and all
+`rare_gems.pruners` is of that kind, or a round is given it by the host, which also knows when rounds are
+(`phase.Rounds`). Constants stay: lengths, periods of learning rates, momentum, whatever is chosen by name, and all
 that a view or a loss reads, since these have no state: the counts of `views.top_scored` (edge-popup), the final
 temperature of continuous sparsification, the ratios that `smart_ratio_search.choose` tries, the inner rate of ProsPr.
 `same_program.program` tells whether two phases agree in all of these.

@@ -1,12 +1,14 @@
 """rare_gems.training.hyperparams: runs that differ in numbers share a program, and each does what it does alone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from rare_gems import schedules, transforms, views
+from rare_gems import rounds, schedules, transforms, views
 from rare_gems.phase import Context, Phase, Ticket, Transform
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
 from rare_gems.pruners.deep_r import deep_r
@@ -119,9 +121,17 @@ def test_a_sweep_in_one_program_gives_each_run_its_own_ticket(name):
         ]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(carry[1:] for carry in carries))
         carry = trainer.Carry(carries[0].step, *stacked)
-        step = jax.jit(jax.vmap(trainer.make_step(LOSS, phases[0]), in_axes=(axes, None), out_axes=axes))
+        descend, edit = trainer.step_parts(LOSS, phases[0])
+        one = lambda c, b, descend=descend, edit=edit: edit(*descend(c, b)) if edit else descend(c, b)[0]  # noqa: E731
+        step = jax.jit(jax.vmap(one, in_axes=(axes, None), out_axes=axes))
+        one = functools.partial(trainer.take_round, phases[0])
+        take = jax.jit(jax.vmap(one, in_axes=(axes, 0), out_axes=axes))
+        at = () if phases[0].rounds is None else phases[0].rounds.steps
         for i in range(phases[0].num_steps):
             carry = step(carry, TOY.feed.data[i % NUM_BATCHES * 4 :][:4])
+            if i + 1 in at:  # whose numbers the host gives, to each run its own
+                rows = [rounds.given(phase.rounds, at.index(i + 1)) for phase in phases]
+                carry = take(carry, jax.tree.map(lambda *numbers: np.stack(numbers), *rows))
         end = jax.jit(jax.vmap(lambda carry, phase=phases[0]: trainer.finish(phase, carry), in_axes=(axes,)))(carry)
         tickets, states = ([jax.tree.map(lambda x, i=i: x[i], tree) for i in range(2)] for tree in (end, carry[3]))
     # The second run is the one that was trained by another's functions.
