@@ -11,10 +11,10 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rare_gems import init, masks, selection
+from rare_gems import init, masks, rounds, selection
 from rare_gems.models.layers import BatchNorm, Conv, Linear
 from rare_gems.models.model import from_module
-from rare_gems.phase import Context, Ticket
+from rare_gems.phase import Ticket
 from rare_gems.pruners.gem_miner import gem_miner, search
 from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.training import sharding, step, trainer
@@ -178,7 +178,7 @@ def _collectives(fn, *args):
 
 
 def _edit_of(mesh, shapes):
-    """The half of a GEM-MINER step that freezes, and its abstract arguments, of weights of these shapes."""
+    """A freezing round of GEM-MINER, and its abstract arguments, of weights of these shapes."""
     params = {f"layer_{i}": {"kernel": jax.ShapeDtypeStruct(s, jnp.float32)} for i, s in enumerate(shapes)}
     mask = jax.eval_shape(masks.ones, params)
     phase = search(mask, sparsity=0.9, num_epochs=3, steps_per_epoch=2, period=1)
@@ -190,8 +190,8 @@ def _edit_of(mesh, shapes):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, sharding.spec_of(x.shape, mesh)))
 
     carry = jax.tree.map(lies, carry)
-    context = Context(carry.step, carry.key, None, carry.ticket.params, jax.ShapeDtypeStruct((), jnp.float32))
-    return step.step_parts(_loss, phase, mesh)[1], carry, context
+    take = lambda carry, given: step.take_round(phase, carry, given, mesh=mesh)  # noqa: E731
+    return take, carry, rounds.given(phase.rounds, 0)
 
 
 @pytest.mark.parametrize("on_cpu", [False, True], ids=["as on accelerators", "as on CPU"])
