@@ -161,8 +161,10 @@ def _value(pruner: str, field: str, args: tuple[str, ...], program: str) -> Any:
     group, _, name = field.rpartition(".")
     kind = _groups(pruner)[group] if group else config_type(pruner)
     told = tyro.conf.arg(help="-")  # else tyro looks for it in the source
-    hint: Any = Annotated[typing.get_type_hints(kind, include_extras=True)[name], told]  # type: ignore
-    one = dataclasses.make_dataclass("Typed", [(name, hint, getattr(kind, name))], namespace={"__doc__": ""})
+    hint: Any = typing.get_type_hints(kind, include_extras=True)[name]
+    one = dataclasses.make_dataclass(
+        "Typed", [(name, Annotated[hint, told], getattr(kind, name))], namespace={"__doc__": ""}
+    )
     if not group:
         return getattr(read_flags(one, list(args), program), name)
     within = Annotated[one, tyro.conf.arg(name=group, help="-")]
