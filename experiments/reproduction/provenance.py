@@ -33,12 +33,8 @@ def provenance(parts: Sequence[PartRuns], command: str) -> list[str]:
     versions = dict.fromkeys(spelled for summary in found if (spelled := _versions(summary)))
     seeds = sorted({each.config.seed for runs in parts for each in runs.combinations})
     seconds = sum(summary.get("seconds", {}).get("total") or 0.0 for summary in found)
-    told = [
-        f"seeds {', '.join(map(str, seeds))}",
-        *devices,
-        *versions,
-        f"{len(found)} runs, {seconds:,.0f} s of training",
-    ]
+    told = [f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}", *devices, *versions]
+    told.append(f"{len(found)} runs, {seconds:,.0f} s of training")
     return [f"command: {command}", f"made with {'; '.join(told)}"]
 
 

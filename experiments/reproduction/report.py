@@ -50,6 +50,20 @@ def paper_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict
     return found
 
 
+def _own_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict[str, Any]]:
+    """The accuracies of finished runs, for items of which the paper prints no number."""
+    found = []
+    for runs, known in zip(parts, values, strict=True):
+        for column, sparsity in dict.fromkeys((each.column, each.sparsity) for each in runs.combinations):
+            cells = [cell for (name, at, _), cell in known.items() if (name, at) == (column, sparsity)]
+            name = f"{column}, {runs.title}" if len(parts) > 1 else column
+            for value in ("before", "after"):
+                ours = [cell.get(value) for cell in cells]
+                if any(one is not None for one in ours):
+                    found.append({"name": name, "what": spelled(value, sparsity), "paper": None, "ours": ours})
+    return found
+
+
 def _unit(value: str) -> str:
     return "epochs" if value.endswith("epochs") else "degrees" if value.endswith("angle") else ""
 
@@ -97,7 +111,7 @@ def report(
     parts = [runs._replace(notes=(*runs.notes, *data_notes(runs))) for runs in parts]
     notes, made = notes_of(parts), provenance(parts, command)
     title, note = f"{item.paper}, {item.number}: {item.shows}", "\n".join([*notes, *item.notes, *made]) or None
-    if rows := paper_rows(parts, values):
+    if rows := paper_rows(parts, values) or _own_rows(parts, values):
         run_tables.print_whole(console, paper_table.table(rows, title, note))
         console.print(paper_table.tally(rows), soft_wrap=True)
         write_whole(folder / TABLE_CSV, paper_table.as_csv(rows).encode())

@@ -149,7 +149,7 @@ def as_markdown(rows: Sequence[Row], title: str | None = None, note: str | None 
     """The table for a README of results: title and note above it, remarks and rules below."""
     remarks = list(dict.fromkeys(str(row["remark"]) for row in rows if row.get("remark")))
     headings, cells = _cells(rows, remarks)
-    above = [f"**{_escape(title)}**" if title else "", _escape(note) if note else ""]
+    above = [f"**{_escape(title)}**" if title else "", _escape(note).replace("\n", "  \n") if note else ""]
     lines = ["| " + " | ".join(heading.replace("\n", " ").strip() for heading in headings) + " |"]
     lines.append("|" + "".join("---|" if heading in _WORDS else "---:|" for heading in headings))
     lines += ["| " + " | ".join(_escape(cell) for cell in line) + " |" for line in cells]

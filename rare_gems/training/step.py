@@ -174,7 +174,7 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
 def take_round(
     phase: Phase, carry: Carry, given: PyTree = None, due: jax.Array | None = None, mesh: Mesh | None = None
 ) -> Carry:
-    """The carry after a round of `phase.rounds`, which follows the step just taken.
+    """The carry after a round of `Phase.rounds`, which follows the step just taken.
 
     Args:
       given: the numbers of the round (`rounds.given`). mesh: as in `step_parts`.

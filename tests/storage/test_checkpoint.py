@@ -39,16 +39,10 @@ def make_carry(seed=0):
     totals = trainer.Totals(jnp.float32(0.5), jnp.float32(seed), jnp.int32(3), jnp.int32(-1))
     empty = jnp.zeros((0, 4), jnp.float32)
     return trainer.Carry(
-        jnp.int32(seed),
-        keys[0],
-        Ticket(params, scores, mask),
-        {"more": keys[1:], "none": empty},
-        None,
-        opt_state,
-        (),
-        None,
-        totals,
-    )
+        step=jnp.int32(seed), key=keys[0], ticket=Ticket(params, scores, mask),
+        model_state={"more": keys[1:], "none": empty}, first_state=None, opt_state=opt_state, during=(), rounds=(),
+        after=None, totals=totals,
+    )  # fmt: skip
 
 
 def bits(leaf):

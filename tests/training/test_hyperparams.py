@@ -63,6 +63,7 @@ SWEEPS = {
 }
 MORE_SWEEPS = {
     "gem_miner_layer": (gem_miner, EPOCHS | {"period": 1, "scope": "layer", "norm": "l1"}, SPARSITIES | RATES),
+    "gem_miner_periods": (gem_miner, {"sparsity": 0.8, "steps_per_epoch": 3, "num_epochs": 4}, {"period": [1, 2]}),
     "force": (force, {"loss_fn": LOSS, "rounds": 3}, SPARSITIES),
     "hybrid": (hybrid, {"linear": None, "order": ORDER}, SPARSITIES | FINETUNES | {"training": FINETUNES["finetune"]}),
     "smart_ratio": (smart_ratio, {"linear": None, "order": ORDER}, SPARSITIES),
@@ -214,7 +215,6 @@ def test_what_is_not_in_the_state_makes_another_program(make, numbers):
 @pytest.mark.parametrize(
     ("method", "shared", "own"),
     [
-        (gem_miner, {"sparsity": 0.8, "steps_per_epoch": 3, "num_epochs": 4}, {"period": [1, 2]}),
         (finetune_alone, {"steps_per_epoch": 3, "learning_rate": 0.1}, {"num_epochs": [4, 5]}),
         (finetune_alone, TUNE | {"learning_rate": 0.1}, {"momentum": [0.9, 0.8]}),
         (magnitude, {"sparsity": 0.8}, {"scope": ["layer", "global"]}),

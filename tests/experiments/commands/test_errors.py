@@ -157,7 +157,7 @@ def test_an_unknown_data_set_names_the_choices():
     assert done.returncode == 2
     assert done.stderr == (
         "experiments: error: expected a data set or a command, one of digits, mnist, cifar10, cifar100, tiny_imagenet, "
-        "caltech101, imagenet, folder, compare, sanity, analyse, export, reproduce, bench, got 'imagenette'\n"
+        "caltech101, imagenet, folder, compare, sanity, analyse, evaluate, export, reproduce, bench, got 'imagenette'\n"
     )
 
 

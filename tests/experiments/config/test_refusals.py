@@ -25,7 +25,7 @@ MISTAKES = [
     ("reproduce rare-gems-table-3 --slurm.memory-gb=a", "--slurm.memory-gb: expected a number or None, got 'a'"),
     ("sanity x --cheks=all", "--cheks: there is no such flag; the nearest is --checks"),
     ("analyse x --pints=3", "--pints: there is no such flag; the nearest is --points"),
-    ("export x", "expected --to=torch|numpy|flax|compact (whose file it is to be), got none"),
+    ("export x", "expected --to=torch|numpy|flax|keras-names|compact|seed (whose file it is to be), got none"),
 ]
 
 
