@@ -65,7 +65,12 @@ def in_steps(rounds: Rounds) -> Transform:
 
 
 def each_step(phase: Phase) -> Transform:
-    """What a phase does after each step, its `during` and its rounds, as one transform for a loop of one's own."""
+    """What a phase does after each step, its `during` and its rounds, as one transform for a loop of one's own.
+
+    Raises:
+      ValueError: as `check`.
+    """
+    check(phase)
     if phase.rounds is None:
         return phase.during
     between = in_steps(phase.rounds)

@@ -9,7 +9,7 @@ import pytest
 
 from rare_gems import rounds, transforms, views
 from rare_gems.phase import Phase, Rounds, Ticket, Transform
-from rare_gems.training import trainer
+from rare_gems.training import sharding, trainer
 from tests.toy import make_toy
 
 KEY = jax.random.key(7)
@@ -83,6 +83,23 @@ def test_runs_at_once_have_rounds_of_their_own(toy):
         )  # fmt: skip
 
 
+def test_one_run_of_many_and_runs_that_share_devices_have_their_rounds(toy):
+    phases = [phase_of((2, 3, 7)), phase_of(range(4, 9, 4), add=0.5)]
+    one = lambda tree: jax.tree.map(lambda x: x[None], tree)  # noqa: E731
+    both = lambda tree: jax.tree.map(lambda x: jnp.stack([x, x]), tree)  # noqa: E731
+    options = {"loss_fn": toy.loss_fn, "feed": toy.feed, "many": True}
+    alone = [trained(phase, toy).scores for phase in phases]
+    got, _ = trainer.run((phases[0],), one(toy.ticket), one(toy.model_state), key=KEY[None], **options)
+    chex.assert_trees_all_equal(got.scores, one(alone[0]))
+    mesh = sharding.make_mesh(jax.devices()[:2], runs=1)
+    got, _ = trainer.run(
+        (phases[0],), both(toy.ticket), both(toy.model_state), key=jnp.stack([KEY, KEY]), mesh=mesh,
+        variants=[(phase,) for phase in phases], **options,
+    )  # fmt: skip
+    for i, scores in enumerate(alone):
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], got.scores), scores, rtol=1e-6)
+
+
 def test_each_step_is_the_phases_own_transform_without_rounds():
     phase = phase_of((1,))._replace(rounds=None)
     assert rounds.each_step(phase) is IDENTITY
@@ -105,8 +122,10 @@ def test_each_step_is_the_phases_own_transform_without_rounds():
 )
 def test_what_is_refused(toy, steps, given, match):
     phase = phase_of((1,))._replace(rounds=Rounds(noted(), steps, given=lambda r: given))
-    with pytest.raises(ValueError, match=match):
-        trained(phase, toy)
+    loops = lambda: trained(phase, toy), lambda: trainer.make_step(toy.loss_fn, phase), lambda: rounds.each_step(phase)
+    for loop in loops:
+        with pytest.raises(ValueError, match=match):
+            loop()
 
 
 def test_numbers_are_32_bits():

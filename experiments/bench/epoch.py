@@ -128,7 +128,7 @@ def _moments(run: Run, problem: Problem, num_epochs: int) -> Iterator[trainer.Mo
     moments = trainer.epochs(
         run.recipe, run.ticket, run.model_state, loss_fn=problem.loss_fn, feed=run.feeds, key=run.key
     )
-    for moment, _ in zip(moments, range(num_epochs), strict=False):
+    for _, moment in zip(range(num_epochs), moments, strict=False):  # in this order no further epoch is begun
         yield moment
 
 

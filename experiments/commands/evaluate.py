@@ -11,21 +11,21 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.catalog.networks import input_shape
+from experiments.catalog.datasets import DATASETS
+from experiments.commands.export import finished_ticket
 from experiments.config.config import Config
 from experiments.config.parse import read_flags
 from experiments.config.saved import from_fields
-from experiments.problem.data import facts_of, load_data
+from experiments.problem.data import load_data
 from experiments.problem.evaluation import tops_of
 from experiments.problem.initial_ticket import drawn
-from experiments.problem.network import network_for
+from experiments.problem.network import network_of
 from experiments.problem.problem import Problem, make_problem
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.run_folder.summary import dataset_name
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
-from rare_gems.models.model import Model
 from rare_gems.phase import Mask, ModelState, Params
 from rare_gems.storage import seed_file, ticket_file
 
@@ -36,8 +36,8 @@ __all__ = ["Evaluate", "evaluate"]
 class Evaluate:
     """The test accuracy of a ticket, measured again; nothing is searched or trained.
 
-    Of a run folder: of the trained ticket, and of its initial weights under the mask. Of a file of
-    `experiments.export RUN --to=seed`: of the weights that its seed draws, under its mask.
+    Of a run folder: of the trained ticket, and of the weights that its finetuning began with, under the mask. Of a file
+    of `experiments.export RUN --to=seed`: of the weights that its seed draws, under its mask.
     """
 
     ticket: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TICKET")]
@@ -65,7 +65,12 @@ def evaluate(args: list[str]) -> None:
     asked = read_flags(Evaluate, args, "python -m experiments.evaluate")
     read = _of_run if asked.ticket.is_dir() else _of_seed
     config, weights = read(asked.ticket, asked.data_dir)
-    _report(Console(markup=False, emoji=False), config, make_problem(load_data(config), config), weights)
+    _report(Console(markup=False, emoji=False), config, _problem(config), weights)
+
+
+def _problem(config: Config) -> Problem:
+    """The weights are there: the file of --pretrained, of which the problem has a fingerprint, need not be."""
+    return make_problem(load_data(config), dataclasses.replace(config, pretrained=None))
 
 
 def _report(console: Console, config: Config, problem: Problem, weights: list[_Weights]) -> None:
@@ -92,25 +97,23 @@ def _report(console: Console, config: Config, problem: Problem, weights: list[_W
 
 
 def _of_run(folder: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]:
-    for name in (paths.CONFIG, paths.TICKET, paths.SUMMARY):
-        if not (folder / name).is_file():
-            raise UsageError(f"{folder}: expected a finished run, got one without {name}")
-    config = _configuration(
-        {k: v for k, v in run_folders.read_fields(folder).items() if k != "check"}, folder, data_dir
-    )
-    like, state = jax.eval_shape(lambda: drawn(_network(config), config))
+    finished_ticket(folder)
+    config = _configuration(_fields(folder), folder, data_dir)
+    like, state = jax.eval_shape(lambda: drawn(network_of(config)[0], config))
+    like = like._replace(scores=None)
     noted = _noted(folder / paths.SUMMARY)
+    try:
+        trained = ticket_file.load(folder / paths.TICKET, like=like, like_state=state)
+        search = folder / paths.SEARCH
+        found = ticket_file.load(search, like=like, like_state=state) if search.is_file() else None
+    except ValueError as error:
+        raise UsageError(f"{error}".replace("does not match `like`", "not of this network")) from None
+    mask, before, after = trained.ticket.mask, noted.get("before_finetune"), noted.get("after_finetune")
     weights = []
-    for file, name in ((paths.SEARCH, "initial, under the mask"), (paths.TICKET, "trained")):
-        if not (folder / file).is_file():
-            continue
-        try:
-            found = ticket_file.load(folder / file, like=like._replace(scores=None), like_state=state)
-        except ValueError as error:
-            raise UsageError(f"{error}".replace("does not match `like`", "not of this network")) from None
-        value = noted.get("after_finetune" if file == paths.TICKET else "before_finetune")
-        value = noted.get("before_finetune") if value is None else value  # nothing was finetuned
-        weights.append(_Weights(name, found.ticket.params, found.model_state, found.ticket.mask, value))
+    if found is not None:  # the mask of the end, which may be thinner than what the search left
+        weights.append(_Weights("before finetuning", found.ticket.params, found.model_state, mask, before))
+    if after is not None or found is None:
+        weights.append(_Weights("trained", trained.ticket.params, trained.model_state, mask, after))
     return config, weights
 
 
@@ -120,24 +123,27 @@ def _of_seed(file: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]
     try:
         entries = seed_file.read(file)
         config = _configuration(entries.get("config"), file, data_dir)
-        ticket, state = drawn(_network(config), config)
+        ticket, state = drawn(network_of(config)[0], config)
         found = seed_file.load(file, ticket.mask, params=ticket.params, like_state=state)
     except ValueError as error:
         raise UsageError(str(error)) from None
     return config, [_Weights("as drawn, under the mask", ticket.params, found.model_state, found.mask, None)]
 
 
+def _fields(folder: Path) -> Any:
+    try:
+        return {name: value for name, value in run_folders.read_fields(folder).items() if name != "check"}
+    except (ValueError, AttributeError):
+        raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run, got something else") from None
+
+
 def _configuration(fields: Any, where: Path, data_dir: Path | None) -> Config:
     try:
         config = from_fields(fields)
+        DATASETS[config.dataset]
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{where}: expected the configuration of a run ({error})") from None
     return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
-
-
-def _network(config: Config) -> Model:
-    facts = facts_of(config)
-    return network_for(config, input_shape(config.model, facts.image_shape), facts.num_classes)
 
 
 def _noted(summary: Path) -> dict[str, Any]:

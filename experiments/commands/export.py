@@ -23,7 +23,7 @@ from rare_gems.storage.atomic import write_whole
 from rare_gems.storage.ticket_contents import on_host
 from rare_gems.storage.ticket_file import TicketFile
 
-__all__ = ["Export", "export"]
+__all__ = ["Export", "export", "finished_ticket"]
 
 _SUFFIXES = {"compact": ".safetensors", "seed": ".json"}
 _NAMES = {"compact": paths.COMPACT, "seed": paths.SEED}
@@ -72,7 +72,7 @@ def export(args: list[str]) -> None:
     for name, value in (("masks", asked.masks == "prune"), ("fill", asked.fill)):
         if value and asked.to != "torch":
             raise UsageError(f"--{name}: of --to=torch; expected no such flag with --to={asked.to}")
-    file = _ticket(asked.run)
+    file = finished_ticket(asked.run)
     output = _output(asked, file, suffixes)
     found = ticket_file.load(file)
     weights = "initial" if asked.to == "seed" else asked.weights
@@ -108,8 +108,12 @@ def _written(to: str, what: Exported, output: Path, file: Path) -> list[str]:
     return [*told, f"to load it: {load.replace('FILE', output.name)}"]
 
 
-def _ticket(path: Path) -> Path:
-    """The ticket of a finished run."""
+def finished_ticket(path: Path) -> Path:
+    """The ticket of a finished run: a file as it is, or that of a run folder.
+
+    Raises:
+      UsageError: for what is neither.
+    """
     if path.is_file():
         return path
     if not path.is_dir():

@@ -37,7 +37,7 @@ def image_shape(folder: Path) -> tuple[int, ...]:
     """
     if not (folder / paths.CONFIG).is_file():
         raise UsageError(f"--to=compact: expected a run folder, got {folder} without {paths.CONFIG}")
-    config = from_fields(run_folders.read_fields(folder))
+    config = from_fields({name: value for name, value in run_folders.read_fields(folder).items() if name != "check"})
     return input_shape(config.model, facts_of(config).image_shape)
 
 

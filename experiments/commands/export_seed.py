@@ -7,17 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.catalog.networks import input_shape
 from experiments.config.saved import fields_of, from_fields, without_free
-from experiments.problem.data import facts_of
 from experiments.problem.initial_ticket import drawn
-from experiments.problem.network import network_for
+from experiments.problem.network import network_of
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.phase import Mask, ModelState, Params
 from rare_gems.storage import seed_file
+from rare_gems.storage.ticket_contents import on_host
 from rare_gems.storage.ticket_file import TicketFile
 
 __all__ = ["write_seed"]
@@ -39,14 +38,12 @@ def write_seed(output: Path, folder: Path, found: TicketFile, state: ModelState)
     for name, idle in (("pretrained", config.pretrained is None), (config.pruner, config.method.begins is None)):
         if not idle:
             raise UsageError(f"--to=seed: {folder}: expected weights that are drawn, got those that {name} begins with")
-    facts = facts_of(config)
-    model = network_for(config, input_shape(config.model, facts.image_shape), facts.num_classes)
-    params = drawn(model, config)[0].params
+    params = drawn(network_of(config)[0], config)[0].params
     other = _moved(params, found.initial, found.ticket.mask)
     if other:
-        raise UsageError(f"--to=seed: {folder}: expected a ticket of weights as they are drawn, got trained ones in "
-                         f"{other[0]}, such as those of a rewinding to a later step")  # fmt: skip
-    free = dataclasses.replace(without_free(config), data_dir=config.data_dir if config.data.is_folder else None)
+        raise UsageError(f"--to=seed: {folder}: expected a ticket of weights as its seed draws them, got others in "
+                         f"{other[0]}: trained ones (those rewound to), or ones that a check draws again")  # fmt: skip
+    free = dataclasses.replace(without_free(config), data_dir=None)  # the reader's is another
     metadata = {name: value for name, value in found.metadata.items() if name in ("method", "seed", "dataset", "model")}
     seed_file.save(
         output, found.ticket.mask, params=params, model_state=state, metadata=metadata | {"config": fields_of(free)}
@@ -56,8 +53,8 @@ def write_seed(output: Path, folder: Path, found: TicketFile, state: ModelState)
 
 def _moved(params: Params, initial: Params | None, mask: Mask) -> list[str]:
     """The leaves in which the ticket does not begin with the weights that are drawn, where it keeps them."""
-    kept = {masks.path_name(at): np.asarray(leaf) for at, leaf in jax.tree_util.tree_leaves_with_path(mask)}
-    there = {masks.path_name(at): np.asarray(leaf) for at, leaf in jax.tree_util.tree_leaves_with_path(initial)}
+    kept = {masks.path_name(at): on_host(leaf) for at, leaf in jax.tree_util.tree_leaves_with_path(mask)}
+    there = {masks.path_name(at): on_host(leaf) for at, leaf in jax.tree_util.tree_leaves_with_path(initial)}
 
     def same(name: str, leaf: Any) -> bool:
         other = there.get(name)
@@ -66,4 +63,4 @@ def _moved(params: Params, initial: Params | None, mask: Mask) -> list[str]:
         return np.allclose(*(np.where(kept.get(name, True), one, 0) for one in (leaf, other)), rtol=1e-4, atol=1e-6)
 
     named = jax.tree_util.tree_leaves_with_path(params)
-    return [masks.path_name(at) for at, leaf in named if not same(masks.path_name(at), np.asarray(leaf))]
+    return [masks.path_name(at) for at, leaf in named if not same(masks.path_name(at), on_host(leaf))]

@@ -76,6 +76,8 @@ def train_together(
             for book in books:
                 step = 0 if book.carry is None else book.offsets[book.notes["index"]] + int(book.carry.step)
                 collapse.check_start(book.table, book.run, book.carry, step, book.slot)
+            for book in books:
+                book.table.clock.start()  # of the first epoch: what was opened and read is not its time
             for moment in moments:
                 logbook.take(books, moment)
                 if moment.interrupted:

@@ -93,11 +93,17 @@ def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
 def _names(params: Params, state: PyTree) -> tuple[dict[str, str], dict[str, str]]:
     """The name in Keras of each leaf of params, and of state, by its path."""
     paths = [path for path, _ in _leaves(params)], [path for path, _ in _leaves(state)]
-    norms = {path.rpartition("/")[0] for some in paths for path in some if path.endswith(("/scale", "/mean"))}
+    norms = {layer for some in paths for layer, leaf in map(_split, some) if leaf in ("scale", "mean")}
 
     def name(path: str) -> str:
-        layer, _, leaf = path.rpartition("/")
+        layer, leaf = _split(path)
         return f"{layer.replace('/', '_')}/{_OF_NORMS.get(leaf, leaf) if layer in norms else leaf}".removeprefix("/")
 
     of_params, of_state = ({path: name(path) for path in some} for some in paths)
     return of_params, of_state
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The layer and the leaf; NNX puts a "value" behind it."""
+    layer, _, leaf = path.removesuffix("/value").rpartition("/")
+    return layer, leaf

@@ -42,7 +42,7 @@ def fixed(mask: Mask) -> Method:
     def recipe(whole: Mask) -> Recipe:
         check_structure("mask", mask, whole, "the prunable params")
         jax.eval_shape(masks.apply, whole, mask)  # raises for another shape, and for what is not bool
-        return (_edit(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.asarray, mask))),)
+        return (_edit(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.array, mask))),)  # copies
 
     return Method(recipe=recipe, keeps_scores=False, mask=mask)
 

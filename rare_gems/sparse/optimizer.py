@@ -105,7 +105,7 @@ def prune(
         ticket = join(ticket, blank, stacked)
         return SparseState(
             step=jnp.int32(0),
-            key=data,
+            key=jnp.array(data),  # a copy: a step may donate its state
             mask=ticket.mask,
             scores=ticket.scores if method.keeps_scores and plan.moves else None,
             edits=edits,

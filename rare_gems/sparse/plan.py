@@ -63,6 +63,7 @@ def _check(phase: Phase) -> None:
 
 def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> Plan:
     num_scoring = scoring.num_steps if scoring else 0
+    looks = rounds.each_step(scoring) if scoring else transforms.identity()
 
     def start(ticket: Ticket, key: Key) -> Ticket:
         for i, phase in enumerate(edits):  # steps take the keys from 0 up
@@ -72,7 +73,7 @@ def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> P
         return ticket
 
     def init(ticket: Ticket) -> State:
-        first = (scoring.during.init(ticket), scoring.after.init(ticket)) if scoring else ()
+        first = (looks.init(ticket), scoring.after.init(ticket)) if scoring else ()
         return first, during.init(ticket)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
@@ -95,7 +96,7 @@ def _plan(edits: Sequence[Phase], scoring: Phase | None, during: Transform) -> P
 
     def score(ticket: Ticket, state: Any, context: Context) -> tuple[Ticket, Any]:
         assert scoring is not None
-        ticket, looking = scoring.during.update(ticket, state[0], context)
+        ticket, looking = looks.update(ticket, state[0], context)
         last = context.step == num_scoring - 1
         ticket, ending = jax.lax.cond(
             last, scoring.after.update, lambda t, s, c: (t, s), ticket, state[1], context._replace(grads=None)

@@ -24,7 +24,7 @@ from rare_gems import leaves, masks
 from rare_gems.masks import path_name
 from rare_gems.phase import Mask, ModelState, Params, PyTree
 from rare_gems.storage.atomic import write_whole
-from rare_gems.storage.ticket_contents import DTYPES, on_host
+from rare_gems.storage.ticket_contents import DTYPES, on_host, specs_of
 from rare_gems.storage.ticket_trees import restore
 
 __all__ = ["VERSION", "SeedFile", "differing", "load", "read", "save", "values_of"]
@@ -69,6 +69,8 @@ def save(
       >>> found.mask["kernel"].tolist(), found.metadata["sparsity"]
       ([True, False, False, False], 0.75)
     """
+    specs_of("mask", mask)  # refuses two leaves of one name
+    specs_of("params", params)
     bits = {path_name(at): np.asarray(leaf) for at, leaf in jax.tree_util.tree_leaves_with_path(mask)}
     for name, leaf in bits.items():
         if leaf.dtype != bool:
@@ -112,7 +114,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         missing = [name for name in _OWN if name not in found]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path}: expected a ticket by its seed (JSON with {_KEY}), got something else") from None
-    if version != VERSION:
+    if version != VERSION or version is True:
         raise ValueError(f"{path}: expected {_KEY} {VERSION}, got {version}: update rare_gems")
     if missing:
         raise ValueError(f"{path}: expected the entries {', '.join(_OWN)}, got none of the name {missing[0]}")
@@ -148,8 +150,9 @@ def load(path: str | os.PathLike[str], mask: Mask, *, params: Params, like_state
     return SeedFile(trees["mask"], trees["state"], metadata)
 
 
-def values_of(params: Params) -> dict[str, list[float]]:
-    """Some values of each leaf, at places evenly spread over it; of keys, of their data.
+def values_of(params: Params) -> dict[str, list[Any]]:
+    """Some values of each leaf, at places evenly spread over it; of keys, of their data. What JSON has no number for,
+    "inf" and "nan", is text.
 
     Example:
       >>> values_of({"kernel": np.arange(9.0)})
@@ -159,17 +162,19 @@ def values_of(params: Params) -> dict[str, list[float]]:
     for at, leaf in jax.tree_util.tree_leaves_with_path(params):
         flat = on_host(leaf).reshape(-1)
         places = [flat.size * i // _MOST for i in range(min(_MOST, flat.size))]
-        found[path_name(at)] = [float(flat[place]) for place in places]
+        values = [float(flat[place]) for place in places]
+        found[path_name(at)] = [value if math.isfinite(value) else str(value) for value in values]
     return found
 
 
-def differing(here: dict[str, list[float]], there: dict[str, list[float]]) -> list[str]:
+def differing(here: dict[str, list[Any]], there: dict[str, list[Any]]) -> list[str]:
     """The leaves of which the values are further apart than rounding on another device makes them (1e-4)."""
 
-    def alike(a: list[float], b: list[float]) -> bool:
-        return len(a) == len(b) and all(
-            math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-6) for x, y in zip(a, b, strict=True)
-        )
+    def close(x: Any, y: Any) -> bool:
+        return x == y or (str not in (type(x), type(y)) and math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-6))
+
+    def alike(a: list[Any], b: list[Any]) -> bool:
+        return len(a) == len(b) and all(map(close, a, b))
 
     return [name for name in [*here, *(set(there) - set(here))] if not alike(here.get(name, []), there.get(name, []))]
 
@@ -205,4 +210,8 @@ def _unpacked(entries: dict[str, Any]) -> PyTree:
         if leaf.sum() != layer["num_kept"]:
             raise ValueError(f"mask/{layer['name']}: expected {layer['num_kept']} weights kept, got {leaf.sum()}")
         bits[layer["name"]], start = leaf.reshape(layer["shape"]), end
+    totals = {"num_kept": sum(int(leaf.sum()) for leaf in bits.values()), "num_prunable": sum(sizes)}
+    for name, total in totals.items():
+        if entries[name] != total:
+            raise ValueError(f"{name}: expected {entries[name]} as in its entries, got {total}")
     return bits

@@ -144,10 +144,12 @@ def _scanned(
     stretches: Stretches | None,
 ) -> tuple[Any, int, bool]:
     """Scans steps piece by piece."""
+    stops = set() if stretches is None else {stop for stop in stretches.stops if done < stop <= target}
     while done < target:
         length = target - done if stretches is None else stretches.piece(done, target)
         carry, done = scan(carry, length), done + length
-        if stretches is not None and done in stretches.stops:
+        if done in stops:
+            assert stretches is not None
             carry = stretches.take(carry, done)
         if poll(done):
             return carry, done, True

@@ -84,6 +84,7 @@ def _of_phase(phase: Phase, ticket: Ticket, model_state: ModelState, batch: Batc
     yield from _of_function(
         phase.during.update, ticket, during, Context(step=step, key=key, batch=batch, grads=seen, loss=loss)
     )
+    yield f"rounds: {phase.rounds is not None}"
     if phase.rounds is not None and len(phase.rounds.steps):  # when they are, and their numbers, is the host's matter
         numbers = rounds.given(phase.rounds, 0)
         state = jax.eval_shape(phase.rounds.transform.init, ticket)

@@ -105,6 +105,7 @@ def make_step(loss_fn: LossFn, phase: Phase) -> Callable[[Carry, Batch], Carry]:
       [Array([0.5, 0. ], dtype=float32)]
     """
 
+    rounds.check(phase)
     descend, edit = step_parts(loss_fn, phase)
     between = None if phase.rounds is None else rounds.in_steps(phase.rounds)
 
@@ -183,10 +184,10 @@ def take_round(
     assert phase.rounds is not None
     context = _of_round(carry)._replace(given=given)
     ticket, state = phase.rounds.transform.update(carry.ticket, carry.rounds, context)
-    new = sharding.pin(_hold_dead(phase, carry._replace(ticket=ticket, rounds=state)), mesh)
-    if due is None:
-        return new
-    return jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old), new, carry)
+    new = _hold_dead(phase, carry._replace(ticket=ticket, rounds=state))
+    if due is not None:  # before they are pinned: what the round leaves alone, the count of steps too, stays as it is
+        new = jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old), new, carry)
+    return sharding.pin(new, mesh)
 
 
 def _of_round(carry: Carry) -> Context:

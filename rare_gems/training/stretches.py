@@ -2,6 +2,7 @@
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,11 +32,11 @@ class Stretches(NamedTuple):
         return next((length for length in self.lengths if length <= left), left)
 
 
-def stretches_of(phases: Sequence[Phase], num_batches: int, take_round: Callable) -> Stretches:
+def stretches_of(phases: Sequence[Phase], num_batches: int, take_round: Callable, *, many: bool = False) -> Stretches:
     """The stretches of a phase, or of the phases that many runs train at once, one for each.
 
     Args:
-      num_batches: steps in an epoch, at whose end a stretch ends too.
+      num_batches: steps in an epoch, at whose end a stretch ends too. many: whether the carry is one of many runs.
       take_round: (phase, carry, given, due) -> carry. Of several phases whose rounds are not at the same steps,
         `due` is bool [runs]: which of the runs have one; and what another is given is of no effect.
     Raises:
@@ -53,7 +54,7 @@ def stretches_of(phases: Sequence[Phase], num_batches: int, take_round: Callable
     def take(carry: Any, done: int) -> Any:
         rows = [rounds.given(plan, table[done]) if done in table else None
                 for plan, table in zip(plans, tables, strict=True)]  # fmt: skip
-        if len(phases) == 1:
+        if not many:
             return take_round(phases[0], carry, rows[0], None)
         due = np.array([done in table for table in tables])
         some = rows[int(np.argmax(due))]
@@ -64,20 +65,22 @@ def stretches_of(phases: Sequence[Phase], num_batches: int, take_round: Callable
     return Stretches(stops, take, lengths_of(stops, phases[0].num_steps, num_batches))
 
 
-def lengths_of(stops: Sequence[int], num_steps: int, num_batches: int, most: int = 3) -> tuple[int, ...]:
+def lengths_of(stops: Sequence[int], num_steps: int, num_batches: int, most: int = 4) -> tuple[int, ...]:
     """The lengths of pieces into which stretches are cut where they are scanned, the longest first.
 
     Args:
       stops: rising, in steps done. num_steps: of the phase. num_batches: of an epoch, whose end is a stop too.
       most: how many lengths there may be.
     Returns:
-      those of the stretches; if these are more than `most`, the longest, its square root, and 1.
+      those of the stretches; if these are more than `most`, the longest, the most frequent, its square root, and 1.
     Example:
-      >>> lengths_of((), 12, 5), lengths_of(range(2, 13, 2), 12, 6), lengths_of(range(100, 4001, 100), 4000, 391)
-      ((5, 2), (2,), (100, 10, 1))
+      >>> lengths_of((), 12, 5), lengths_of(range(2, 13, 2), 12, 6), lengths_of(range(100, 3001, 100), 4000, 391)
+      ((5, 2), (2,), (391, 100, 10, 1))
     """
     ends = sorted({*stops, *range(num_batches, num_steps, num_batches), num_steps})
-    lengths = {end - start for start, end in zip([0, *ends], ends, strict=False) if end > start}
+    counts = Counter(end - start for start, end in zip([0, *ends], ends, strict=False) if end > start)
+    lengths = set(counts)
     if len(lengths) > most:
-        lengths = {max(lengths), math.isqrt(max(lengths)), 1}
+        usual = max(lengths, key=lambda length: (counts[length], length))
+        lengths = {max(lengths), usual, math.isqrt(usual), 1}
     return tuple(sorted(lengths, reverse=True))

@@ -110,7 +110,7 @@ def epochs(
         leaves.check_arrays(name, tree)
     _check_optimizers(recipe[start:], ticket, many)
     stretches = [
-        stretches_of([each[i] for each in recipes], feeds[i].num_batches, _round_fn(many, mesh))
+        stretches_of([each[i] for each in recipes], feeds[i].num_batches, _round_fn(many, mesh), many=many)
         for i in range(len(recipe))
     ]
     ticket, model_state, key, data_key = sharding.place((ticket, model_state, key, data_key), mesh, many=many)

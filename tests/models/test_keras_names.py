@@ -50,3 +50,11 @@ def test_names_by_hand():
         from_keras_names({}, {"a": {"w": np.ones(2)}}, {})
     with pytest.raises(ValueError, match=r"a/w: expected an array of shape \(2,\), got \(3,\)"):
         from_keras_names({"a/w": np.ones(3)}, {"a": {"w": np.ones(2)}}, {})
+
+
+def test_a_tree_of_nnx_has_the_same_names():
+    params = {"bn": {"scale": {"value": np.ones(2)}}, "conv": {"kernel": {"value": np.ones((1, 1, 3, 2))}}}
+    state = {"bn": {"mean": {"value": np.zeros(2)}}}
+    arrays = to_keras_names(params, state)
+    assert sorted(arrays) == ["bn/gamma", "bn/moving_mean", "conv/kernel"]
+    same(from_keras_names(arrays, params, state), (params, state))

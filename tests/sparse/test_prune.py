@@ -14,7 +14,8 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rare_gems import masks, sparse, transforms
+from rare_gems import masks, sparse, transforms, views
+from rare_gems.phase import Phase, Rounds
 from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.rigl import rigl
 from rare_gems.training.step import begin, make_step
@@ -397,3 +398,35 @@ def test_extra_arguments_reach_the_optimizer_and_are_asked_for(wrap):
         tx.update(PARAMS, state, PARAMS)
     updates, _ = tx.update(PARAMS, state, PARAMS, value=jnp.float32(1))
     assert num_alive_where_removed(optax.apply_updates(PARAMS, updates), state) == 0
+
+
+def test_a_step_may_donate_params_and_state_again_and_again():
+    """As loops on accelerators do: nothing that the user or the optimizer holds is given away."""
+    key, mask = jax.random.key(3), jax.tree.map(lambda leaf: leaf if leaf is None else jnp.asarray(leaf), ODD,
+                                                is_leaf=lambda leaf: leaf is None)  # fmt: skip
+    tx = sparse.prune(optax.adam(0.1), sparse.fixed(mask), key=key)
+
+    def step(params, state):
+        updates, state = tx.update(gradient(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    for _ in range(2):
+        params = jax.tree.map(jnp.copy, PARAMS)
+        state = tx.init(params)
+        for _ in range(2):
+            params, state = step(params, state)
+    assert masks.num_kept(sparse.masks(state)) == masks.num_kept(mask)
+    assert jax.random.key_data(key).shape
+
+
+def test_rounds_of_a_phase_that_scores_are_taken():
+    """One round after the first of two steps, in which the weights rest, keeps five."""
+    none, rounds = transforms.identity(), Rounds(transforms.keep_given("global"), (1,), given=lambda r: 5)
+    scoring = Phase(
+        view=views.masked, trains="params", optimizer=optax.sgd(0.0), during=none, after=none, num_steps=2,
+        hold_dead=False, rounds=rounds,
+    )  # fmt: skip
+    method = sparse.Method(lambda whole: (scoring,), keeps_scores=True)
+    *_, (_, state) = train(sparse.prune(optax.sgd(0.1), method), num_steps=3)
+    assert sparse.sparsity(state) == 1 - 5 / 40

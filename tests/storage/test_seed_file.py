@@ -70,6 +70,8 @@ def test_weights_may_differ_by_rounding_and_no_more(file):
         ({"state": base64.b64encode(zlib.compress(b"123")).decode()}, "state: damaged"),
         ({"layers": [{"name": "conv/0"}]}, "damaged"),
         ({"weights": []}, "damaged"),
+        ({"num_kept": 99}, "num_kept: expected 99 as in its entries, got 14"),
+        ({"seed_file_version": True}, "expected seed_file_version 1, got True"),
     ],
 )
 def test_damage(file, entries, message):
@@ -94,6 +96,14 @@ def test_other_files_and_networks(file, tmp_path):
         load(tmp_path / "other.json")
 
 
+def test_infinite_constants_are_weights_too(tmp_path):
+    params = PARAMS | {"causal": np.array([0.0, -np.inf, np.nan], np.float32)}
+    seed_file.save(tmp_path / "t.json", MASK | {"causal": None}, params=params, metadata={})
+    load(tmp_path / "t.json", params, MASK | {"causal": None}, None)
+    with pytest.raises(ValueError, match="got others in causal"):
+        load(tmp_path / "t.json", params | {"causal": np.zeros(3, np.float32)}, MASK | {"causal": None}, None)
+
+
 def test_what_cannot_be_saved(tmp_path):
     def save(mask=MASK, params=PARAMS, state=None, metadata=None):
         seed_file.save(tmp_path / "t.json", mask, params=params, model_state=state, metadata=metadata or {})
@@ -104,6 +114,8 @@ def test_what_cannot_be_saved(tmp_path):
         save(mask=MASK | {"conv": [jnp.ones((1, 1, 2, 5))]})
     with pytest.raises(ValueError, match=r"mask/conv/0: expected shape \(1, 1, 2, 5\), that of the params, got \(3,\)"):
         save(mask=MASK | {"conv": [np.ones(3, bool)]})
+    with pytest.raises(ValueError, match="mask: two leaves have the name 'a/b'"):
+        save({"a/b": np.ones(3, bool), "a": {"b": np.ones(3, bool)}}, {"a/b": np.ones(3), "a": {"b": np.ones(3)}})
     with pytest.raises(ValueError, match="metadata: expected values that JSON can hold"):
         save(metadata={"config": {1, 2}})
     assert not list(tmp_path.iterdir())

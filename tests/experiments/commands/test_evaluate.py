@@ -3,9 +3,12 @@
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from experiments.commands.program import run
+from rare_gems import masks
 from rare_gems.storage import ticket_file
 
 
@@ -46,19 +49,50 @@ def test_weights_that_the_seed_does_not_draw_are_refused(small_run, small_copy, 
     ticket_file.save(small_copy / "ticket.safetensors", trained.ticket, metadata={"method": "imp", "seed": 42},
                      initial=trained.ticket.params, model_state=trained.model_state)  # fmt: skip
     message = refused(capsys, "export", small_copy, "--to=seed")
-    assert "expected a ticket of weights as they are drawn, got trained ones in" in message
+    assert "expected a ticket of weights as its seed draws them, got others in" in message
     entries = json.loads(seed.read_text())
     entries["config"]["seed"] = 43
     other = tmp_path / "other.json"
     other.write_text(json.dumps(entries))
     assert "expected the weights that its mask was chosen from, got others in" in refused(capsys, "evaluate", other)
+    other.write_text(json.dumps(entries | {"config": entries["config"] | {"dataset": "imagenette"}}))
+    assert f"{other}: expected the configuration of a run" in refused(capsys, "evaluate", other)
     other.write_text(json.dumps(entries | {"config": {"pruner": "magic"}}))
     assert f"{other}: expected the configuration of a run" in refused(capsys, "evaluate", other)
 
 
+def test_the_mask_is_that_of_the_end(small_copy, capsys):
+    """With --gem-miner.finetune-mask=rounded it is thinner than what search.safetensors has."""
+    trained = ticket_file.load(small_copy / "ticket.safetensors")
+    mask = jax.tree.map(lambda m: m & (np.arange(m.size).reshape(m.shape) % 2 == 0), trained.ticket.mask)
+    ticket_file.save(small_copy / "ticket.safetensors", trained.ticket._replace(mask=mask), metadata={"seed": 42},
+                     initial=trained.initial, model_state=trained.model_state)  # fmt: skip
+    lines = evaluated(capsys, small_copy).splitlines()[2:]
+    assert [f"{masks.num_kept(mask):,} of 50,200" in line for line in lines] == [True, True]
+
+
+def test_weights_of_a_file_that_is_gone_are_evaluated(small_run, small_copy, capsys):
+    config = json.loads((small_copy / "config.json").read_text())
+    (small_copy / "config.json").write_text(json.dumps(config | {"pretrained": "gone.pth"}))
+    assert evaluated(capsys, small_copy) == evaluated(capsys, small_run)
+
+
+def test_a_check_of_a_run_becomes_smaller_too(small_copy, tmp_path, capsys):
+    config = json.loads((small_copy / "config.json").read_text())
+    (small_copy / "config.json").write_text(json.dumps(config | {"check": "shuffle"}))
+    assert run("export", [str(small_copy), "--to=compact", f"--output={tmp_path}/c.safetensors"]) == 0
+    assert "parameters 50,610 -> " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null"])
+def test_a_damaged_configuration(text, small_copy, capsys):
+    (small_copy / "config.json").write_text(text)
+    assert "config.json: expected the configuration of a run" in refused(capsys, "evaluate", small_copy)
+
+
 def test_mistakes(small_run, tmp_path, capsys):
     assert "got nothing there" in refused(capsys, "evaluate", tmp_path / "nowhere")
-    assert "without config.json" in refused(capsys, "evaluate", tmp_path)
+    assert "expected a run folder, with a config.json" in refused(capsys, "evaluate", tmp_path)
     assert "expected a ticket by its seed" in refused(capsys, "evaluate", small_run / "summary.json")
     assert "expected a ticket by its seed" in refused(capsys, "evaluate", small_run / "ticket.safetensors")
     shutil.copy(small_run / "ticket.safetensors", tmp_path / "alone.safetensors")
