@@ -28,16 +28,23 @@ def work(command: list[str], own: dict[str, str | None]) -> int:
       its exit status; 75 if it was told to stop and had not finished.
     """
     env = {name: value for name, value in (os.environ | own).items() if value is not None}
-    child = subprocess.Popen(command, env=env, start_new_session=True)
+    child: subprocess.Popen | None = None
     told: list[int] = []
+    handed: list[bool] = []
 
-    def hand_on(signum: int, frame: Any) -> None:
-        if not told:  # a second one would end it before it has saved
+    def hand_on() -> None:
+        if child is not None and told and not handed:  # a second one would end it before it has saved
+            handed.append(True)
             child.send_signal(signal.SIGTERM)
+
+    def stop(signum: int, frame: Any) -> None:
         told.append(signum)
+        hand_on()
 
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # the last: SLURM's time is nearly up
-        signal.signal(signum, hand_on)
+        signal.signal(signum, stop)
+    child = subprocess.Popen(command, env=env, start_new_session=True)
+    hand_on()  # of a signal that came before there was a child
     status = child.wait()
     return 75 if told and status else status
 
