@@ -45,7 +45,10 @@ def work(command: list[str], own: dict[str, str | None]) -> int:
         signal.signal(signum, stop)
     child = subprocess.Popen(command, env=env, start_new_session=True)
     hand_on()  # of a signal that came before there was a child
-    status = child.wait()
+    status = None
+    while status is None:  # it polls: a signal right before a wait that blocks would be seen at the end of it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = child.wait(60)
     return 75 if told and status else status
 
 
