@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.config.config import Config
-from experiments.config.saved import from_fields
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
@@ -18,7 +17,6 @@ from rare_gems.storage import ticket_file
 
 __all__ = ["Network", "check_alike", "networks_of", "whole_rounds"]
 
-_CHECK = "check"  # in the config.json of a sanity check
 # What decides network and data.
 _ALIKE = (
     "dataset", "model", "network", "image_size", "train_examples", "validation_examples", "prunable", "dense",
@@ -128,7 +126,7 @@ def _check_finished(folder: Path) -> None:
 
 
 def _network(name: str, folder: Path, number: int | None) -> Network:
-    config, check = _configuration(folder)
+    config, check = run_folders.read_config(folder)
     layers = _layers(folder / paths.SUMMARY)
     if number is None:
         file = ticket_file.load(folder / paths.TICKET)
@@ -149,15 +147,6 @@ def _layers(summary: Path) -> tuple[str, ...]:
         return tuple(layer["name"] for layer in json.loads(summary.read_text())["layers"])
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{summary}: expected the summary of a run, got something else") from None
-
-
-def _configuration(folder: Path) -> tuple[Config, str | None]:
-    try:
-        fields = dict(run_folders.read_fields(folder))
-        check = fields.pop(_CHECK, None)
-        return from_fields(fields), check
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run ({error})") from None
 
 
 def _names(folders: Sequence[Path]) -> dict[Path, str]:

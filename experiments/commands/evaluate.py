@@ -98,7 +98,7 @@ def _report(console: Console, config: Config, problem: Problem, weights: list[_W
 
 def _of_run(folder: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]:
     finished_ticket(folder)
-    config = _configuration(_fields(folder), folder, data_dir)
+    config = _at(run_folders.read_config(folder)[0], data_dir)
     like, state = jax.eval_shape(lambda: drawn(network_of(config)[0], config))
     like = like._replace(scores=None)
     noted = _noted(folder / paths.SUMMARY)
@@ -122,7 +122,7 @@ def _of_seed(file: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]
         raise UsageError(f"{file}: expected a run folder or a file of experiments.export --to=seed, got nothing there")
     try:
         entries = seed_file.read(file)
-        config = _configuration(entries.get("config"), file, data_dir)
+        config = _at(_configuration(entries.get("config"), file), data_dir)
         ticket, state = drawn(network_of(config)[0], config)
         found = seed_file.load(file, ticket.mask, params=ticket.params, like_state=state)
     except ValueError as error:
@@ -130,19 +130,16 @@ def _of_seed(file: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]
     return config, [_Weights("as drawn, under the mask", ticket.params, found.model_state, found.mask, None)]
 
 
-def _fields(folder: Path) -> Any:
-    try:
-        return {name: value for name, value in run_folders.read_fields(folder).items() if name != "check"}
-    except (ValueError, AttributeError):
-        raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run, got something else") from None
-
-
-def _configuration(fields: Any, where: Path, data_dir: Path | None) -> Config:
+def _configuration(fields: Any, file: Path) -> Config:
     try:
         config = from_fields(fields)
         DATASETS[config.dataset]
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{where}: expected the configuration of a run ({error})") from None
+        raise UsageError(f"{file}: expected the configuration of a run ({error})") from None
+    return config
+
+
+def _at(config: Config, data_dir: Path | None) -> Config:
     return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 
 

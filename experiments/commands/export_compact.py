@@ -10,7 +10,6 @@ import numpy as np
 
 from experiments.catalog.networks import input_shape
 from experiments.commands.export_formats import Exported
-from experiments.config.saved import from_fields
 from experiments.problem.data import facts_of
 from experiments.problem.network import forward_flop
 from experiments.run_folder import folder as run_folders
@@ -37,7 +36,7 @@ def image_shape(folder: Path) -> tuple[int, ...]:
     """
     if not (folder / paths.CONFIG).is_file():
         raise UsageError(f"--to=compact: expected a run folder, got {folder} without {paths.CONFIG}")
-    config = from_fields({name: value for name, value in run_folders.read_fields(folder).items() if name != "check"})
+    config, _ = run_folders.read_config(folder)
     return input_shape(config.model, facts_of(config).image_shape)
 
 

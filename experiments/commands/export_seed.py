@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.config.saved import fields_of, from_fields, without_free
+from experiments.config.saved import fields_of, without_free
 from experiments.problem.initial_ticket import drawn
 from experiments.problem.network import network_of
 from experiments.run_folder import folder as run_folders
@@ -34,7 +34,7 @@ def write_seed(output: Path, folder: Path, found: TicketFile, state: ModelState)
     """
     if not (folder / paths.CONFIG).is_file():
         raise UsageError(f"--to=seed: expected a run folder, got {folder} without {paths.CONFIG}")
-    config = from_fields({k: v for k, v in run_folders.read_fields(folder).items() if k != "check"})
+    config, _ = run_folders.read_config(folder)
     for name, idle in (("pretrained", config.pretrained is None), (config.pruner, config.method.begins is None)):
         if not idle:
             raise UsageError(f"--to=seed: {folder}: expected weights that are drawn, got those that {name} begins with")

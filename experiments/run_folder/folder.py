@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.config.saved import digest, flat
+from experiments.config.config import Config
+from experiments.config.saved import digest, flat, from_fields
 from experiments.run_folder import paths
 from experiments.terminal.errors import Busy, UsageError
 from rare_gems.storage.atomic import write_whole
 
-__all__ = ["check_free", "check_place", "claim", "finished", "held", "read_fields", "write_json"]
+__all__ = ["check_free", "check_place", "claim", "finished", "held", "read_config", "read_fields", "write_json"]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -55,6 +56,20 @@ def read_fields(folder: Path) -> dict[str, Any]:
       ValueError: if there is something else. OSError: if there is none.
     """
     return json.loads((folder / paths.CONFIG).read_text())
+
+
+def read_config(folder: Path) -> tuple[Config, str | None]:
+    """The configuration of the run in `folder`, and the sanity check that made it, or None.
+
+    Raises:
+      UsageError: if config.json is that of no run. OSError: if there is none.
+    """
+    try:
+        fields = dict(read_fields(folder))
+        check = fields.pop("check", None)
+        return from_fields(fields), check
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run ({error})") from None
 
 
 def check_place(folder: Path) -> None:
