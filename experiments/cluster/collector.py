@@ -88,18 +88,20 @@ def run_jobs(launch: Launch, command: list[str], folder: Path, left: Callable[[]
 
 def _submit(executor: Any, launch: Launch, command: list[str], share: str, tries: int) -> _Running:
     """Raises UsageError with what sbatch says."""
-    own = {worker.SHARE: share} | (worker.devices(share) if launch.launcher == "local" else {})
+    local = launch.launcher == "local"
+    own = {worker.SHARE: share} | (worker.devices(share) if local else {})
+    on = worker.cores(share) if local else frozenset()  # a cluster gives a job its own
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the collector's: it tells the local jobs
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # what submitit raises, it prints too
-            job = executor.submit(worker.work, command, own)
+            job = executor.submit(worker.work, command, own, on)
     except RuntimeError as error:
         said = " ".join(str(error).split())
         raise UsageError(f"--launcher={launch.launcher}: the job was refused: {said}") from None
     finally:
         signal.signal(signal.SIGINT, before)
     again = f" (again, {tries - 1} of at most {_RESTARTS} times)" if tries > 1 else ""
-    if launch.launcher == "local":  # an old process of that number
+    if local:  # an old process of that number
         job.paths.result_pickle.unlink(missing_ok=True)
     progress.note(f"job {job.job_id} submitted{again}; its log: {job.paths.stderr}")
     return _Running(job, share, tries)
