@@ -39,11 +39,13 @@ class NetworkOptions:
 
 class Network(NamedTuple):
     """A row of the catalogue: the factory in `rare_gems.models`, called with those of num_classes, in_channels,
-    image_size, input_size, use_bias, compute_dtype, width, affine, shortcut and stem that it has, and a line for those
-    who choose. Grey images have one channel where the factory expects grey ones, else three equal ones."""
+    image_size, input_size, use_bias, compute_dtype, width, affine, shortcut and stem that it has; a line for those who
+    choose; and whether a step of it gains nothing from a second core. Grey images have one channel where the factory
+    expects grey ones, else three equal ones."""
 
     make: Callable[..., Model]
     what: str
+    one_core: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -67,7 +69,7 @@ NETWORKS: dict[str, Network] = {
     "vgg19": Network(vgg19, "VGG-19 with BatchNorm and one dense layer"),
     "mobilenet_v2": Network(mobilenet_v2, "MobileNetV2 for CIFAR"),
     "wide_resnet28_2": Network(wide_resnet28_2, "wide ResNet of 28 layers, width 2"),
-    "lenet_300_100": Network(lenet_300_100, "three dense layers"),
+    "lenet_300_100": Network(lenet_300_100, "three dense layers", one_core=True),
     "lenet_5": Network(lenet_5, "two convolutions, two dense layers"),
     "conv2": Network(conv2, "two convolutions, three dense layers"),
     "conv4": Network(conv4, "four convolutions, three dense layers"),

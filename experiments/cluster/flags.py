@@ -9,7 +9,7 @@ from typing import Literal
 from experiments.config.validate import flag_of
 from experiments.terminal.errors import UsageError
 
-__all__ = ["Launch", "Slurm", "check"]
+__all__ = ["Launch", "Slurm", "check", "has_submitit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,17 @@ class Slurm:
 class Launch:
     """Where the runs are made."""
 
-    launcher: Literal["local", "slurm"] | None = None
-    """spread the runs over jobs, on this machine or with SLURM (pip install 'rare_gems[slurm]'); default: run here"""
+    launcher: Literal["here", "local", "slurm"] | None = None
+    """run here, one after the other, or spread the runs over jobs, on this machine or with SLURM (pip install
+    'rare_gems[slurm]'); default: here, but long runs of lenet_300_100 on a CPU as local jobs, one a core"""
     num_jobs: int | None = None
     """how many, at most one for each run"""
     slurm: Slurm = Slurm()
+
+
+def has_submitit() -> bool:
+    """Whether jobs can be started at all."""
+    return importlib.util.find_spec("submitit") is not None
 
 
 def check(launch: Launch) -> None:
@@ -50,7 +56,7 @@ def check(launch: Launch) -> None:
     for name, value in vars(slurm).items():
         if launch.launcher != "slurm" and value != getattr(Slurm(), name):
             raise UsageError(f"{flag_of(f'slurm.{name}')}: expected --launcher=slurm with it")
-    if launch.launcher is None:
+    if launch.launcher in (None, "here"):
         if launch.num_jobs is not None:
             raise UsageError("--num-jobs: expected --launcher=local or --launcher=slurm with it")
         return
@@ -64,7 +70,7 @@ def check(launch: Launch) -> None:
     for name, (value, low) in lowest.items():
         if not low <= value < math.inf:
             raise UsageError(f"--{name}: expected {low} or more, got {value}")
-    if importlib.util.find_spec("submitit") is None:
+    if not has_submitit():
         raise UsageError(f"{how}: expected submitit, which is not installed; pip install 'rare_gems[slurm]'")
     for program in ("sbatch", "srun") if launch.launcher == "slurm" else ():
         if shutil.which(program) is None:

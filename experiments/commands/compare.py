@@ -95,7 +95,7 @@ def compare(args: list[str]) -> None:
     flags.check(asked.launch)
     if asked.for_ is not None and not asked.dry_run:
         raise UsageError("--for: what a dry run is compiled for; expected --dry-run with it")
-    if asked.launch.launcher:
+    if asked.launch.launcher in ("local", "slurm"):
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     folder = asked.run_dir or paths.RUNS / f"compare-{asked.dataset}-{_digest(asked, extra)}"
     combinations, notes, _ = _combinations(asked, extra, folder)
@@ -112,10 +112,13 @@ def compare(args: list[str]) -> None:
             fit_report.print_fits(console, [own.config for own in combinations], asked.for_)
         return
     make.check(combinations)
+    launch, told = make.launch_for(asked.launch, combinations, planned)
+    for note in told:
+        console.print(note, soft_wrap=True, highlight=False)
     if not worker.in_job():
         tell_doubts(console, combinations[0].config.model, planned[-1][1].leaves)  # of one network
     folder.mkdir(parents=True, exist_ok=True)
-    _make(console, asked, args, combinations, folder)
+    _make(console, dataclasses.replace(asked, launch=launch), args, combinations, folder)
 
 
 def _make(console: Console, asked: Comparison, args: list[str], combinations: list[Combination], folder: Path) -> None:

@@ -102,7 +102,7 @@ def reproduce(args: list[str]) -> None:
         reproduce_list.print_items(console, wanted, measured=asked.time)
         return
     item = item_of(asked.item)
-    if asked.launch.launcher:
+    if asked.launch.launcher in ("local", "slurm"):
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'
     parts = spread(item, wanted)
     plans = [make.plans(runs.combinations) for runs in parts]  # raises for what a method refuses
@@ -113,6 +113,10 @@ def reproduce(args: list[str]) -> None:
         return
     folder = item_folder(item, wanted)
     report.check_tables(folder)
+    launch, told = make.launch_for(asked.launch, _everything(parts), [cell for plan in plans for cell in plan])
+    for line in told:
+        console.print(line, soft_wrap=True, highlight=False)
+    asked = dataclasses.replace(asked, launch=launch)
     failures = [] if without_training(item) else _make(asked, args, parts, folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not worker.in_job():

@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.catalog.networks import NETWORKS
 from experiments.cluster import collector, share
-from experiments.cluster.flags import Launch
+from experiments.cluster.flags import Launch, has_submitit
+from experiments.cluster.worker import cores, in_job
 from experiments.comparison.expand import Combination
 from experiments.config.config import Config
 from experiments.config.saved import fields_of
@@ -25,7 +27,9 @@ from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["check", "check_weights", "make_all", "make_by_jobs", "plans"]
+__all__ = ["check", "check_weights", "launch_for", "make_all", "make_by_jobs", "plans"]
+
+_LONG = 100_000  # steps: two minutes of LeNet-300-100, beside which the seconds that jobs take to start do not count
 
 
 def plans(combinations: Sequence[Combination]) -> list[tuple[Combination, Planned]]:
@@ -170,6 +174,36 @@ def _finish_need(need: Combination) -> None:
         raise share.Waiting(str(error)) from None
     except RunFailed as error:
         raise RunFailed(f"{need.name()}, which it needs: {error}") from None
+
+
+def launch_for(
+    launch: Launch, combinations: Sequence[Combination], planned: Sequence[tuple[Combination, Planned]]
+) -> tuple[Launch, list[str]]:
+    """Where the runs are made: where the flags say; where they say nothing, here, or as jobs of one core each.
+
+    The latter where it is faster: many steps, on the CPU, of networks that gain nothing from a second core.
+
+    Args:
+      planned: of all cells, as `plans`.
+    Returns:
+      where, and what is told of it.
+    """
+    here = dataclasses.replace(launch, launcher=None)
+    if launch.launcher is not None or in_job():
+        return (here if launch.launcher == "here" else launch), []
+    steps = {(each.column, each.sparsity): sum(phase.num_steps for phase in plan.recipe) for each, plan in planned}
+    left = [each for each in combinations if not _made(each)]
+    jobs = min(len(left), len(cores("0/1")))
+    networks = [NETWORKS.get(each.config.model) for each in left]
+    alone = all(network is not None and network.one_core for network in networks)
+    alone &= not any(each.config.at_once or each.config.shard_params for each in left)
+    long = sum(steps[each.column, each.sparsity] for each in left) >= _LONG
+    if jobs < 2 or not (alone and long) or jax.default_backend() != "cpu":
+        return here, []
+    if not has_submitit():
+        return here, [f"{jobs} jobs, one a core, would be faster: pip install 'rare_gems[slurm]'"]
+    told = f"{jobs} local jobs, one a core (--launcher=here: one run after the other, in this process)"
+    return dataclasses.replace(launch, launcher="local", num_jobs=jobs), [told]
 
 
 def make_by_jobs(

@@ -78,7 +78,7 @@ def _opaque(image: Any) -> Any:
 def _upper_bytes(image: Any) -> Any:
     from PIL import Image
 
-    values = np.asarray(image)
+    values = np.asarray(image).astype(np.uint16)  # NumPy 2.0 crashes where big-endian ones are compared with -1
     brightest, wrong = int(values.max()), None
     if 0 < brightest < _MIN_BRIGHTEST:
         wrong = f"16 bits and no value above {brightest}"

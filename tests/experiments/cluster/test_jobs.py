@@ -15,6 +15,9 @@ import submitit
 from experiments.cluster import collector, share, worker
 from experiments.cluster.flags import Launch, Slurm
 from experiments.commands.program import run
+from experiments.comparison import make
+from experiments.papers.table import ITEMS
+from experiments.reproduction.spread import Wanted, spread
 from experiments.run_folder.folder import held
 from experiments.terminal.errors import Busy, Interrupted, UsageError
 
@@ -156,9 +159,10 @@ def test_slurm_jobs_that_are_still_there_are_not_submitted_again(slurm, capfd, m
     threading.Thread(target=fail).start()
     assert run("compare", command) == 130
     assert "the jobs go on, the same command waits for them, and scancel 7 ends them" in capfd.readouterr().err
-    started, own = submitit.SlurmJob(folder, "7").submission().args
+    started, own, on = submitit.SlurmJob(folder, "7").submission().args
     assert started == [sys.executable, "-m", "experiments.compare", *RUNS, f"--run-dir={slurm}/runs"]
     assert own == {"RARE_GEMS_JOB": "0/1"}
+    assert not on  # the cluster says which cores
     threading.Timer(1, lambda: (slurm / "state").write_text("7|CANCELLED by 0|a\n")).start()
     (slurm / "bin" / "sbatch").write_text("#!/bin/bash\necho sbatch: error: invalid partition >&2; exit 1\n")
     monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
@@ -204,6 +208,53 @@ def test_local_jobs_take_turns_at_the_gpus(monkeypatch, tmp_path):
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: A'\necho '  MIG 1g'\necho 'GPU 1: B'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert worker.devices("1/2") == {"CUDA_VISIBLE_DEVICES": "1"}
+
+
+def test_local_jobs_keep_to_their_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2, 5, 6, 9}, raising=False)
+    assert [worker.cores(f"{job}/2") for job in range(2)] == [{1, 2}, {5, 6, 9}]
+    assert [worker.cores(f"{job}/5") for job in range(5)] == [{1}, {2}, {5}, {6}, {9}]
+    assert worker.cores("3/6") == set()  # they take turns
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert worker.cores("0/2") == set()
+
+
+@pytest.mark.parametrize(
+    ("flags", "scale", "asked", "jobs"),
+    [
+        ((), "paper", Launch(), 3),
+        ((), "paper", Launch("here"), None),
+        ((), "paper", Launch("local", 2), 2),
+        ((), "small", Launch(), None),  # too short
+        (("--at-once=2",), "paper", Launch(), None),
+        (("--model=resnet20",), "paper", Launch(), None),  # convolutions use all cores
+    ],
+)
+def test_long_runs_of_dense_layers_are_local_jobs_of_a_core_each(flags, scale, asked, jobs, tmp_path, monkeypatch):
+    wanted = Wanted(scale, tmp_path, list(flags), num_seeds=2, parts=("LeNet",))
+    (runs,) = spread(ITEMS["stabilizing-figure-3"], wanted)
+    planned = make.plans(runs.combinations)
+    monkeypatch.setattr(make, "cores", lambda share: {0, 1, 2})
+    launch, told = make.launch_for(asked, runs.combinations, planned)
+    assert launch == (Launch() if jobs is None else Launch("local", jobs))
+    assert bool(told) == (jobs == 3)
+    monkeypatch.setattr(make, "has_submitit", lambda: False)
+    if jobs == 3:
+        launch, (line,) = make.launch_for(asked, runs.combinations, planned)
+        assert launch == Launch()
+        assert "pip install 'rare_gems[slurm]'" in line
+    monkeypatch.setenv("RARE_GEMS_JOB", "0/2")
+    assert make.launch_for(Launch(), runs.combinations, planned) == (Launch(), [])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores to choose")
+def test_a_worker_runs_on_the_cores_of_its_job(tmp_path):
+    first = min(os.sched_getaffinity(0))
+    script = f"import os; open({str(tmp_path / 'on')!r}, 'w').write(str(sorted(os.sched_getaffinity(0))))"
+    command = [sys.executable, "-c", script]
+    job = f"from experiments.cluster import worker; raise SystemExit(worker.work({command!r}, {{}}, {{{first}}}))"
+    subprocess.run([sys.executable, "-c", job], check=True, timeout=60)
+    assert (tmp_path / "on").read_text() == f"[{first}]"
 
 
 @pytest.mark.parametrize(
