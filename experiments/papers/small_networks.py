@@ -1,0 +1,98 @@
+"""GEM-MINER, its parts and the baselines on small networks, where two CPU cores pay for the steps of a search.
+
+No table of a paper: its claims, tried where everybody can try them. Searches have 10,000 steps and freeze 31 times.
+"""
+
+from experiments.papers.item import Claim, Column, Figure, Item, Part, Small
+
+__all__ = ["ITEMS"]
+
+_GLOBAL = "edge_popup --edge-popup.scope=global"
+_GRADUAL = f"{_GLOBAL} --edge-popup.gradual --edge-popup.period=1"
+_COLUMNS = (
+    Column("GEM-MINER", "gem_miner"),
+    Column("GM without regularization", "gem_miner --gem-miner.l2=0"),
+    Column("GM by layer", "gem_miner --gem-miner.scope=layer"),
+    Column("EP", "edge_popup"),
+    Column("Global EP", _GLOBAL),
+    Column("Global EP, gradual", _GRADUAL),
+    Column("Global EP, gradual, regularized", f"{_GRADUAL} --edge-popup.l2=1e-4"),
+    Column("Smart ratio", "smart_ratio --smart-ratio.linear=None"),
+    Column("SNIP", "snip"),
+    Column("SynFlow", "synflow"),
+    Column("random", "random"),
+    Column("IMP", "imp"),
+    Column("Renda et al.", "lrr"),
+)
+_AT = ("0.9", "0.9856", "0.995")
+_CLAIMS = (
+    Claim("Figure 6: GEM-MINER is above EP before finetuning", "GEM-MINER", "EP", "before"),
+    Claim("Figure 3: GEM-MINER is above EP", "GEM-MINER", "EP"),
+    Claim("Figure 3: GEM-MINER is above smart ratio", "GEM-MINER", "Smart ratio"),
+    Claim("Figure 3: GEM-MINER is above IMP", "GEM-MINER", "IMP"),
+    Claim("Table 3: a global choice is above one by layer", "Global EP", "EP"),
+    Claim("Table 3: a gradual choice is above one at once", "Global EP, gradual", "Global EP"),
+    Claim("Table 3: GEM-MINER is above all extensions of EP", "GEM-MINER", "Global EP, gradual, regularized"),
+    Claim("Table 4: the regularizer helps", "GEM-MINER", "GM without regularization"),
+    Claim("Table 4: the regularizer helps before finetuning", "GEM-MINER", "GM without regularization", "before"),
+    Claim("Table 4: a global choice is above one by layer", "GEM-MINER", "GM by layer"),
+)
+_CHECKED = (
+    Claim("its mask shuffled loses", "GEM-MINER", "GEM-MINER", over_value="shuffle"),
+    Claim("its weights drawn again lose", "GEM-MINER", "GEM-MINER", over_value="reinit"),
+    Claim("its scores inverted lose", "GEM-MINER", "GEM-MINER", over_value="invert"),
+)
+_STEPS = (
+    "--batch-size=32 --epochs=32 --finetune-epochs=10 --gem-miner.period=1 --imp.round-epochs=2 --lrr.round-epochs=2 "
+    "--imp.rewind-step=300"
+)
+_SMALL = "2,000 images, so a fifth of the steps; one sparsity"
+_FEWER = "--train-examples=2000 --imp.rewind-step=60"
+_LENET = Part(
+    dataset="mnist", model="lenet_300_100", columns=_COLUMNS, sparsities=_AT, flags=f"--train-examples=10000 {_STEPS}",
+    claims=_CLAIMS, small=Small(_SMALL, _FEWER, sparsities=("0.9856",)),
+)  # fmt: skip
+_CONV = _LENET._replace(
+    model="conv2",
+    small=_LENET.small._replace(
+        says=f"{_SMALL}; images of 14x14 pixels, a quarter of the channels",
+        flags=f"{_FEWER} --image-size=14 --network.width=0.25",
+    ),
+)
+_RESNET = _LENET._replace(
+    dataset="cifar10", model="resnet20", flags=f"--image-size=16 {_LENET.flags}",
+    columns=tuple(Column("Smart ratio", "smart_ratio") if one.name == "Smart ratio" else one for one in _COLUMNS),
+    small=_LENET.small._replace(
+        says=f"{_SMALL}; images of 8x8 pixels, half of the channels",
+        flags=f"{_FEWER} --image-size=8 --network.width=0.5",
+    ),
+)  # fmt: skip
+
+
+def _checked(part: Part) -> Part:
+    """The sanity checks of GEM-MINER in the setting of a part."""
+    return part._replace(
+        columns=_COLUMNS[:1], dense=False, sanity=("shuffle", "reinit", "invert"), claims=_CHECKED,
+        name=f"{part.model}, sanity checks",
+    )  # fmt: skip
+
+
+_PARTS = (_LENET, _CONV, _RESNET)
+
+ITEMS = (
+    Item(
+        id="small-networks", paper="Rare Gems v2", number="on small networks",
+        shows="GEM-MINER, its parts, the extensions of edge-popup and the baselines", parts=_PARTS,
+        figures=(Figure("accuracy_over_sparsity", "before"), Figure("accuracy_over_sparsity")),
+        notes=(
+            "No table of the paper: what its Figures 3 and 6 and Tables 3 and 4 claim, on 10,000 images in batches of "
+            "32, with 10,000 steps of search and 31 rounds of freezing.",
+            "IMP and learning-rate rewinding train 2 epochs a round, so that they see about as many images in all.",
+        ),
+    ),
+    Item(
+        id="small-networks-sanity", paper="Rare Gems v2", number="on small networks, sanity",
+        shows="sanity checks of GEM-MINER's tickets", parts=tuple(map(_checked, _PARTS)),
+        figures=(Figure("sanity_over_sparsity"),), notes=("No table of the paper: its checks, as in small-networks.",),
+    ),
+)  # fmt: skip
