@@ -131,8 +131,8 @@ def pull_pool(params: dict[str, Any], need: Array, shape: tuple[int, ...]) -> Ar
 
 def _pooling(params: dict[str, Any], shape: tuple[int, ...]) -> _Windows:
     return _Windows(
-        shape, params["window_dimensions"], params["window_strides"], params["padding"], params["base_dilation"],
-        params["window_dilation"],
+        shape, params["window_dimensions"], params["window_strides"], _pairs(params["padding"]),
+        params["base_dilation"], params["window_dilation"],
     )  # fmt: skip
 
 
@@ -142,10 +142,15 @@ def _layout(params: dict[str, Any], image: tuple[int, ...], kernel: tuple[int, .
     numbers = params["dimension_numbers"]
     (n, c, *space), (o, i, *taps), (m, f, *places) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     windows = _Windows(
-        [image[axis] for axis in space], [kernel[axis] for axis in taps], params["window_strides"], params["padding"],
-        params["lhs_dilation"], params["rhs_dilation"],
+        [image[axis] for axis in space], [kernel[axis] for axis in taps], params["window_strides"],
+        _pairs(params["padding"]), params["lhs_dilation"], params["rhs_dilation"],
     )  # fmt: skip
     return _Layout((n, *space, c), (*taps, i, o), (m, *places, f), params["feature_group_count"], windows)
+
+
+def _pairs(padding: Sequence[tuple[Any, Any]]) -> list[tuple[int, int]]:
+    """Plain integers: JAX 0.8 has those of NumPy."""
+    return [(int(low), int(high)) for low, high in padding]
 
 
 def _placed(windows: _Windows, image: Array, before: int = 0, after: int = 0) -> Array:

@@ -30,9 +30,9 @@ C = optax.contrib
 
 
 def _all(names, *args, **options):
-    """The optimizers of these names, made alike; those of optax.contrib begin with "contrib."."""
-    make = lambda name: getattr(C if name.startswith("contrib.") else optax, name.split(".")[-1])  # noqa: E731
-    return {name: lambda name=name: make(name)(*args, **options) for name in names.split()}
+    """Those that this optax has of the optimizers of these names, made alike; optax.contrib's begin with "contrib."."""
+    make = lambda name: getattr(C if name.startswith("contrib.") else optax, name.split(".")[-1], None)  # noqa: E731
+    return {name: lambda name=name: make(name)(*args, **options) for name in names.split() if make(name)}
 
 
 # Public optimizers and wrappers that train a phase, as they are made here.
