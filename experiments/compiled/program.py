@@ -163,7 +163,7 @@ def _epoch(
 ) -> Any:
     axes = (EACH, _CONTEXT) if runs > 1 else None
     descend, edit = parts
-    advance = advance_fn(descend, edit, _fed(config, split), True, axes, mesh, phase.first_step)
+    advance = advance_fn(descend, edit, phase, _fed(config, split), True, axes, mesh)
     return advance(carry, 0, num_steps, lambda done: False)[0]
 
 

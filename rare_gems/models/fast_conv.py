@@ -21,7 +21,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from rare_gems.models import onednn
 
-__all__ = ["apart", "conv2d", "keep_freed_memory", "plain_operations"]
+__all__ = ["apart", "conv2d", "keep_freed_memory", "on_cpu", "plain_operations"]
 
 _AS_ELSEWHERE = ContextVar("_AS_ELSEWHERE", default=False)
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -62,7 +62,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tupl
             f"got {x.shape} and {kernel.shape}"
         )
     pads = (padding, padding) if isinstance(padding, int) else padding
-    if _on_cpu() and _is_usual(x, kernel, pads):
+    if on_cpu() and _is_usual(x, kernel, pads):
         return _own(x, kernel, stride, pads)
     return _plain(x, kernel, stride, pads)
 
@@ -83,7 +83,7 @@ def apart(fn: Callable, *args: Any) -> Any:
       >>> apart(jnp.negative, jnp.ones(2)).tolist()
       [-1.0, -1.0]
     """
-    if not _on_cpu():
+    if not on_cpu():
         return fn(*args)
     with set_xla_metadata(inlineable="false"):  # XLA's own name, read by its call inliner
         return jax.jit(fn)(*args)
@@ -123,7 +123,14 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in options)
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether what is traced now is for this machine's CPU: its own operations are taken then, plain ones elsewhere.
+
+    Example:
+      >>> with plain_operations():
+      ...     on_cpu()
+      False
+    """
     return jax.default_backend() == "cpu" and not _AS_ELSEWHERE.get()
 
 

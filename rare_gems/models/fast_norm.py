@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rare_gems.models.fast_conv import apart
+from rare_gems.models.fast_conv import apart, on_cpu
 
 __all__ = ["batch_normalize", "exact", "normalize"]
 
@@ -74,27 +74,41 @@ def _save(x, shortcut, scale, bias, eps, relu):  # type: ignore
     axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
     first = exact(x[(0,) * len(axes)])  # a value of each feature, so that squares are of deviations and do not cancel
     deviation = exact(x) - _wide(first, x)
-    shift = deviation.sum(axes) / count
-    mean, var = first + shift, jnp.maximum((deviation * deviation).sum(axes) / count - shift * shift, 0)
+    total, squares = _sums(deviation, deviation * deviation)
+    shift = total / count
+    mean, var = first + shift, jnp.maximum(squares / count - shift * shift, 0)
     y = normalize(x, shortcut, mean, var, scale, bias, eps, relu)
     return (y, mean, var), (x, y if relu else None, mean, var, shortcut is None, scale, bias)
 
 
 def _pull(eps, relu, saved, cotangents):  # type: ignore
     x, y, mean, var, no_shortcut, scale, bias = saved
-    axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    count = x.size // x.shape[-1]
     g = cotangents[0]
     g = lax.select(y > 0, g, lax.full_like(g, 0)) if relu else g
     inverse = lax.rsqrt(var + eps)
     precise = exact(g)
-    total = precise.sum(axes)
-    along = inverse * (precise * (exact(x) - _wide(mean, x))).sum(axes)  # sum of g (x - mean) / std
+    total, along = _sums(precise, precise * (exact(x) - _wide(mean, x)))
+    along = inverse * along  # sum of g (x - mean) / std
     factor = inverse if scale is None else inverse * scale
     dx = apart(_centre, g, x, total / count, mean, inverse * along / count, factor)
     return dx, None if no_shortcut else g, None if scale is None else along, None if bias is None else total
 
 
 batch_normalize.defvjp(_save, _pull)
+
+
+def _sums(a: jax.Array, b: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """The sums of both over all axes but the last.
+
+    Over places first, then over images: the latter of both is one kernel of an accelerator, and one all-reduce of
+    devices that share the batch; XLA makes two of sums by themselves.
+    """
+    if on_cpu() or a.ndim < 3:
+        axes = tuple(range(a.ndim - 1))
+        return a.sum(axes), b.sum(axes)
+    places = tuple(range(1, a.ndim - 1))
+    return jnp.stack([a.sum(places), b.sum(places)]).sum(1)
 
 
 def _wide(vector: jax.Array, x: jax.Array) -> jax.Array:

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rare_gems import leaves
-from rare_gems.phase import Batch, Key
+from rare_gems.phase import Batch, Key, Phase
 from rare_gems.training import control_flow, sharding
+from rare_gems.training.step import seen
 from rare_gems.training.stretches import Stretches
 
 __all__ = ["Feed", "Stream", "advance_fn"]
@@ -44,22 +45,21 @@ class Stream(NamedTuple):
 def advance_fn(
     descend: Callable,
     edit: Callable | None,
+    phase: Phase,
     feed: Feed | Stream,
     scan: bool,
     axes: tuple[Any, Any] | None = None,
     mesh: Mesh | None = None,
-    first_step: int = 0,
 ) -> Callable:
     """A function that trains from one step of a phase to another of the same epoch.
 
     Args:
-      descend, edit: the two halves of a step, see `trainer.step_parts`. Dispatched one by one they are one program,
-        unless `edit` has control flow.
+      descend, edit: the two halves of a step of `phase`, see `trainer.step_parts`. Dispatched one by one they are one
+        program, unless `edit` has control flow.
       feed: where batches come from.
       scan: compile the steps into one call; a stream's are dispatched one by one nevertheless.
       axes: for many runs at once, what `jax.vmap` maps of a carry and of a context.
       mesh: the devices over which runs, or the rows of a batch, are spread (see `sharding`).
-      first_step: where in the order of batches the phase begins, if its carry has a `data_key`.
     Returns:
       `advance(carry, done, target, poll, stretches) -> (carry, done, interrupted)`, which donates the carry; `done` and
       `target` count the phase's steps, `poll(done)` is called after each step (scan: each piece) and stops it, and
@@ -71,10 +71,10 @@ def advance_fn(
     every_edit = sharding.over_runs(apart, mesh, (axes[0], 0), axes[0]) if apart and axes else apart
     jit_edit = jax.jit(every_edit, donate_argnums=0) if every_edit else None
     if not isinstance(feed, Stream):
-        return _from_device(descend, edit, jit_edit, feed, scan, axes, mesh, first_step)
+        return _from_device(descend, edit, jit_edit, phase, feed, scan, axes, mesh)
     if axes is not None:
         raise ValueError("feed: expected data on the device for many runs at once, got a stream")
-    return _from_stream(descend, edit, jit_edit, feed, mesh, first_step)
+    return _from_stream(descend, edit, jit_edit, phase.first_step, feed, mesh)
 
 
 def _order_key(key: Key, epoch: jax.Array | int) -> Key:
@@ -160,9 +160,9 @@ def _from_stream(
     descend: Callable,
     edit: Callable | None,
     jit_edit: Callable | None,
+    first_step: int,
     feed: Stream,
     mesh: Mesh | None,
-    first_step: int,
 ) -> Callable:
     def step(carry: Any, batch: Any) -> tuple:
         carry, _, key = _prepare(carry, feed.num_batches, first_step)
@@ -201,15 +201,17 @@ def _from_device(
     descend: Callable,
     edit: Callable | None,
     jit_edit: Callable | None,
+    phase: Phase,
     feed: Feed,
     scan: bool,
     axes: tuple[Any, Any] | None,
     mesh: Mesh | None,
-    first_step: int,
 ) -> Callable:
-    def begun(carry: Any, order: jax.Array, data: Any) -> tuple:
+    first_step = phase.first_step
+
+    def begun(carry: Any, order: jax.Array, data: Any, *known: Any) -> tuple:
         carry, row, key = _prepare(carry, feed.num_batches, first_step)
-        return descend(carry, sharding.split_batch(feed.batch(data, order[row], key), mesh))
+        return descend(carry, sharding.split_batch(feed.batch(data, order[row], key), mesh), *known)
 
     def step(carry: Any, order: jax.Array, data: Any) -> tuple:
         return _joined(edit, *begun(carry, order, data))
@@ -219,11 +221,12 @@ def _from_device(
         return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
 
     def scan_steps(carry: Any, order: jax.Array, data: Any, num_steps: int) -> Any:
-        def one(carry: Any, _: None) -> tuple[Any, None]:
-            carry, context = begun(carry, order, data)
-            return (edit(carry, context) if edit else carry), None
+        def one(both: tuple[Any, Any], _: None) -> tuple[Any, None]:
+            carry, context = begun(both[0], order, data, both[1])
+            carry = edit(carry, context) if edit else carry
+            return (carry, seen(phase, carry)), None
 
-        return jax.lax.scan(one, carry, length=num_steps)[0]
+        return jax.lax.scan(one, (carry, seen(phase, carry)), length=num_steps)[0][0]
 
     every_step, every_scan, every_order = step, scan_steps, order_of
     if axes is not None:

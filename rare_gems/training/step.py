@@ -12,7 +12,7 @@ from rare_gems import leaves, masks, rounds, transforms
 from rare_gems.phase import Batch, Context, Key, LossFn, ModelState, Params, Phase, PyTree, State, Ticket
 from rare_gems.training import optimizer, sharding
 
-__all__ = ["Carry", "Totals", "begin", "finish", "make_step", "step_parts", "take_round"]
+__all__ = ["Carry", "Totals", "begin", "finish", "make_step", "seen", "step_parts", "take_round"]
 
 
 class Totals(NamedTuple):
@@ -43,7 +43,7 @@ class Carry(NamedTuple):
     data_key: Key | None = None
 
 
-Descend = Callable[[Carry, Batch], tuple[Carry, Context]]
+Descend = Callable[..., tuple[Carry, Context]]
 Edit = Callable[[Carry, Context], Carry]
 
 
@@ -129,18 +129,16 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
     Args:
       loss_fn, phase: as in `make_step`. mesh: where arrays lie (see `sharding`); the batch is split already.
     Returns:
-      `descend(carry, batch) -> (carry, context)` and `edit(carry, context) -> carry`.
+      `descend(carry, batch, known=None) -> (carry, context)` and `edit(carry, context) -> carry`. known: what `seen`
+      makes of the carry, where the step before has made it.
     """
 
-    def descend(carry: Carry, batch: Batch) -> tuple[Carry, Context]:
-        key_view, key_loss, key_during = _keys(carry.key, carry.step)
+    def descend(carry: Carry, batch: Batch, known: Params | None = None) -> tuple[Carry, Context]:
+        _, key_loss, key_during = _keys(carry.key, carry.step)
         trained, rest = leaves.split(getattr(carry.ticket, phase.trains))
-
-        def view(trained: Any) -> tuple[Params, Params]:
-            half = {phase.trains: leaves.join(trained, rest)}
-            return leaves.split(phase.view(carry.ticket._replace(**half), carry.step, key_view))
-
+        view = _view(phase, carry)
         seen, pull_back, fixed = jax.vjp(view, trained, has_aux=True)
+        seen = seen if known is None else known
         grad_fn = leaves.value_and_grad(phase.loss_fn or loss_fn)
         network = leaves.join(sharding.whole(seen, mesh), fixed)
         (loss, (model_state, accuracy)), dense_grads = grad_fn(network, carry.model_state, batch, key_loss)
@@ -170,6 +168,27 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
         return sharding.pin(_hold_dead(phase, carry._replace(ticket=ticket, during=during)), mesh)
 
     return descend, None if phase.during is transforms.identity() else edit
+
+
+def seen(phase: Phase, carry: Carry) -> Params:
+    """The weights that the network sees in the step that comes next, view(ticket), None where they have no gradient.
+
+    A scan has them ready at the end of the step before: there they come out of the kernel that trains what they are
+    made of, and need none of their own.
+    """
+    return _view(phase, carry)(leaves.split(getattr(carry.ticket, phase.trains))[0])[0]
+
+
+def _view(phase: Phase, carry: Carry) -> Callable[[Any], tuple[Params, Params]]:
+    """What is trained -> what the network sees of it, with a gradient and without."""
+    rest = leaves.split(getattr(carry.ticket, phase.trains))[1]
+    key = _keys(carry.key, carry.step)[0]
+
+    def view(trained: Any) -> tuple[Params, Params]:
+        half = {phase.trains: leaves.join(trained, rest)}
+        return leaves.split(phase.view(carry.ticket._replace(**half), carry.step, key))
+
+    return view
 
 
 def take_round(

@@ -125,7 +125,7 @@ def epochs(
                 carry = _begin_each([recipe[index] for recipe in variants], ticket, model_state, keys, data_key)
         carry = _place(carry, mesh, many)
         if (id(phase), id(feed)) not in compiled:
-            advance = advance_fn(*step_parts(loss_fn, phase, mesh), feed, scan, axes, mesh, phase.first_step)
+            advance = advance_fn(*step_parts(loss_fn, phase, mesh), phase, feed, scan, axes, mesh)
             fns = advance, jax.jit(finish_fn, static_argnums=0)
             compiled[id(phase), id(feed)] = fns
         advance, finish_phase = compiled[id(phase), id(feed)]

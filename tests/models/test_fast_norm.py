@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.fast_norm import batch_normalize, normalize
 
 CASES = list(itertools.product([False, True], [False, True], [False, True]))  # shortcut, affine, relu
@@ -76,6 +77,28 @@ def test_second_derivatives_match_autodiff_of_the_definition():
     got = product(lambda x: batch_normalize(x, extra, scale, bias, 1e-5, True)[0])
     expected = product(lambda x: definition(x, extra, scale, bias, True))
     np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_on_accelerators_values_gradients_and_second_derivatives_are_the_same():
+    """There sums over places come before those over images, of both moments together."""
+    x, extra, scale, bias = single(draw(True, True))
+    weight = single(np.random.default_rng(2).standard_normal((3, 4, 2, 5)))
+
+    def everything(x):
+        def loss(x):
+            y, mean, var = batch_normalize(x, extra, scale, bias, 1e-5, True)
+            return jnp.vdot(jnp.sin(y), weight), (y, mean, var)
+
+        gradient, values = jax.grad(loss, has_aux=True)(x)
+        return values, gradient, jax.jvp(lambda x: jax.grad(loss, has_aux=True)(x)[0], (x,), (jnp.cos(x),))[1]
+
+    here = jax.jit(everything)(x)
+    with plain_operations():
+        traced = jax.jit(lambda x: everything(x))
+        lowered, there = traced.lower(x).as_text(), traced(x)
+    assert lowered.count("dimensions = [1, 2]") >= 4
+    for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 
 def test_a_constant_channel_stays_finite():
