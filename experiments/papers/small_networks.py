@@ -1,9 +1,11 @@
 """GEM-MINER, its parts and the baselines on small networks, where two CPU cores pay for the steps of a search.
 
-No table of a paper: its claims, tried where everybody can try them. Searches have 10,000 steps and freeze 31 times.
+No tables of a paper: claims, tried where everybody can try them. Searches have 10,000 steps and freeze 31 times. Beside
+them whether tickets of LeNet-300-100 are linearly connected.
 """
 
-from experiments.papers.item import Claim, Column, Figure, Item, Part, Small
+from experiments.papers import stabilizing_networks
+from experiments.papers.item import Analysis, Claim, Column, Figure, Item, Part, Small
 
 __all__ = ["ITEMS"]
 
@@ -77,12 +79,25 @@ def _checked(part: Part) -> Part:
     )  # fmt: skip
 
 
-_PARTS = (_LENET, _CONV, _RESNET)
+# Frankle et al. (2020), which some of these authors wrote next: whether what is stable is connected, too
+def _connected(network: str) -> Part:
+    """The whole network, IMP's tickets, cold and rewound, and a random subnetwork, each under two data orders."""
+    early = stabilizing_networks.order_columns("k=500", "imp --imp.rewind-step=500 --keep=rounds", 2)
+    columns = (
+        Column("dense, order 2", "dense --data-seed=2"),
+        *stabilizing_networks.order_columns("k=0", "imp --imp.rewind-step=0 --keep=rounds", 2),
+        early[0]._replace(small="--imp.rewind-step=10"),
+        early[1],
+        *stabilizing_networks.order_columns("random", "copied_ratios --copied-ratios.ticket=@k=0", 2),
+    )
+    analyses = [Analysis("connectivity", (name, f"{name}, order 2")) for name in ("dense", "k=0", "k=500", "random")]
+    return stabilizing_networks.part_of(network, columns, analyses=analyses)
+
 
 ITEMS = (
     Item(
         id="small-networks", paper="Rare Gems v2", number="on small networks",
-        shows="GEM-MINER, its parts, the extensions of edge-popup and the baselines", parts=_PARTS,
+        shows="GEM-MINER, its parts, the extensions of edge-popup and the baselines", parts=(_LENET, _CONV, _RESNET),
         figures=(Figure("accuracy_over_sparsity", "before"), Figure("accuracy_over_sparsity")),
         notes=(
             "No table of the paper: what its Figures 3 and 6 and Tables 3 and 4 claim, on 10,000 images in batches of "
@@ -92,7 +107,17 @@ ITEMS = (
     ),
     Item(
         id="small-networks-sanity", paper="Rare Gems v2", number="on small networks, sanity",
-        shows="sanity checks of GEM-MINER's tickets", parts=tuple(map(_checked, _PARTS)),
+        shows="sanity checks of GEM-MINER's tickets", parts=tuple(map(_checked, (_LENET, _CONV, _RESNET))),
         figures=(Figure("sanity_over_sparsity"),), notes=("No table of the paper: its checks, as in small-networks.",),
+    ),
+    Item(
+        id="small-networks-connectivity", paper=stabilizing_networks.PAPER, number="on small networks, connectivity",
+        shows="the error barrier between two trainings of a ticket under two orders of the data",
+        parts=(_connected("LeNet"),),
+        figures=(Figure("accuracy_over_columns", "connectivity.error_barrier", ("dense", "k=0", "k=500", "random")),),
+        notes=(
+            "In none of the five papers: Frankle et al. (Linear Mode Connectivity, 2020) found that a barrier near "
+            "zero goes with a winning ticket.", stabilizing_networks.OPEN,
+        ),
     ),
 )  # fmt: skip

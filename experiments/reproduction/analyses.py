@@ -4,6 +4,8 @@ import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 
+from experiments.analyses import lines
+from experiments.analyses.networks import networks_of
 from experiments.comparison.expand import Combination
 from experiments.papers.item import Analysis, Part
 from experiments.run_folder import paths
@@ -118,6 +120,28 @@ def stability(tickets: Sequence[Ticket], pruned: Sequence[Ticket], whole: Ticket
     }
 
 
+def _connectivities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[Cell, dict[str, float]]:
+    """Of one ticket that several columns train, under orders of the data of their own: values of the first column.
+
+    error_barrier (points of accuracy) and loss_barrier: the means over all pairs of them, on the whole test set.
+    """
+    found = {}
+    for column, sparsity, seed in by_cell:
+        if column != asked.columns[0]:
+            continue
+        some = [by_cell[name, sparsity, seed] for name in asked.columns if (name, sparsity, seed) in by_cell]
+        done = [each.folder for each in some if (each.folder / paths.SUMMARY).exists()]
+        if len(done) < 2:
+            continue
+        pairs = list(itertools.combinations(networks_of(done), 2))
+        heights = lines.barriers(lines.lines(pairs, examples=0))
+        found[column, sparsity, seed] = {
+            "error_barrier": 100 * statistics.fmean(each["error_barrier"] for each in heights),
+            "loss_barrier": statistics.fmean(each["loss_barrier"] for each in heights),
+        }
+    return found
+
+
 def _order(each: Combination) -> int | None:
     """The seed of its order of the data, where it has one of its own."""
     return getattr(each.config, "data_seed", None)
@@ -127,4 +151,4 @@ def _ticket(each: Combination) -> Ticket:
     return ticket_file.load(each.folder / paths.TICKET).ticket
 
 
-KINDS = {"overlap": _overlaps, "stability": _stabilities}
+KINDS = {"overlap": _overlaps, "stability": _stabilities, "connectivity": _connectivities}

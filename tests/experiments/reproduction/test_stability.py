@@ -112,3 +112,35 @@ def test_figures_over_rewinding_draw_both_subnetworks(item, tmp_path, monkeypatc
         assert names["IMP"] == 50 / scale
         assert names["random"] == 51 / scale
         assert {row["x"] for row in rows if row["name"] == "random"} == {c.x for c in parts[0].part.columns}
+
+
+def test_barriers_are_means_over_the_pairs_of_orders_that_are_there(tmp_path, monkeypatch):
+    """Three orders of a seed, of which a pair's line dips by as many points as the pair's numbers add up to."""
+    cells, looked = [], []
+    for seed, done in ((0, 3), (1, 1)):
+        for i, name in enumerate(("k=0", "k=0, order 2", "k=0, order 3")):
+            folder = tmp_path / f"{i} {seed}"
+            folder.mkdir()
+            if i < done:
+                (folder / "summary.json").write_text("{}")
+            config = SimpleNamespace(seed=seed)
+            cells.append(SimpleNamespace(column=name, sparsity="0.9", config=config, folder=folder))
+
+    def lines(pairs, *, examples):
+        assert examples == 0  # all
+        looked.extend(pairs)
+        dip = {0: 0.0, 0.5: 0.01, 1: 0.0}
+        return [
+            {"first": a, "second": b, "ticket": "t", "rewound_to": 0, "alpha": alpha, "loss": 10 * (a + b) * low,
+             "accuracy": 0.9 - (a + b) * low}
+            for a, b in pairs for alpha, low in dip.items()
+        ]  # fmt: skip
+
+    monkeypatch.setattr(analyses, "networks_of", lambda folders: [int(folder.name[0]) for folder in folders])
+    monkeypatch.setattr(analyses.lines, "lines", lines)
+    asked = Analysis("connectivity", ("k=0", "k=0, order 2", "k=0, order 3"))
+    found = analyses.computed(Part("digits", "m", (), ("0.9",), Small("", ""), analyses=(asked,)), cells)
+    assert looked == [(0, 1), (0, 2), (1, 2)]
+    assert set(found) == {("k=0", "0.9", 0)}  # of the other seed one order is there
+    np.testing.assert_allclose(found["k=0", "0.9", 0]["connectivity.error_barrier"], 2.0)  # (1 + 2 + 3) / 3 points
+    np.testing.assert_allclose(found["k=0", "0.9", 0]["connectivity.loss_barrier"], 0.2)
