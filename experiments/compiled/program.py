@@ -213,6 +213,6 @@ def _with(place: Any, tree: Any) -> Any:
 
 def lower(program: Program, platform: str) -> jax.stages.Lowered:
     """The program for a platform ("cpu", "cuda", "tpu"), traced as it would be there; the carry is donated."""
-    with plain_operations():
+    with plain_operations("gpu" if platform == "cuda" else platform):
         traced = jax.jit(program.fn, donate_argnums=0).trace(*program.args)
         return traced.lower(lowering_platforms=(platform,))

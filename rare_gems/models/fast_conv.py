@@ -21,9 +21,9 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 from rare_gems.models import onednn
 
-__all__ = ["apart", "conv2d", "keep_freed_memory", "on_cpu", "plain_operations"]
+__all__ = ["apart", "conv2d", "keep_freed_memory", "plain_operations", "platform"]
 
-_AS_ELSEWHERE = ContextVar("_AS_ELSEWHERE", default=False)
+_TARGET: ContextVar[str | None] = ContextVar("_TARGET", default=None)
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -62,7 +62,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tupl
             f"got {x.shape} and {kernel.shape}"
         )
     pads = (padding, padding) if isinstance(padding, int) else padding
-    if on_cpu() and _is_usual(x, kernel, pads):
+    if platform() == "cpu" and _is_usual(x, kernel, pads):
         return _own(x, kernel, stride, pads)
     return _plain(x, kernel, stride, pads)
 
@@ -83,26 +83,29 @@ def apart(fn: Callable, *args: Any) -> Any:
       >>> apart(jnp.negative, jnp.ones(2)).tolist()
       [-1.0, -1.0]
     """
-    if not on_cpu():
+    if platform() != "cpu":
         return fn(*args)
     with set_xla_metadata(inlineable="false"):  # XLA's own name, read by its call inliner
         return jax.jit(fn)(*args)
 
 
 @contextmanager
-def plain_operations() -> Generator[None, None, None]:
+def plain_operations(target: str = "other") -> Generator[None, None, None]:
     """What is traced inside is on CPU, too, what it is elsewhere: XLA's own operations, whose FLOP it can count.
+
+    Args:
+      target: the platform that it is traced for, "gpu", "tpu" or another.
 
     Example:
       >>> with plain_operations():
       ...     "custom" in str(jax.make_jaxpr(conv2d)(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))))
       False
     """
-    token = _AS_ELSEWHERE.set(True)
+    token = _TARGET.set(target)
     try:
         yield
     finally:
-        _AS_ELSEWHERE.reset(token)
+        _TARGET.reset(token)
 
 
 def keep_freed_memory() -> bool:
@@ -123,15 +126,15 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in options)
 
 
-def on_cpu() -> bool:
-    """Whether what is traced now is for this machine's CPU: its own operations are taken then, plain ones elsewhere.
+def platform() -> str:
+    """What is traced now is for: "cpu", "gpu", "tpu", ..., the default backend unless in `plain_operations`.
 
     Example:
-      >>> with plain_operations():
-      ...     on_cpu()
-      False
+      >>> with plain_operations("gpu"):
+      ...     platform()
+      'gpu'
     """
-    return jax.default_backend() == "cpu" and not _AS_ELSEWHERE.get()
+    return _TARGET.get() or jax.default_backend()
 
 
 def _is_usual(x: jax.Array, kernel: jax.Array, pads: tuple[int, int]) -> bool:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rare_gems.models.fast_conv import apart, on_cpu
+from rare_gems.models.fast_conv import apart, platform
 
 __all__ = ["batch_normalize", "exact", "normalize"]
 
@@ -101,10 +101,10 @@ batch_normalize.defvjp(_save, _pull)
 def _sums(a: jax.Array, b: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
     """The sums of both over all axes but the last.
 
-    Over places first, then over images: the latter of both is one kernel of an accelerator, and one all-reduce of
-    devices that share the batch; XLA makes two of sums by themselves.
+    On GPUs over places first, then over images, the latter of both together: XLA makes a kernel of each in turn of sums
+    by themselves. A TPU takes both sums in one pass as they are.
     """
-    if on_cpu() or a.ndim < 3:
+    if platform() != "gpu" or a.ndim < 3:
         axes = tuple(range(a.ndim - 1))
         return a.sum(axes), b.sum(axes)
     places = tuple(range(1, a.ndim - 1))

@@ -79,7 +79,7 @@ def test_second_derivatives_match_autodiff_of_the_definition():
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
-def test_on_accelerators_values_gradients_and_second_derivatives_are_the_same():
+def test_on_gpus_values_gradients_and_second_derivatives_are_the_same():
     """There sums over places come before those over images, of both moments together."""
     x, extra, scale, bias = single(draw(True, True))
     weight = single(np.random.default_rng(2).standard_normal((3, 4, 2, 5)))
@@ -93,7 +93,7 @@ def test_on_accelerators_values_gradients_and_second_derivatives_are_the_same():
         return values, gradient, jax.jvp(lambda x: jax.grad(loss, has_aux=True)(x)[0], (x,), (jnp.cos(x),))[1]
 
     here = jax.jit(everything)(x)
-    with plain_operations():
+    with plain_operations("gpu"):
         traced = jax.jit(lambda x: everything(x))
         lowered, there = traced.lower(x).as_text(), traced(x)
     assert lowered.count("dimensions = [1, 2]") >= 4
