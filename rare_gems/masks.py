@@ -222,9 +222,16 @@ def layer_sparsity(mask: PyTree) -> dict[str, float]:
 
 
 def keep_top(
-    scores: PyTree, num_kept: Any, scope: Literal["global", "layer"] = "global", within: PyTree | None = None
+    scores: PyTree,
+    num_kept: Any,
+    scope: Literal["global", "layer"] = "global",
+    within: PyTree | None = None,
+    at_least: Any = None,
 ) -> PyTree:
     """The mask of exactly `num_kept` highest scores; ties are broken by leaf order, then flat index.
+
+    With `at_least` each layer first keeps that many of its own highest, then the highest of the rest of all layers
+    fill the count.
 
     Args:
       scores: float arrays, None where not prunable. NaN ranks lowest under tracing. NumPy float64 is refused where
@@ -234,14 +241,19 @@ def keep_top(
       scope: compare all scores with each other ("global"), or within each leaf ("layer").
       within: bool, the candidates (default: all). Under tracing, a `num_kept` above the number of candidates
         keeps them all.
+      at_least: with scope "global", how many each layer keeps at least: an integer, or a tree of them that matches
+        `scores`, Python or traced. A layer with fewer candidates keeps them all. Where floors exceed `num_kept` and
+        are traced, the count holds: the highest scores of what the floors would keep are kept.
     Returns:
       a mask in the structure of `scores`.
     Raises:
       ValueError: if a score is not float, a count is not an integer, or the structures differ; outside tracing
-        also where a score is NaN or a count is not between 0 and the candidates.
+        also where a score is NaN, a count is not between 0 and the candidates, or floors exceed the count.
     Example:
       >>> keep_top({"a": jnp.array([0.1, 0.3]), "b": jnp.array([0.3, 0.2])}, 1)
       {'a': Array([False,  True], dtype=bool), 'b': Array([False, False], dtype=bool)}
+      >>> keep_top({"a": jnp.array([0.9, 0.8]), "b": jnp.array([0.3, 0.2])}, 2, at_least=1)
+      {'a': Array([ True, False], dtype=bool), 'b': Array([ True, False], dtype=bool)}
     """
     if scope not in ("global", "layer"):
         raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
@@ -256,6 +268,9 @@ def keep_top(
         _check_bool("within", path, leaf)
     scores = jax.tree_util.tree_map_with_path(_as_scores, scores)
     _check_counts(scores, counts, within, scope)
+    if at_least is not None:
+        floors = _floors(scores, counts, within, at_least, scope)
+        return selection.top_mask_with_floors(scores, counts, floors, within)
     if scope == "global":
         return selection.top_mask(scores, counts, within)
     return selection.top_mask_per_leaf(scores, counts, within)
@@ -403,3 +418,27 @@ def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str
     for name, count, most in named:
         if not 0 <= int(count) <= most:
             raise ValueError(f"{name}: expected an integer from 0 to {most}, got {count}")
+
+
+def _floors(scores: PyTree, count: Any, within: PyTree | None, at_least: Any, scope: str) -> PyTree:
+    """`at_least` as a tree like `scores`, checked as far as values are known."""
+    if scope != "global":
+        raise ValueError(f"at_least: expected the scope 'global', whose layers it holds up, got {scope!r}")
+    if jax.tree.structure(at_least) == jax.tree.structure(0):
+        at_least = jax.tree.map(lambda _: at_least, scores)
+    if jax.tree.structure(at_least) != jax.tree.structure(scores):
+        got = jax.tree.structure(at_least)
+        raise ValueError(f"at_least: expected the structure of scores {jax.tree.structure(scores)}, got {got}")
+    for path, floor in jax.tree_util.tree_leaves_with_path(at_least):
+        _check_integer(f"at_least of {path_name(path)}", floor)
+        if _is_concrete(floor) and int(floor) < 0:
+            raise ValueError(f"at_least of {path_name(path)}: expected an integer of 0 or more, got {floor}")
+    if _is_concrete(count, at_least, within):
+        size, candidates = (num_prunable, scores) if within is None else (num_kept, within)
+        pairs = zip(jax.tree.leaves(at_least), jax.tree.leaves(candidates), strict=True)
+        total = sum(min(int(floor), size(leaf)) for floor, leaf in pairs)
+        if total > int(count):
+            raise ValueError(
+                f"at_least: expected floors that sum to at most the {int(count)} weights kept, got {total}"
+            )
+    return at_least

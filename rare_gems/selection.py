@@ -22,7 +22,7 @@ from jax import lax
 
 from rare_gems.leaves import as_jax
 
-__all__ = ["has_nan", "top_mask", "top_mask_per_leaf"]
+__all__ = ["has_nan", "top_mask", "top_mask_per_leaf", "top_mask_with_floors"]
 
 PyTree = Any
 Count = int | np.integer | np.ndarray | jax.Array
@@ -81,6 +81,37 @@ def top_mask_per_leaf(scores: PyTree, num_kept: PyTree, within: PyTree = None) -
         if counts_def != treedef:
             raise ValueError(f"num_kept: expected the structure of scores {treedef}, got {counts_def}")
     return jax.tree.unflatten(treedef, _top(leaves, jnp.stack([_as_count(k) for k in counts]), within_leaves))
+
+
+def top_mask_with_floors(scores: PyTree, num_kept: Count, floors: PyTree, within: PyTree = None) -> PyTree:
+    """The mask of each leaf's highest scores, as many as its floor, and of the highest of the rest of all leaves.
+
+      base_l = the min(floor_l, candidates_l) highest of leaf l;  mask = base + the (k - |base|) highest of the rest
+
+    Both selections rank as `top_mask` does. Where the floors exceed the count, |base| > k, the mask is the k highest of
+    the base: the count holds, the floors do not.
+
+    Args:
+      scores, num_kept, within: as for `top_mask`. floors: integers, Python or traced int32, in the structure of
+        `scores`.
+    Returns:
+      bool leaves in the structure of `scores`, exactly min(num_kept, candidates) of them True.
+    Raises:
+      ValueError: as for `top_mask`, and if `floors` have another structure than `scores`.
+    Example:
+      >>> top_mask_with_floors([jnp.array([5.0, 4.0, 3.0]), jnp.array([1.0, 2.0])], 3, [0, 1])
+      [Array([ True,  True, False], dtype=bool), Array([False,  True], dtype=bool)]
+    """
+    if not jax.tree.leaves(scores):
+        return scores
+    base = top_mask_per_leaf(scores, floors, within)
+    num_base = sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in jax.tree.leaves(base)), jnp.int32(0))
+    count = _as_count(num_kept)
+    over = num_base > count
+    everything = jax.tree.map(jnp.ones_like, base) if within is None else within
+    rest = jax.tree.map(lambda b, w: jnp.where(over, b, jnp.logical_and(w, jnp.logical_not(b))), base, everything)
+    chosen = top_mask(scores, jnp.where(over, count, count - num_base), rest)
+    return jax.tree.map(lambda b, c: jnp.logical_or(c, jnp.logical_and(b, jnp.logical_not(over))), base, chosen)
 
 
 def has_nan(scores: PyTree) -> jax.Array:

@@ -129,10 +129,11 @@ def keep_top(
     revive: bool = False,
     invert: bool = False,
     at: Callable[[Step], Any] | None = None,
+    at_least: Any = None,
 ) -> Transform:
     """mask = the `num_kept` highest scores among the kept weights.
 
-    The counts lie in the transform's state (int32), so that runs which differ in them share a program.
+    The counts and floors lie in the transform's state (int32), so that runs which differ in them share a program.
 
     Args:
       num_kept: an integer or (scope "layer") a tree of them; or a function of the step that returns either, whose
@@ -142,8 +143,10 @@ def keep_top(
       revive: choose among all prunable weights rather than among those kept.
       invert: keep the lowest scores instead (the inverted-scores sanity check).
       at: step -> int32, which of several counts: `num_kept` is then a sequence of what it is otherwise.
+      at_least: how many each layer keeps at least in the scope "global": an integer or a tree of them, as in
+        `masks.keep_top`; None for no floors.
     Raises:
-      ValueError: if the counts are not integers.
+      ValueError: if the counts or floors are not integers.
     Example:
       >>> rounds = keep_top([2, 1], at=lambda step: step // 10)
       >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
@@ -151,23 +154,27 @@ def keep_top(
       [Array([ True, False, False], dtype=bool)]
     """
 
-    def select(ticket: Ticket, counts: Any) -> Ticket:
+    floors = None if at_least is None else jax.tree.map(_as_counts, at_least)
+
+    def select(ticket: Ticket, counts: Any, floors: Any) -> Ticket:
         within = None if revive else _kept(ticket).mask
-        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), counts, scope, within))
+        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), counts, scope, within, floors))
 
     if callable(num_kept) and jax.tree_util.all_leaves([num_kept]):  # a tree can be callable: an Equinox module
         if at is not None:
             raise ValueError("keep_top: expected counts beside `at`, got a function")
-        return _stateless(lambda ticket, context: select(ticket, num_kept(context.step)))
+        return _stateless(lambda ticket, context: select(ticket, num_kept(context.step), floors))
     table = jax.tree.map(_as_counts, num_kept) if at is None else stack_counts(num_kept)  # type: ignore
+    start = table if floors is None else (table, floors)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        if at is None:
-            return select(ticket, state), state
-        row = at(context.step)
-        return select(ticket, jax.tree.map(lambda column: column[row], state)), state
+        counts, least = (state, None) if floors is None else state
+        if at is not None:
+            row = at(context.step)
+            counts = jax.tree.map(lambda column: column[row], counts)
+        return select(ticket, counts, least), state
 
-    return Transform(lambda ticket: jax.tree.map(jnp.asarray, table), update)
+    return Transform(lambda ticket: jax.tree.map(jnp.asarray, start), update)
 
 
 def keep_given(
@@ -175,11 +182,13 @@ def keep_given(
     score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores,
     revive: bool = False,
     invert: bool = False,
+    at_least: Any = None,
 ) -> Transform:
     """mask = as many of the highest scores among the kept weights as the round is given.
 
     Args:
-      scope, score, revive, invert: as in `keep_top`; a round is given an integer or (scope "layer") a tree of them.
+      scope, score, revive, invert, at_least: as in `keep_top`; a round is given an integer or (scope "layer") a tree
+        of them.
     Example:
       >>> context = Context(19, jax.random.key(0), None, None, given=2)
       >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
@@ -187,11 +196,15 @@ def keep_given(
       [Array([ True, False,  True], dtype=bool)]
     """
 
-    def keep(ticket: Ticket, context: Context) -> Ticket:
-        within = None if revive else ticket.mask
-        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), context.given, scope, within))
+    floors = None if at_least is None else jax.tree.map(_as_counts, at_least)
 
-    return _stateless(keep)
+    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
+        within = None if revive else _kept(ticket).mask
+        least = None if floors is None else state
+        mask = masks.keep_top(_ranked(score(ticket), invert), context.given, scope, within, least)
+        return ticket._replace(mask=mask), state
+
+    return Transform(lambda ticket: () if floors is None else jax.tree.map(jnp.asarray, floors), update)
 
 
 def stack_counts(rows: Sequence[Any]) -> Any:

@@ -150,6 +150,69 @@ def test_keep_top_layer_with_one_number_for_all():
     assert jax.tree.all(jax.tree.map(jnp.array_equal, mask, again))
 
 
+def floors_reference(leaves, candidates, count, floors):
+    """Each leaf's top of its floor by a stable sort, then the top of the rest of all; the count holds above all."""
+    base = [sorted_reference([x], [c], f)[0] for x, c, f in zip(leaves, candidates, floors, strict=True)]
+    num_base = sum(int(b.sum()) for b in base)
+    if num_base > count:
+        return sorted_reference(leaves, base, count)
+    rest = [c & ~b for c, b in zip(candidates, base, strict=True)]
+    return [b | r for b, r in zip(base, sorted_reference(leaves, rest, count - num_base), strict=True)]
+
+
+select_with_floors = jax.jit(lambda s, k, f, w: masks.keep_top(s, k, within=w, at_least=f))
+
+
+@given(structure=st.sampled_from([0, 1]), seed=st.integers(0, 2**31), kind=st.sampled_from(["ties", "equal", "normal"]))
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_keep_top_at_least(structure, seed, kind):
+    """Traced counts and floors, more than there are, and within: exact, and as sorting leaf by leaf has it."""
+    scores, within, leaves, candidates = draw_case(structure, seed, kind, True)
+    rng = np.random.default_rng(seed)
+    floors = [int(rng.integers(0, 6)) for _ in leaves]
+    count = int(rng.integers(0, sum(int(c.sum()) for c in candidates) + 1))
+    mask = select_with_floors(
+        scores, jnp.int32(count), jax.tree.structure(scores).unflatten([jnp.int32(f) for f in floors]), within
+    )
+    check_same(mask, scores, floors_reference(leaves, candidates, count, floors))
+    masks.check(mask, count)
+
+
+def test_keep_top_at_least_by_hand():
+    scores = {"a": jnp.array([0.9, 0.8, 0.7]), "b": jnp.array([0.1, 0.1]), "c": None, "d": jnp.array([0.5])}
+    as_lists = lambda **given: {k: m if m is None else m.tolist() for k, m in given.items()}  # noqa: E731
+    mask = masks.keep_top(scores, 4, at_least=1)
+    assert as_lists(**mask) == {"a": [True, True, False], "b": [True, False], "c": None, "d": [True]}
+    mask = masks.keep_top(scores, 4, at_least={"a": 0, "b": 2, "c": None, "d": 0})
+    assert as_lists(**mask) == {"a": [True, True, False], "b": [True, True], "c": None, "d": [False]}
+    none = masks.keep_top(scores, 3, at_least=0)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, none, masks.keep_top(scores, 3)))
+    within = {"a": jnp.array([False, True, True]), "b": jnp.array([False, False]), "c": None, "d": jnp.array([True])}
+    mask = masks.keep_top(scores, 2, within=within, at_least=1)  # a layer without candidates keeps none
+    assert as_lists(**mask) == {"a": [False, True, False], "b": [False, False], "c": None, "d": [True]}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"at_least": 1, "scope": "layer", "num_kept": 1}, "at_least: expected the scope 'global'"),
+        ({"at_least": 2}, "at_least: expected floors that sum to at most the 2 weights kept, got 3"),
+        ({"at_least": -1}, "at_least of a: expected an integer of 0 or more, got -1"),
+        ({"at_least": 0.5}, "at_least of a: expected an integer, got 0.5"),
+        ({"at_least": {"a": 1}}, "at_least: expected the structure of scores"),
+    ],
+)
+def test_keep_top_at_least_refuses(given, said):
+    with pytest.raises(ValueError, match=said):
+        masks.keep_top({"a": jnp.array([0.9, 0.8]), "b": jnp.array([0.1])}, **{"num_kept": 2} | given)
+
+
+def test_floors_that_are_known_are_checked_before_scores_are():
+    select = jax.jit(lambda scores: masks.keep_top(scores, 1, at_least=1))
+    with pytest.raises(ValueError, match="at_least: expected floors that sum to at most the 1 weights kept, got 2"):
+        select([jnp.zeros(2), jnp.zeros(2)])
+
+
 def test_keep_top_traced_counts():
     scores = {"a": jnp.array([[0.5, 0.5], [1.0, 0.5]]), "b": None, "c": jnp.array([0.5, 2.0])}
     traces = []

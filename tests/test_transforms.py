@@ -162,6 +162,26 @@ def test_keep_top_with_a_count_for_each_step():
     assert counts == [5, 3, 2]
 
 
+def test_keep_top_and_keep_given_with_floors():
+    """The floors are in the state, so that they are no constants of the program."""
+    ticket = make_ticket()
+    ticket = ticket._replace(mask=jax.tree.map(jnp.ones_like, ticket.mask))
+    ticket = ticket._replace(
+        scores={"w": jnp.array([[0.9, 0.2], [0.5, 1.0]]), "bias": None, "v": jnp.array([0.0, 0.1])}
+    )
+    expected = {"w": [[True, False], [False, True]], "bias": None, "v": [False, True]}
+    keep = transforms.keep_top(3, at_least=1)
+    assert as_lists(run(keep, ticket, at(0))[0].mask) == expected
+    assert keep.init(ticket)[1].dtype == jnp.int32
+    rows = transforms.keep_top([4, 3], at=lambda step: step, at_least={"w": 0, "bias": None, "v": 1})
+    assert as_lists(run(rows, ticket, at(0), at(1))[0].mask) == expected
+    given = transforms.keep_given(at_least=1)
+    assert as_lists(run(given, ticket, at(0)._replace(given=jnp.int32(3)))[0].mask) == expected
+    assert given.init(ticket).dtype == jnp.int32
+    with pytest.raises(ValueError, match=r"expected an integer, got 0\.5"):
+        transforms.keep_given(at_least=0.5)
+
+
 def test_keep_rounded():
     ticket = make_ticket()
     out, _ = run(transforms.keep_rounded(), ticket, at(0))

@@ -31,9 +31,12 @@ _LATER: dict[str, Any] = {
 } | dict.fromkeys(GROUPS)  # fmt: skip
 # Options of methods that older versions did not have, likewise.
 _LATER_OPTIONS = {
-    "gem_miner": {"freeze_at": "code"},
+    "gem_miner": {"freeze_at": "code", "at_least": 0},
+    "grasp": {"at_least": 0},
     "jackpot": {"start": "mask", "budgets": "magnitude"},
+    "magnitude": {"at_least": 0},
     "smart_ratio": {"decay": "quadratic"},
+    "snip": {"at_least": 0},
 }
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (

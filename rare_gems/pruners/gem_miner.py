@@ -12,7 +12,7 @@ import optax
 
 from rare_gems import masks, schedules, transforms, views
 from rare_gems.phase import Mask, Phase, Recipe, Rounds
-from rare_gems.pruners.parts.counts import freezing_counts
+from rare_gems.pruners.parts.counts import check_floors, freezing_counts
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.training import hyperparams
 
@@ -64,6 +64,7 @@ def search(
     l2: float = 1e-4,
     norm: Literal["l2", "l1"] = "l2",
     scope: Literal["global", "layer"] = "global",
+    at_least: int = 0,
     freeze: bool = True,
     freeze_at: Literal["code", "paper"] = "code",
     rounding: Literal["deterministic", "stochastic"] = "deterministic",
@@ -82,6 +83,7 @@ def search(
       l2: strength of the regulariser (lambda); 0 is GEM-MINER(0)
       norm: what the regulariser sums: p^2 or |p|
       scope: rank scores over the whole network, or within each layer at equal ratios
+      at_least: weights of each layer that are never frozen, in the global scope; all where it has fewer
       freeze: freeze the lowest scores every period; without it the regulariser alone decides the sparsity
       freeze_at: after which epochs q shrinks: code: T + 1, 2 T + 1, ..., floor((E - 1) / T) times, so that scores train
         on; paper: T, 2 T, ..., floor(E / T) times, so that E may be the last
@@ -92,7 +94,7 @@ def search(
     Returns:
       one `Phase`.
     Raises:
-      ValueError: for any value outside its range, and where nothing would be kept.
+      ValueError: for any value outside its range, where nothing would be kept, and for floors beyond the count.
     Source: Rare Gems, section 3; hyper-parameters in its v1, Appendix A.
     """
     choices = {
@@ -124,7 +126,9 @@ def search(
     if freeze:
         steps = tuple(epochs * steps_per_epoch for epochs in freezing_epochs(num_epochs, period, freeze_at))
         counts = freezing_counts(mask, sparsity, len(steps), scope)
-        rounds = Rounds(transforms.keep_given(scope, invert=invert), steps, given=lambda r: counts[r])
+        floor = check_floors(mask, at_least, counts[-1], scope)
+        keep = transforms.keep_given(scope, invert=invert, at_least=floor)
+        rounds = Rounds(keep, steps, given=lambda r: counts[r])
 
     def descent(learning_rate: jax.Array, l2: jax.Array) -> optax.GradientTransformation:
         schedule = schedules.cosine(learning_rate, num_epochs, steps_per_epoch)

@@ -38,6 +38,7 @@ def grasp(
     loss_fn: LossFn,
     finetune: Phase | None = None,
     batches: int = 1,
+    at_least: int = 0,
     invert: bool = False,
 ) -> Recipe:
     """Gradient flow: keeps the largest (signed)
@@ -54,11 +55,12 @@ def grasp(
       finetune: the last phase; None stops at the mask.
       batches: training batches whose scores are summed, each with its own H and g. For H and g of more
         examples, give larger batches (the paper: ten examples of each class in all)
+      at_least: weights that each layer keeps at least; all where it has fewer
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
     Raises:
-      ValueError: if nothing is kept, and for fewer than one batch.
+      ValueError: if nothing is kept, for floors beyond the count, and for fewer than one batch.
     Example:
       >>> loss_fn = lambda params, state, batch, key: ((params[0] ** 2 * batch).sum(), (state, 0.0))
       >>> (phase,) = grasp([jax.ShapeDtypeStruct((10,), bool)], sparsity=0.8, loss_fn=loss_fn)
@@ -71,6 +73,6 @@ def grasp(
     """
     search = saliency.one_shot(
         half_squared_gradient(loss_fn, mask), mask=mask, sparsity=sparsity, num_batches=batches,
-        score=lambda s: s, invert=invert, passes=3,
+        score=lambda s: s, at_least=at_least, invert=invert, passes=3,
     )  # fmt: skip
     return (search,) if finetune is None else (search, finetune)

@@ -19,6 +19,7 @@ def snip(
     finetune: Phase | None = None,
     batches: int = 1,
     scope: Literal["global", "layer"] = "global",
+    at_least: int = 0,
     invert: bool = False,
 ) -> Recipe:
     """Connection sensitivity: keeps the largest
@@ -31,11 +32,13 @@ def snip(
       finetune: the last phase; None stops at the mask.
       batches: training batches whose gradients are summed
       scope: rank over the whole network, or within each layer at equal ratios
+      at_least: weights that each layer keeps at least, in the global scope; all where it has fewer
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search, finetune).
     Raises:
-      ValueError: if nothing is kept ("layer": of some layer), and for fewer than one batch.
+      ValueError: if nothing is kept ("layer": of some layer), for floors beyond the count, and for fewer than
+        one batch.
     Example:
       >>> import jax
       >>> loss_fn = lambda params, state, batch, key: ((params[0] * batch).sum(), (state, 0.0))
@@ -48,6 +51,7 @@ def snip(
     The kept count is exact, where thresholds remove or keep all ties.
     """
     search = saliency.one_shot(
-        saliency.still(loss_fn), mask=mask, sparsity=sparsity, num_batches=batches, scope=scope, invert=invert
-    )
+        saliency.still(loss_fn), mask=mask, sparsity=sparsity, num_batches=batches, scope=scope, at_least=at_least,
+        invert=invert,
+    )  # fmt: skip
     return (search,) if finetune is None else (search, finetune)

@@ -69,6 +69,14 @@ def test_freezes_by_the_table(scope, score):
         assert jnp.array_equal(before["a"], first)
 
 
+def test_a_floor_is_never_frozen():
+    """Where all scores tie, the front of the first leaf is kept, and the floor of the others."""
+    phase = gem_miner.search(dense_mask(), at_least=3, **OPTIONS)
+    found = list(simulate(phase, make_ticket(score=0.0)))
+    assert [masks.num_kept(mask) for mask in found] == TABLE
+    assert [kept for kept, _ in masks.layer_counts(found[-1]).values()] == [7, 3]
+
+
 @pytest.mark.parametrize(
     ("num_epochs", "period", "steps_per_epoch", "frozen_after"),
     [(11, 5, 4, [5, 10]), (3, 1, 2, [1, 2]), (7, 6, 1, [6]), (10, 4, 3, [4, 8]), (2, 1, 1, [1])],
@@ -321,6 +329,11 @@ def test_scores_move_at_the_cosine_rate():
         ({"sparsity": 0.99, "scope": "layer"}, r"leave none of the 40 in b"),
         ({"num_epochs": 0}, r"epochs: expected 1 or more, got 0"),
         ({"period": 0}, r"period: expected 1 or more, got 0"),
+        (
+            {"at_least": 6},
+            r"at_least: expected floors that sum to at most the 10 weights kept, got 6 in each of 2 layers",
+        ),
+        ({"at_least": 1, "scope": "layer"}, r"at_least: expected 0 in the scope 'layer'"),
         ({"freeze_at": "end"}, r"freeze_at: expected one of code, paper, got 'end'"),
         ({"period": 12, "freeze_at": "paper"}, r"period: expected at most 11 for a search of 11 epochs, got 12"),
         ({"period": 0, "freeze_at": "paper"}, r"period: expected 1 or more, got 0"),

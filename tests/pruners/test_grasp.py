@@ -88,3 +88,5 @@ def test_errors():
         grasp(mask, sparsity=0.999, loss_fn=tempered)
     with pytest.raises(ValueError, match=r"batches: expected 1 or more, got 0"):
         grasp(mask, sparsity=0.5, loss_fn=tempered, batches=0)
+    with pytest.raises(ValueError, match="at_least: expected floors that sum to at most the 17 weights kept"):
+        grasp(mask, sparsity=0.9, loss_fn=tempered, at_least=6)

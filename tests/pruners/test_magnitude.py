@@ -35,6 +35,24 @@ def test_by_hand(scope, invert, kept):
     same(end.mask, [np.array(q) for q in kept] + [None])
 
 
+def test_a_floor_for_each_layer():
+    ticket = make_ticket([jnp.array([[1.0, -4.0], [2.0, 3.0]]), jnp.array([[0.1, -0.2]]), jnp.ones(2)])
+    (phase,) = magnitude(ticket.mask, sparsity=0.5, at_least=1)
+    (end,) = searched(phase, ticket, [])
+    same(end.mask, [np.array([[False, True], [False, True]]), np.array([[False, True]]), None])
+    for given, said in [
+        ({"at_least": 2}, "at most the 3 weights kept, got 2 in each of 2 layers, 4 in all"),
+        (
+            {"at_least": 1, "scope": "layer"},
+            "at_least: expected 0 in the scope 'layer', where each layer has its count",
+        ),
+        ({"at_least": -1}, "at_least: expected an integer of 0 or more, got -1"),
+        ({"at_least": 1.0}, "at_least: expected an integer of 0 or more, got 1.0"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            magnitude(ticket.mask, sparsity=0.5, **given)
+
+
 def test_recipe_and_errors():
     mask, last = make_ticket().mask, finetune(num_epochs=1, steps_per_epoch=1, learning_rate=0.1)
     assert magnitude(mask, sparsity=0.5, finetune=last)[1] is last

@@ -137,6 +137,18 @@ def test_one_batch_by_default():
     close(searched(phase, ticket, [make_batch(2)])[-1].scores, made.snip(params, [batch]))
 
 
+def test_a_floor_for_each_layer():
+    ticket = make_ticket()
+    (phase,) = snip(jax.eval_shape(lambda: ticket.mask), sparsity=0.9, loss_fn=cross_entropy, batches=2, at_least=5)
+    end = searched(phase, ticket, [make_batch(0), make_batch(1)])[-1]
+    scores = [np.array(s) for s in GOLDEN["snip"]]
+    base = top(scores, [5, 5, 5])
+    rest = top([np.where(b, -np.inf, s) for s, b in zip(scores, base, strict=True)], COUNT - 15)
+    same(kernels(end.mask), [b | r for b, r in zip(base, rest, strict=True)])
+    with pytest.raises(ValueError, match="at most the 17 weights kept, got 6 in each of 3 layers, 18 in all"):
+        snip(ticket.mask, sparsity=0.9, loss_fn=cross_entropy, at_least=6)
+
+
 def test_batch_norm_scores_by_the_batch_and_stays():
     _, ticket, state, loss_fn, batch = batch_norm_case()
     (phase,) = snip(ticket.mask, sparsity=0.9, loss_fn=loss_fn)

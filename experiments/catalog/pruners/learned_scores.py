@@ -59,7 +59,7 @@ def _falling(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Roun
 
 
 def _without_freezing(options: Any, name: str) -> str | None:
-    idle = name in ("period", "scope", "freeze_at") and not options.freeze
+    idle = name in ("period", "scope", "at_least", "freeze_at") and not options.freeze
     return "nothing is frozen with --gem-miner.no-freeze" if idle else None
 
 

@@ -11,6 +11,7 @@ from rare_gems.phase import Mask
 
 __all__ = [
     "check_counts",
+    "check_floors",
     "check_positive",
     "check_whole",
     "counts_at",
@@ -28,6 +29,35 @@ def check_counts(mask: Mask, counts: Any) -> None:
         size = math.prod(leaf.shape)
         if not 0 <= count <= size:
             raise ValueError(f"counts of {masks.path_name(path)}: expected an integer from 0 to {size}, got {count}")
+
+
+def check_floors(mask: Mask, at_least: int, num_kept: Any, scope: Literal["global", "layer"] = "global") -> int | None:
+    """The floor for `transforms.keep_top`: `at_least`, or None for 0.
+
+    Args:
+      at_least: how many weights each layer keeps at least; all, where it has fewer.
+      num_kept: how many are kept in all; in the scope "layer" nothing is asked of it.
+    Raises:
+      ValueError: for something that is no integer of 0 or more, for floors beside the scope "layer", whose counts are
+        given, and where floors exceed the count.
+    Example:
+      >>> check_floors([jax.ShapeDtypeStruct((10,), bool), jax.ShapeDtypeStruct((2,), bool)], 3, 4)
+      Traceback (most recent call last):
+      ValueError: at_least: expected floors that sum to at most the 4 weights kept, got 3 in each of 2 layers, 5 in all
+    """
+    check_whole(at_least=at_least)
+    if at_least == 0:
+        return None
+    if scope != "global":
+        raise ValueError(f"at_least: expected 0 in the scope 'layer', where each layer has its count, got {at_least}")
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(mask)]
+    total = sum(min(at_least, size) for size in sizes)
+    if total > num_kept:
+        raise ValueError(
+            f"at_least: expected floors that sum to at most the {num_kept} weights kept, got {at_least} in each of "
+            f"{len(sizes)} layers, {total} in all"
+        )
+    return at_least
 
 
 def target_counts(mask: Mask, sparsity: float, scope: Literal["global", "layer"] = "global") -> Any:

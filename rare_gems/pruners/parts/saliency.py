@@ -9,7 +9,7 @@ import optax
 
 from rare_gems import masks, schedules, transforms, views
 from rare_gems.phase import Batch, Context, Key, LossFn, Mask, ModelState, Params, Phase, Scores, Ticket
-from rare_gems.pruners.parts.counts import check_positive, target_counts
+from rare_gems.pruners.parts.counts import check_floors, check_positive, target_counts
 
 __all__ = ["iterative", "one_shot", "saliency", "still"]
 
@@ -49,6 +49,7 @@ def one_shot(
     num_batches: int = 1,
     score: Callable[[jax.Array], jax.Array] = jnp.abs,
     scope: Literal["global", "layer"] = "global",
+    at_least: int = 0,
     invert: bool = False,
     passes: int = 1,
 ) -> Phase:
@@ -60,22 +61,24 @@ def one_shot(
       mask: the prunable structure. sparsity: the fraction removed, in [0, 1).
       num_batches: batches that the score is summed over.
       score: leaf by leaf, what ranks: |sum| or (`lambda s: s`) the sum.
-      scope: "global", or "layer" at equal ratios. invert: keep the lowest instead (a sanity check).
+      scope: "global", or "layer" at equal ratios. at_least: of each layer, in the scope "global".
+      invert: keep the lowest instead (a sanity check).
       passes: what a step costs.
     Returns:
       a phase that leaves the params as they are, the ranking as the ticket's scores, and the exact count.
     Raises:
-      ValueError: as `target_counts`, and for fewer than one batch.
+      ValueError: as `target_counts` and `check_floors`, and for fewer than one batch.
     """
     check_positive(batches=num_batches)
     counts = target_counts(mask, sparsity, scope)
+    floor = check_floors(mask, at_least, counts, scope)
     rank = transforms.scores_from(lambda ticket, context: jax.tree.map(score, ticket.scores))
     return Phase(
         view=views.masked,
         trains="params",
         optimizer=optax.set_to_zero(),
         during=transforms.accumulate_scores(saliency),
-        after=transforms.chain(rank, transforms.keep_top(counts, scope, invert=invert)),
+        after=transforms.chain(rank, transforms.keep_top(counts, scope, invert=invert, at_least=floor)),
         num_steps=num_batches,
         hold_dead=False,
         loss_fn=objective,

@@ -6,9 +6,12 @@ from experiments.config.parse import parse
 from experiments.config.saved import digest, fields_of, from_fields
 
 LATER = {
-    "gem_miner": ([], {"freeze_at": "paper"}),
+    "gem_miner": ([], {"freeze_at": "paper", "at_least": 1}),
+    "grasp": ([], {"at_least": 1}),
     "jackpot": (["--pretrained=dense"], {"start": "uniform", "budgets": "layer"}),
+    "magnitude": ([], {"at_least": 1}),
     "smart_ratio": ([], {"decay": "linear"}),
+    "snip": ([], {"at_least": 1}),
 }
 
 
@@ -22,5 +25,5 @@ def test_options_that_older_versions_did_not_have(pruner):
     assert digest(older) == digest(fields)
     assert from_fields(older) == config
     for name, value in others.items():
-        other = parse("digits", [f"--pruner={pruner}", *flags, f"--{pruner.replace('_', '-')}.{name}={value}"])[0]
+        other = parse("digits", [f"--pruner={pruner}", *flags, f"--{pruner}.{name}={value}".replace("_", "-")])[0]
         assert digest(fields_of(other)) != digest(fields)
