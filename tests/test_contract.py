@@ -12,6 +12,7 @@ from rare_gems.pruners.dsr import dsr
 from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
+from rare_gems.pruners.gem_miner_auto import gem_miner_auto
 from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.grasp import grasp
 from rare_gems.pruners.hybrid import hybrid
@@ -85,6 +86,10 @@ METHODS = {
     "gem_miner_adam": Row(lambda m: gem_miner(m, finetune=TUNE, optimizer="adam", **SEARCH), _freezing()),
     "gem_miner_rounded": Row(
         lambda m: gem_miner(m, finetune=TUNE, finetune_mask="rounded", **SEARCH), _freezing(), exact=False
+    ),
+    "gem_miner_auto": Row(lambda m: gem_miner_auto(m, finetune=TUNE, **EPOCHS), {(0, 21): NUM_PRUNABLE}),
+    "gem_miner_auto_freeze": Row(
+        lambda m: gem_miner_auto(m, finetune=TUNE, unit="layer", freeze=True, **EPOCHS), {(0, 1): 83, (0, 15): TARGET}
     ),
     "random": Row(lambda m: random(m, sparsity=SPARSITY, finetune=TUNE), {}),
     "random_layer": Row(lambda m: random(m, sparsity=SPARSITY, finetune=TUNE, scope="layer"), {}),

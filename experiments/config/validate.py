@@ -141,6 +141,8 @@ def why_unused(config: Config, name: str) -> str | None:
     searches = config.takes_epochs or method.length == "rounds"
     if name in ("epochs", "learning_rate") and not searches:
         return f"{flag}: of the search, which {config.pruner} has not; see --finetune-{flag.removeprefix('--')}"
+    if name == "learning_rate" and not method.takes_rate:
+        return f"{flag}: the steps of {config.pruner} follow from its length; expected no such flag"
     if group in GROUPS:
         return _why_untrained(config, group, option)
     trains_weights = config.finetune_epochs > 0 or method.trains == "weights"
@@ -181,7 +183,9 @@ def _without_momentum(config: Config) -> tuple[bool, str]:
     used += [inherited(config.finetune, config.training)] if config.finetune_epochs else []
     if not used and not searches:
         return True, f"{config.pruner} trains nothing with --finetune-epochs=0"
-    idle = not any(map(takes_momentum, used)) and not (searches and method.trains != "weights")
+    if not used and not method.takes_rate:
+        return True, f"{config.pruner} trains no weights with --finetune-epochs=0"
+    idle = not any(map(takes_momentum, used)) and not (searches and method.trains != "weights" and method.takes_rate)
     return idle, f"not used by {used[0].optimizer if used else ''}; expected --training.optimizer=sgd with it"
 
 

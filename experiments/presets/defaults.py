@@ -42,6 +42,11 @@ _WHILE_TRAINING = join(
     row(f"{OURS}: the found mask is trained on (not so in the papers' tables: 0)", finetune_epochs=40),
     row(OURS, finetune_learning_rate=0.01, seed=42),
 )
+_AUTO = row(
+    f"{OURS}; as GEM-MINER with ResNet-20 on CIFAR-10, whose own options it has not",
+    init="signed_constant", batch_size=128, momentum=0.9, weight_decay=1e-4, epochs=150, finetune_epochs=150,
+    finetune_learning_rate=0.01, seed=42,
+)  # fmt: skip
 _EVCI = "Evci et al., Rigging the Lottery, section 4"
 _MOCANU = "Mocanu et al., Sparse Evolutionary Training (zeta)"
 _SUPERMASK = join(
@@ -50,6 +55,7 @@ _SUPERMASK = join(
 )
 
 DEFAULT: dict[str, Row] = {
+    "gem_miner_auto": _AUTO,
     "snip": _AT_INITIALIZATION,
     "grasp": join(_AT_INITIALIZATION, row(_SYNFLOW_CODE, grasp__temperature=200.0)),
     "synflow": join(_AT_INITIALIZATION, row(_SYNFLOW_CODE, synflow__rounds=100)),

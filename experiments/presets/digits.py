@@ -33,6 +33,9 @@ def _own(*rows: Row) -> dict[float, Row]:
 
 TABLES: Table = {
     ("gem_miner", "*", "digits"): {0.9856: _GEM_MINER},
+    ("gem_miner_auto", "*", "digits"): _own(
+        _COMMON, row(_OURS, init="signed_constant", epochs=20, finetune_learning_rate=0.01)
+    ),
     ("dense", "*", "digits"): {0.0: _TRAIN},
     **{(name, "*", "digits"): {0.9856: _TRAIN} for name in WITHOUT_SEARCH},
     ("smart_ratio", "*", "digits"): _own(_TRAIN, row(_OURS, learning_rate=0.1)),

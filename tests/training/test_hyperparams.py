@@ -16,6 +16,7 @@ from rare_gems.pruners.dsr import dsr
 from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.force import force
 from rare_gems.pruners.gem_miner import gem_miner
+from rare_gems.pruners.gem_miner_auto import gem_miner_auto
 from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.hybrid import hybrid
 from rare_gems.pruners.imp import imp
@@ -64,6 +65,7 @@ SWEEPS = {
 MORE_SWEEPS = {
     "gem_miner_layer": (gem_miner, EPOCHS | {"period": 1, "scope": "layer", "norm": "l1"}, SPARSITIES | RATES),
     "gem_miner_periods": (gem_miner, {"sparsity": 0.8, "steps_per_epoch": 3, "num_epochs": 4}, {"period": [1, 2]}),
+    "gem_miner_auto": (gem_miner_auto, EPOCHS, SPARSITIES),
     "force": (force, {"loss_fn": LOSS, "rounds": 3}, SPARSITIES),
     "hybrid": (hybrid, {"linear": None, "order": ORDER}, SPARSITIES | FINETUNES | {"training": FINETUNES["finetune"]}),
     "smart_ratio": (smart_ratio, {"linear": None, "order": ORDER}, SPARSITIES),

@@ -10,6 +10,7 @@ from rare_gems.phase import Mask, Recipe
 from rare_gems.pruners.continuous_sparsification import continuous_sparsification
 from rare_gems.pruners.edge_popup import edge_popup
 from rare_gems.pruners.gem_miner import freezing_epochs, gem_miner, search
+from rare_gems.pruners.gem_miner_auto import gem_miner_auto
 from rare_gems.pruners.grasp import grasp
 from rare_gems.pruners.jackpot import jackpot
 from rare_gems.pruners.parts.counts import freezing_counts
@@ -24,6 +25,11 @@ _GIVEN = ("sparsity", "num_epochs", "steps_per_epoch", "learning_rate", "momentu
 
 def _searching(method: Callable[..., Recipe]) -> Callable[..., Recipe]:
     return lambda s, **options: method(s.mask, **s.search | options | s.inverted)
+
+
+def _auto(s: Setting, **options: Any) -> Recipe:
+    length: dict[str, Any] = {"num_epochs": s.num_epochs, "steps_per_epoch": s.steps_per_epoch}
+    return gem_miner_auto(s.mask, **s.common | length | options | s.inverted)
 
 
 def _jackpot(
@@ -80,6 +86,12 @@ ROWS = {
         options=options_of("gem_miner", search, without=_GIVEN),
         trains="scores", length="epochs", invertible=True, follows_bound=True, rounds=_freezing,
         why_idle=_without_freezing,
+    ),
+    "gem_miner_auto": Pruner(
+        what="GEM-MINER without knobs: steps of a given length, an exact count at every round, nothing frozen (ours)",
+        make=_auto,
+        options=options_of("gem_miner_auto", gem_miner_auto, without=_GIVEN),
+        trains="scores", length="epochs", invertible=True, takes_rate=False,
     ),
     "edge_popup": Pruner(
         what="learns scores, sees the top k of their size (Ramanujan et al.; Rare Gems, Table 3)",

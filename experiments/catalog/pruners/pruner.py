@@ -101,6 +101,7 @@ class Pruner(NamedTuple):
     what: a line for those who choose. make: (setting, **options) -> recipe. options: a frozen dataclass, made of
     keyword arguments. trains: what its search trains. length: what its search takes: none, --epochs (or only under
     some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down.
+    takes_rate: whether a search with a length takes --learning-rate and --momentum, rather than steps of its own.
     reads_data: whether its search reads training data. needs_weights: whether it searches a trained network.
     removes: False for the dense network alone. follows_bound: whether its sparsity follows the bound 1 - exp(-c j).
     rounds: (mask, sparsity, num_epochs, options) -> its schedule. keeps_rounds: whether its search trains weights in
@@ -117,6 +118,7 @@ class Pruner(NamedTuple):
     trains: Literal["scores", "weights"] | None = None
     length: Literal["epochs", "rounds"] | Callable[[Any], bool] | None = None
     invertible: bool = False
+    takes_rate: bool = True
     reads_data: bool = True
     needs_weights: bool = False
     removes: bool = True

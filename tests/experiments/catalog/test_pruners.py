@@ -42,6 +42,7 @@ def two_layers(image_shape, num_classes):
 # flags, then search steps and forward and backward passes
 RUNS = {
     "gem_miner": (["--epochs=3", "--gem-miner.period=1"], 12, 12),
+    "gem_miner_auto": (["--epochs=2"], 8, 8),
     "edge_popup": (["--epochs=2"], 8, 8),
     "edge_popup gradual": (["--epochs=3", "--edge-popup.gradual", "--edge-popup.period=1"], 12, 12),
     "imp": (["--imp.round-epochs=2", "--imp.rounds=2", "--imp.rewind-step=3", "--imp.rewind-batch-norm"], 13, 13),

@@ -127,6 +127,25 @@ def test_a_full_disk_fails_in_one_line(tmp_path):
     assert not (tmp_path / "run" / "ticket.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--learning-rate=0.1"],
+            "--learning-rate: the steps of gem_miner_auto follow from its length; expected no such",
+        ),
+        (
+            ["--momentum=0.5", "--finetune-epochs=0"],
+            "--momentum: gem_miner_auto trains no weights with --finetune-epochs=0",
+        ),
+        (["--gem-miner.l2=0"], "--gem-miner.l2: an option of gem_miner; expected none with gem_miner_auto"),
+    ],
+)
+def test_a_search_without_knobs_refuses_them(flags, said, capsys):
+    assert run("digits", ["--pruner=gem_miner_auto", *flags]) == 2
+    assert said in capsys.readouterr().err
+
+
 DENSE = ["--model=lenet_300_100", "--pruner=dense", "--batch-size=100", "--train-examples=200", "--checkpoint-every=1"]
 
 

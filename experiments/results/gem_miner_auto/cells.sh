@@ -1,0 +1,53 @@
+#!/bin/bash
+# The cells for reporting of PROTOCOL.md, without (b): bash experiments/results/gem_miner_auto/cells.sh RUN_DIR
+# Started again it goes on where it was stopped. The grid of (b), of the same cells, seed 1: GRID=1 bash .../cells.sh RUN_DIR
+set -e
+runs=${1:?"expected a folder for the runs"}
+sgd="--training.optimizer=sgd --training.schedule=multistep --init=kaiming_normal"
+
+# methods PERIOD ROUNDS ROUND_EPOCHS SLOWER FLAGS_OF_WEIGHTS FLAGS_OF_IMP_AND_LRR
+methods() {
+  if [ -n "$GRID" ]; then
+    columns=""
+    for period in "$1" "$4"; do
+      for l2 in 0 2e-4 1e-3; do
+        columns+="sgd $period $l2: gem_miner --gem-miner.period=$period --gem-miner.l2=$l2; "
+        columns+="adam $period $l2: gem_miner --gem-miner.period=$period --gem-miner.l2=$l2 --gem-miner.optimizer=adam --learning-rate=0.02; "
+      done
+    done
+    echo "${columns%; }"
+  else
+    echo "auto: gem_miner_auto; paper: gem_miner --gem-miner.period=$1 --gem-miner.l2=1e-4; edge-popup: edge_popup;" \
+      "imp: imp --imp.decay --imp.rounds=$2 --imp.round-epochs=$3 --imp.rewind-step=20 $5;" \
+      "lrr: lrr --lrr.decay --lrr.rounds=$2 --lrr.round-epochs=$3 $5"
+  fi
+}
+
+seeds=(--seed=42 --num-seeds=5)
+[ -n "$GRID" ] && seeds=(--seed=1 --num-seeds=1)
+name=${GRID:+grid-}
+
+# cell DATASET FOLDER EPOCHS SPARSITIES COLUMNS FLAGS...
+cell() {
+  python -m experiments.compare "$1" "--run-dir=$runs/$name$2" "--epochs=$3" "--sparsities=$4" "--columns=$5" "${@:6}" \
+    "${seeds[@]}" --finetune.optimizer=sgd --finetune.schedule=multistep --weight-decay=1e-4 --no-dense
+}
+
+lenet() {
+  held=${GRID:+--validation-examples=10000}
+  cell mnist "lenet-$((100 * $1))" "$1" "$2" "$3" --model=lenet_300_100 --train-examples=10000 --batch-size=100 \
+    --finetune-epochs=10 --finetune-learning-rate=0.1 $held
+}
+
+resnet() {
+  held=${GRID:+--validation-examples=287}
+  cell digits "resnet-$((45 * $1))" "$1" "$2" "$3" --model=resnet20 --batch-size=32 --finetune-epochs=12 $held
+}
+
+rate="--learning-rate=0.1 $sgd"
+lenet 6 0.9,0.995 "$(methods 1 3 2 2 "$rate")"
+lenet 24 0.9856 "$(methods 2 6 4 4 "$rate")"
+resnet 5 0.9856 "$(methods 1 5 1 2 "$rate --finetune-learning-rate=0.1")"
+resnet 20 0.9,0.995 "$(methods 1 5 4 4 "$rate --finetune-learning-rate=0.1")"
+lenet 96 0.9,0.995 "$(methods 5 12 8 20 "$rate")"
+resnet 80 0.9856 "$(methods 5 10 8 20 "$rate --finetune-learning-rate=0.1")"
