@@ -138,9 +138,24 @@ def _columns(shown: Sequence[Shown], file: Path, title: str, note: str | None) -
         return
     rows = [one.row(each, value) for one in shown for each in one.chosen()]
     rows = rows or [row for one in shown for row in one.dense(value)]  # that alone is shown
-    paper = paper_of(shown, value)
+    rows, paper = _by_sparsity(rows, paper_of(shown, value))
     column_points.plot(rows, file, title, (value,), _label(value), paper, note,
                        percent=is_percent(value))  # fmt: skip
+
+
+def _by_sparsity(*tables: Sequence[Row]) -> list[list[Row]]:
+    """The rows of runs and of the paper; where a part has several sparsities, with a panel for each of them, and the
+    dense network in all."""
+    at: dict[str, dict[float, None]] = {}
+    for row in (row for rows in tables for row in rows if row["name"] != DENSE.name):
+        at.setdefault(row["panel"], {})[row["sparsity"]] = None
+
+    def panels(row: Row) -> list[str]:
+        several = list(at.get(row["panel"], ()))
+        mine = several if row["name"] == DENSE.name else [row["sparsity"]]
+        return [f"{row['panel']}, {100 * s:.6g} %" for s in mine] if len(several) > 1 else [row["panel"]]
+
+    return [[row | {"panel": panel} for row in rows for panel in panels(row)] for rows in tables]
 
 
 def _over_places(

@@ -15,6 +15,7 @@ __all__ = ["plot"]
 
 _COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]
 _MARKERS = ["o", "s", "^", "D"]
+_ACROSS = 4  # panels beside each other
 _WORDS = {"before": "before finetuning", "after": "after finetuning"}
 
 
@@ -55,17 +56,21 @@ def plot(
         raise ValueError(f"rows: expected some with {' or '.join(values)}, got {len(rows)} rows without")
     names = list(dict.fromkeys(str(row["name"]) for row in everything))
     panels = list(dict.fromkeys(str(row.get("panel", "")) for row in everything))
-    long = 0.075 * max(map(len, names))
-    figure = new_figure(long + 1.7 + max(4.4, 2.9 * len(panels)), 1.7 + (0.2 + 0.2 * len(values)) * len(names))
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, panel in zip(grid, panels, strict=True):
+    across = min(len(panels), _ACROSS)
+    down, long = -(-len(panels) // across), 0.075 * max(map(len, names))
+    high = (0.2 + 0.2 * len(values)) * len(names)
+    figure = new_figure(long + 1.7 + max(4.4, 2.9 * across), 1.7 + high + (down - 1) * (0.9 + high))
+    grid = figure.subplots(down, across, squeeze=False)
+    for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
         mine = [[row for row in part if str(row.get("panel", "")) == panel] for part in both]
         _draw(axes, mine, names, list(axis.values()))
         axes.set_xlabel(label)
-        axes.set_yticks(range(len(names)), names if axes is grid[0] else [""] * len(names), parse_math=False)
+        axes.set_yticks(range(len(names)), [""] * len(names) if number % across else names, parse_math=False)
         if panel:
             axes.set_title(wrapped(panel, 36), fontsize=10, parse_math=False)
-    title_of(figure, title, grid[0] if panels == [""] else None)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    title_of(figure, title, grid.flat[0] if panels == [""] else None)
     figure.legend(handles=_handles(values, bool(both[1])), loc="outside right center", frameon=False, fontsize=9)
     most = max(
         sum(str(r["name"]) == n and str(r.get("panel", "")) == p for r in both[0]) for n in names for p in panels

@@ -108,3 +108,13 @@ def test_column_points():
     assert figure.get_supxlabel().endswith("over seeds\nsmall")
     with pytest.raises(ValueError, match="expected some with top5, got 3 rows without"):
         column_points.plot(rows, None, "t", values=("top5",))
+
+
+def test_column_points_of_many_panels_stand_in_rows_of_four():
+    rows = [{"name": "EP", "after": 0.1 * i, "panel": f"p{i}"} for i in range(1, 6)]
+    figure = column_points.plot(rows, None, "t")
+    assert [axes.get_title() for axes in figure.axes] == [f"p{i}" for i in range(1, 6)]
+    names = [[text.get_text() for text in axes.get_yticklabels()] for axes in figure.axes]
+    assert names == [["EP"], [""], [""], [""], ["EP"]]
+    tops = [axes.get_subplotspec().rowspan.start for axes in figure.axes]
+    assert tops == [0, 0, 0, 0, 1]

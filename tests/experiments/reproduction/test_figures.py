@@ -32,6 +32,20 @@ def test_the_dense_network_is_drawn_where_it_is_alone(tmp_path, monkeypatch):
     assert [(row["name"], row["after"]) for row in drawn] == [("dense", 0.9)]
 
 
+def test_points_of_several_sparsities_have_panels_of_their_own(tmp_path, monkeypatch):
+    """They were one mean, with a deviation that was no noise of seeds."""
+    drawn = []
+    monkeypatch.setattr(figures.column_points, "plot", lambda rows, *given, **_: drawn.append((rows, given[4])))
+    item, part = "lottery-jackpots-table-3", ITEMS["lottery-jackpots-table-3"].parts[0]
+    runs = [Combination(SimpleNamespace(seed=0), tmp_path, "SET", sparsity) for sparsity in ("0.8", "0.9")]
+    values = {("SET", "0.8", 0): {"after": 90.0}, ("SET", "0.9", 0): {"after": 80.0}}
+    figures.draw(ITEMS[item], [PartRuns(part._replace(name="p"), runs, ())], [values], tmp_path)
+    ((rows, paper),) = drawn
+    assert [(row["panel"], row["after"]) for row in rows] == [("p, 80 %", 0.9), ("p, 90 %", 0.8)]
+    assert {row["panel"] for row in paper if row["name"] == "SET"} == {"p, 80 %", "p, 90 %"}
+    assert [row["panel"] for row in paper if row["name"] == "dense"] == ["p, 80 %", "p, 90 %"]
+
+
 @pytest.mark.parametrize("row", ["search,1", "search,1,0.5,9"])
 def test_damaged_epochs_of_a_run_are_told(row, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
