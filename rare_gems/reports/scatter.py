@@ -1,6 +1,7 @@
 """Accuracy before against after finetuning."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,6 +63,7 @@ def plot(
         _draw(axes, mine, names)
         axes.set_ylabel(_AFTER.label if number % columns == 0 else "")
         axes.set_xlabel(_BEFORE.label)
+        axes.locator_params(nbins=6)
         if panels[number]:
             axes.set_title(wrapped(panels[number], 36), fontsize=10, parse_math=False)
     title_of(figure, title, grid[0, 0] if panels == [""] else None)
@@ -70,7 +72,8 @@ def plot(
     if both[1]:
         handles += [Line2D([], [], label="the paper", color=_GREY, marker="o", linestyle="", markerfacecolor="none")]
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    several = any(sum(str(row["name"]) == name for row in both[0]) > 1 for name in names)
+    points = Counter((str(row["name"]), str(row.get("panel", ""))) for row in both[0])
+    several = any(count > 1 for count in points.values())
     caption(figure, "large points: means ± standard deviation over seeds" if several else "one seed", note)
     return save(figure, path)
 

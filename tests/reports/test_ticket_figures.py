@@ -46,6 +46,7 @@ def test_scatter_of_panels():
     assert figure.get_suptitle() == "t"
     low, high = figure.axes[0].get_xlim()
     assert low < 10 < high
+    assert figure.get_supxlabel() == "one seed"  # of each panel
 
 
 def layers(*kept, sizes=(100, 200, 50)):
