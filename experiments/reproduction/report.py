@@ -51,21 +51,25 @@ def paper_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict
 
 
 def _own_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict[str, Any]]:
-    """The accuracies of finished runs, for items of which the paper prints no number."""
+    """The accuracies of finished runs and what was computed of them, for items of which the paper prints no number."""
     found = []
     for runs, known in zip(parts, values, strict=True):
         for column, sparsity in dict.fromkeys((each.column, each.sparsity) for each in runs.combinations):
             cells = [cell for (name, at, _), cell in known.items() if (name, at) == (column, sparsity)]
             name = f"{column}, {runs.title}" if len(parts) > 1 else column
-            for value in ("before", "after"):
+            kinds = tuple(f"{asked.what}." for asked in runs.part.analyses)
+            computed = dict.fromkeys(value for cell in cells for value in cell if value.startswith(kinds))
+            for value in ("before", "after", *(computed if kinds else ())):
                 ours = [cell.get(value) for cell in cells]
                 if any(one is not None for one in ours):
-                    found.append({"name": name, "what": spelled(value, sparsity), "paper": None, "ours": ours})
+                    row = {"name": name, "what": spelled(value, sparsity), "paper": None, "ours": ours}
+                    found.append(row | {"unit": "%" if is_percent(value) else _unit(value)})
     return found
 
 
 def _unit(value: str) -> str:
-    return "epochs" if value.endswith("epochs") else "degrees" if value.endswith("angle") else ""
+    ends = {"epochs": "epochs", "angle": "degrees", "error_barrier": "points"}
+    return next((unit for end, unit in ends.items() if value.endswith(end)), "")
 
 
 def _is_exact(value: str) -> bool:

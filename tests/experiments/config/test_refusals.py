@@ -21,7 +21,7 @@ MISTAKES = [
     ("compare digits --num-seeds=1.5", "--num-seeds: expected a whole number, got '1.5'"),
     ("compare", "expected DATASET (digits, cifar10, ...), got none"),
     ("reproduce rare-gems-table-3 --num-seeds=1.5", "--num-seeds: expected a whole number or None, got '1.5'"),
-    ("reproduce rare-gems-table-3 --launcher=pbs", "--launcher: expected one of local, slurm, None, got 'pbs'"),
+    ("reproduce rare-gems-table-3 --launcher=pbs", "--launcher: expected one of here, local, slurm, None, got 'pbs'"),
     ("reproduce rare-gems-table-3 --slurm.memory-gb=a", "--slurm.memory-gb: expected a number or None, got 'a'"),
     ("sanity x --cheks=all", "--cheks: there is no such flag; the nearest is --checks"),
     ("analyse x --pints=3", "--pints: there is no such flag; the nearest is --points"),

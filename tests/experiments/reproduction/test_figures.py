@@ -73,3 +73,14 @@ def test_weights_of_a_run_that_is_there_are_read_before_training(finished, tmp_p
     need = Combination(SimpleNamespace(pretrained=None), tmp_path, "dense", "0.0")
     make.check_weights([need, Combination(config, tmp_path / "jackpot", "Jackpot", "0.9", (need,))])
     assert read == ([tmp_path] if finished else [])
+
+
+def test_what_was_computed_stands_in_the_table_where_the_paper_prints_nothing(tmp_path):
+    part = ITEMS["small-networks-connectivity"].parts[0]
+    runs = [Combination(SimpleNamespace(seed=seed), tmp_path, "k=0", "0.893") for seed in (0, 1)]
+    values = {("k=0", "0.893", s): {"after": 95.0 + s, "connectivity.error_barrier": 0.1 * s} for s in (0, 1)}
+    rows = report._own_rows([PartRuns(part, runs, ())], [values])
+    assert [(row["what"], row["unit"], row["ours"]) for row in rows] == [
+        ("after finetuning, 89.3 %", "%", [95.0, 96.0]),
+        ("connectivity.error barrier, 89.3 %", "points", [0.0, 0.1]),
+    ]
