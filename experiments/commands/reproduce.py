@@ -17,7 +17,6 @@ from experiments.comparison import make
 from experiments.comparison.columns import Speaks, paired
 from experiments.comparison.expand import Combination
 from experiments.config.parse import read_flags
-from experiments.problem.data import load_data
 from experiments.reproduction import report
 from experiments.reproduction.spread import PartRuns, Scale, Wanted, item_folder, item_of, spread, without_training
 from experiments.reproduction.values import Values, values_of
@@ -144,7 +143,7 @@ def _make(asked: Reproduce, args: list[str], parts: list[PartRuns], folder: Path
     """Has every run made, here or by jobs, and says what failed."""
     everything = _everything(parts)
     make.check(everything)
-    _check_data(everything)
+    make.check_data(everything)
     folder.mkdir(parents=True, exist_ok=True)
 
     def write() -> None:
@@ -155,10 +154,3 @@ def _make(asked: Reproduce, args: list[str], parts: list[PartRuns], folder: Path
     _, others = read_flags(flags.Launch, args, "", return_unknown_args=True)
     command = [sys.executable, "-m", "experiments.reproduce", *others]
     return make.make_by_jobs(asked.launch, command, everything, folder, write)
-
-
-def _check_data(combinations: list[Combination]) -> None:
-    """Reads every data set once where there are several, so that one that is missing is told before the first run."""
-    wanted = {(e.config.dataset, e.config.source): e for e in combinations if not (e.folder / paths.SUMMARY).exists()}
-    for each in wanted.values() if len(wanted) > 1 else ():
-        load_data(each.config)

@@ -17,6 +17,7 @@ from experiments.cluster.worker import cores, in_job
 from experiments.comparison.expand import Combination
 from experiments.config.config import Config
 from experiments.config.saved import fields_of
+from experiments.problem.data import load_data
 from experiments.problem.initial_ticket import check_pretrained
 from experiments.problem.recipe import Planned, check_recipes, plan_of
 from experiments.run_folder import folder as run_folder
@@ -27,7 +28,7 @@ from rare_gems import masks
 from rare_gems.phase import Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["check", "check_weights", "launch_for", "make_all", "make_by_jobs", "plans"]
+__all__ = ["check", "check_data", "check_weights", "launch_for", "make_all", "make_by_jobs", "plans"]
 
 _LONG = 100_000  # steps: two minutes of LeNet-300-100, beside which the seconds that jobs take to start do not count
 
@@ -94,6 +95,19 @@ def check(combinations: Sequence[Combination]) -> None:
     check_folders([each.config for each in everything], [each.folder for each in everything])
     for each in combinations:
         check_folders([each.config], [each.folder], each.checks)
+
+
+def check_data(combinations: Sequence[Combination], *, by_jobs: bool = False) -> None:
+    """Reads every data set once where there are several, so that one that is missing is told before the first run.
+
+    Args:
+      by_jobs: also where there is one, which the first run would tell, but each job by itself.
+    Raises:
+      UsageError: naming what is missing.
+    """
+    wanted = {(e.config.dataset, e.config.source): e for e in combinations if not (e.folder / paths.SUMMARY).exists()}
+    for each in wanted.values() if len(wanted) > 1 or by_jobs else ():
+        load_data(each.config)
 
 
 def check_weights(combinations: Sequence[Combination], *, there: bool = True) -> list[str]:
@@ -214,12 +228,14 @@ def make_by_jobs(
     Args:
       folder: of the comparison. done: called at the end.
     Raises:
-      Interrupted, UsageError: as `collector.run_jobs`.
+      Interrupted: as `collector.run_jobs`. UsageError: as that, and for data that are missing.
     """
 
     def left() -> list[Path]:
         return [each.folder for each in combinations if not _made(each)]
 
+    if launch.launcher == "local":  # SLURM's jobs may see other disks
+        check_data(combinations, by_jobs=True)
     went_wrong = collector.run_jobs(launch, command, folder / paths.JOBS, left)
     done()
     undone = left()
