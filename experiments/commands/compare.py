@@ -113,6 +113,7 @@ def compare(args: list[str]) -> None:
         return
     make.check(combinations)
     launch, told = make.launch_for(asked.launch, combinations, planned)
+    make.check_data(combinations, launch)
     for note in told:
         console.print(note, soft_wrap=True, highlight=False)
     if not worker.in_job():

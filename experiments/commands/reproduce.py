@@ -143,7 +143,7 @@ def _make(asked: Reproduce, args: list[str], parts: list[PartRuns], folder: Path
     """Has every run made, here or by jobs, and says what failed."""
     everything = _everything(parts)
     make.check(everything)
-    make.check_data(everything)
+    make.check_data(everything, asked.launch)
     folder.mkdir(parents=True, exist_ok=True)
 
     def write() -> None:

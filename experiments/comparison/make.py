@@ -97,16 +97,17 @@ def check(combinations: Sequence[Combination]) -> None:
         check_folders([each.config], [each.folder], each.checks)
 
 
-def check_data(combinations: Sequence[Combination], *, by_jobs: bool = False) -> None:
+def check_data(combinations: Sequence[Combination], launch: Launch) -> None:
     """Reads every data set once where there are several, so that one that is missing is told before the first run.
 
     Args:
-      by_jobs: also where there is one, which the first run would tell, but each job by itself.
+      launch: with local jobs also where there is one, which each of them would tell by itself; SLURM's may see other
+        disks.
     Raises:
       UsageError: naming what is missing.
     """
     wanted = {(e.config.dataset, e.config.source): e for e in combinations if not (e.folder / paths.SUMMARY).exists()}
-    for each in wanted.values() if len(wanted) > 1 or by_jobs else ():
+    for each in wanted.values() if len(wanted) > 1 or launch.launcher == "local" else ():
         load_data(each.config)
 
 
@@ -228,14 +229,12 @@ def make_by_jobs(
     Args:
       folder: of the comparison. done: called at the end.
     Raises:
-      Interrupted: as `collector.run_jobs`. UsageError: as that, and for data that are missing.
+      Interrupted, UsageError: as `collector.run_jobs`.
     """
 
     def left() -> list[Path]:
         return [each.folder for each in combinations if not _made(each)]
 
-    if launch.launcher == "local":  # SLURM's jobs may see other disks
-        check_data(combinations, by_jobs=True)
     went_wrong = collector.run_jobs(launch, command, folder / paths.JOBS, left)
     done()
     undone = left()
