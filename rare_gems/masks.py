@@ -16,8 +16,6 @@ Example:
   [[3.0, 0.0], [0.0, -2.0]]
 """
 
-import decimal
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -26,9 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from rare_gems import selection
+from rare_gems.keep_top import keep_top
 from rare_gems.leaf_names import path_name
 from rare_gems.leaves import as_jax, cut_dtype
+from rare_gems.mask_counts import (
+    check,
+    check_bool,
+    count_for,
+    is_concrete,
+    layer_counts,
+    layer_sparsity,
+    num_kept,
+    num_prunable,
+    sparsity,
+)
 from rare_gems.prunable import LeafReport, is_prunable, report
 
 __all__ = [
@@ -124,156 +133,13 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
 
 
 def _masked(path: tuple, mask: Any, leaf: Any) -> Any:
-    _check_bool("mask", path, mask)
+    check_bool("mask", path, mask)
     if mask.shape != np.shape(leaf):
         raise ValueError(f"mask of {path_name(path)}: expected shape {np.shape(leaf)}, got {mask.shape}")
-    if cut_dtype(leaf) and _is_concrete(mask):
+    if cut_dtype(leaf) and is_concrete(mask):
         return np.where(np.asarray(mask), leaf, np.zeros((), leaf.dtype))
     leaf = as_jax(f"params of {path_name(path)}", leaf)
     return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
-
-
-def num_prunable(mask: PyTree) -> int:
-    """How many weights may be removed: the size of the mask (or of scores). Works on `ShapeDtypeStruct`s."""
-    return sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(mask))
-
-
-def num_kept(mask: PyTree) -> Any:
-    """How many weights the mask keeps: a Python integer, or a traced int32 scalar under tracing.
-
-    Raises:
-      ValueError: if a leaf is not a bool array (a `ShapeDtypeStruct` has no values to count).
-    """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        _check_bool("mask", path, leaf)
-    leaves = jax.tree.leaves(mask)
-    if not _is_concrete(leaves):
-        return sum((jnp.sum(leaf, dtype=jnp.int32) for leaf in leaves), jnp.int32(0))
-    with jax.ensure_compile_time_eval():
-        counts = (np.count_nonzero(m) if isinstance(m, np.ndarray) else jnp.sum(m, dtype=jnp.int32) for m in leaves)
-        return sum(map(int, counts))
-
-
-def count_for(num_prunable: int, sparsity: float | str | decimal.Decimal) -> int:
-    """How many of `num_prunable` weights a network of that sparsity keeps.
-
-    num_kept = n - round_half_even(n * sparsity), in exact decimal arithmetic from the digits that were typed.
-
-    Args:
-      num_prunable: n, an integer of 0 or more. sparsity: the fraction removed, in [0, 1).
-    Raises:
-      ValueError: if either is something else.
-    Example:
-      >>> count_for(268_336, 0.9856), count_for(25_502_912, 0.9)
-      (3864, 2550291)
-    """
-    _check_integer("num_prunable", num_prunable)
-    num_prunable = int(num_prunable)
-    if num_prunable < 0:
-        raise ValueError(f"num_prunable: expected an integer of 0 or more, got {num_prunable}")
-    with decimal.localcontext() as context:
-        context.prec = 60
-        try:
-            fraction = decimal.Decimal(str(sparsity))
-        except decimal.InvalidOperation:
-            fraction = decimal.Decimal("nan")
-        if not fraction.is_finite() or not 0 <= fraction < 1:
-            raise ValueError(f"sparsity: expected a fraction removed in [0, 1), got {sparsity!r}")
-        removed = (num_prunable * fraction).to_integral_value(rounding=decimal.ROUND_HALF_EVEN)
-    return num_prunable - int(removed)
-
-
-def sparsity(mask: PyTree) -> Any:
-    """The fraction of prunable weights that is removed: a float, or a traced float32 scalar under tracing.
-
-    Where there is nothing to remove it is 0.
-    """
-    n, kept = num_prunable(mask), num_kept(mask)
-    return _removed(kept, n) if isinstance(kept, int) else (n - kept).astype(jnp.float32) / max(n, 1)
-
-
-def _removed(kept: int, n: int) -> float:
-    return 1 - kept / n if n else 0.0
-
-
-def layer_counts(mask: PyTree) -> dict[str, tuple[int, int]]:
-    """Per layer, in leaf order: name -> (kept, prunable). On the host only, not under tracing.
-
-    Raises:
-      ValueError: if a leaf is not a bool array, or is traced.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(mask)
-    for path, leaf in leaves:
-        _check_bool("mask", path, leaf)
-        if not _is_concrete(leaf):
-            raise ValueError(f"mask of {path_name(path)}: expected values (counts per layer are taken on the host, "
-                             f"outside jit), got the tracer {leaf}")  # fmt: skip
-    return {path_name(path): (int(np.count_nonzero(leaf)), math.prod(leaf.shape)) for path, leaf in leaves}
-
-
-def layer_sparsity(mask: PyTree) -> dict[str, float]:
-    """The fraction removed per layer: path -> value, in leaf order; 0 for an empty layer. On the host only.
-
-    Example:
-      >>> layer_sparsity({"a": jnp.array([True, False, False, False]), "b": None})
-      {'a': 0.75}
-    """
-    return {name: _removed(kept, n) for name, (kept, n) in layer_counts(mask).items()}
-
-
-def keep_top(
-    scores: PyTree,
-    num_kept: Any,
-    scope: Literal["global", "layer"] = "global",
-    within: PyTree | None = None,
-    at_least: Any = None,
-) -> PyTree:
-    """The mask of exactly `num_kept` highest scores; ties are broken by leaf order, then flat index.
-
-    With `at_least` each layer first keeps that many of its own highest, then the highest of the rest of all layers
-    fill the count.
-
-    Args:
-      scores: float arrays, None where not prunable. NaN ranks lowest under tracing. NumPy float64 is refused where
-        JAX's 64-bit mode is off.
-      num_kept: Python or traced integer; with scope "layer" the number kept in each layer, or a tree of
-        integers that matches `scores`.
-      scope: compare all scores with each other ("global"), or within each leaf ("layer").
-      within: bool, the candidates (default: all). Under tracing, a `num_kept` above the number of candidates
-        keeps them all.
-      at_least: with scope "global", how many each layer keeps at least: an integer, or a tree of them that matches
-        `scores`, Python or traced. A layer with fewer candidates keeps them all. Where floors exceed `num_kept` and
-        are traced, the count holds: the highest scores of what the floors would keep are kept.
-    Returns:
-      a mask in the structure of `scores`.
-    Raises:
-      ValueError: if a score is not float, a count is not an integer, or the structures differ; outside tracing
-        also where a score is NaN, a count is not between 0 and the candidates, or floors exceed the count.
-    Example:
-      >>> keep_top({"a": jnp.array([0.1, 0.3]), "b": jnp.array([0.3, 0.2])}, 1)
-      {'a': Array([False,  True], dtype=bool), 'b': Array([False, False], dtype=bool)}
-      >>> keep_top({"a": jnp.array([0.9, 0.8]), "b": jnp.array([0.3, 0.2])}, 2, at_least=1)
-      {'a': Array([ True, False], dtype=bool), 'b': Array([ True, False], dtype=bool)}
-    """
-    if scope not in ("global", "layer"):
-        raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
-    counts = num_kept
-    if scope == "layer" and jax.tree.structure(num_kept) == jax.tree.structure(0):
-        counts = jax.tree.map(lambda _: num_kept, scores)
-    if within is not None and jax.tree.structure(within) != jax.tree.structure(scores):
-        raise ValueError(
-            f"within: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(within)}"
-        )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(within):
-        _check_bool("within", path, leaf)
-    scores = jax.tree_util.tree_map_with_path(_as_scores, scores)
-    _check_counts(scores, counts, within, scope)
-    if at_least is not None:
-        floors = _floors(scores, counts, within, at_least, scope)
-        return selection.top_mask_with_floors(scores, counts, floors, within)
-    if scope == "global":
-        return selection.top_mask(scores, counts, within)
-    return selection.top_mask_per_leaf(scores, counts, within)
 
 
 def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "layer") -> PyTree:
@@ -288,7 +154,7 @@ def shuffle(key: jax.Array, mask: PyTree, scope: Literal["global", "layer"] = "l
     if scope not in ("global", "layer"):
         raise ValueError(f"scope: expected 'global' or 'layer', got {scope!r}")
     for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
-        _check_bool("mask", path, leaf)
+        check_bool("mask", path, leaf)
     leaves, treedef = jax.tree.flatten(mask)
     if not leaves:
         return mask
@@ -342,8 +208,8 @@ def overlap(a: PyTree, b: PyTree) -> Any:
     if jax.tree.structure(a) != jax.tree.structure(b):
         raise ValueError(f"b: expected the structure of a {jax.tree.structure(a)}, got {jax.tree.structure(b)}")
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        _check_bool("a", path, x)
-        _check_bool("b", path, y)
+        check_bool("a", path, x)
+        check_bool("b", path, y)
         if x.shape != y.shape:
             raise ValueError(f"b of {path_name(path)}: expected shape {x.shape}, got {y.shape}")
     both = num_kept(jax.tree.map(jnp.logical_and, a, b))
@@ -354,91 +220,5 @@ def overlap(a: PyTree, b: PyTree) -> Any:
     return jnp.where(kept > 0, both / jnp.maximum(kept, 1), jnp.float32(1))
 
 
-def check(mask: PyTree, num_kept: int) -> None:
-    """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights. On the host only."""
-    kept = sum(k for k, _ in layer_counts(mask).values())
-    if kept != num_kept:
-        raise ValueError(f"mask: expected {num_kept} weights kept, got {kept} of {num_prunable(mask)}")
-
-
 def _is_none(leaf: Any) -> bool:
     return leaf is None
-
-
-def _is_concrete(*trees: PyTree) -> bool:
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
-
-
-def _check_bool(name: str, path: tuple, leaf: Any) -> None:
-    got = getattr(leaf, "dtype", type(leaf))
-    if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.bool_):
-        raise ValueError(f"{name} of {path_name(path)}: expected dtype bool, got {got}")
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        raise ValueError(f"{name} of {path_name(path)}: expected an array, got {leaf}")
-
-
-def _check_integer(name: str, count: Any) -> None:
-    dtype = getattr(count, "dtype", np.asarray(count).dtype if isinstance(count, int) else object)
-    if np.shape(count) != () or not jnp.issubdtype(dtype, jnp.integer):
-        raise ValueError(f"{name}: expected an integer, got {count!r}")
-
-
-def _as_scores(path: tuple, leaf: Any) -> jax.Array:
-    name = f"scores of {path_name(path)}"
-    is_array = hasattr(leaf, "dtype") and not isinstance(leaf, jax.ShapeDtypeStruct)
-    if not is_array and not isinstance(leaf, bool | int | float | complex):
-        raise ValueError(f"{name}: expected a float array, got {leaf!r}")
-    dtype = leaf.dtype if is_array else type(leaf)  # NumPy's own, not what JAX makes of it
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{name}: expected a floating dtype, got {leaf.dtype if is_array else type(leaf).__name__}")
-    scores = as_jax(name, leaf)
-    if _is_concrete(scores):
-        with jax.ensure_compile_time_eval():
-            has_nan = bool(selection.has_nan(scores))
-        if has_nan:
-            raise ValueError(f"{name}: expected numbers, got NaN")
-    return scores
-
-
-def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str) -> None:
-    if scope == "layer" and jax.tree.structure(counts) != jax.tree.structure(scores):
-        raise ValueError(
-            f"num_kept: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(counts)}"
-        )
-    for path, count in [((), counts)] if scope == "global" else jax.tree_util.tree_leaves_with_path(counts):
-        _check_integer(f"num_kept of {path_name(path)}" if path else "num_kept", count)
-    if not _is_concrete(counts, within):
-        return
-    candidates = scores if within is None else within
-    size = num_prunable if within is None else num_kept
-    named = [("num_kept", counts, size(candidates))]
-    if scope == "layer":
-        layers = zip(jax.tree_util.tree_leaves_with_path(candidates), jax.tree.leaves(counts), strict=True)
-        named = [(f"num_kept of {path_name(path)}", count, size(leaf)) for (path, leaf), count in layers]
-    for name, count, most in named:
-        if not 0 <= int(count) <= most:
-            raise ValueError(f"{name}: expected an integer from 0 to {most}, got {count}")
-
-
-def _floors(scores: PyTree, count: Any, within: PyTree | None, at_least: Any, scope: str) -> PyTree:
-    """`at_least` as a tree like `scores`, checked as far as values are known."""
-    if scope != "global":
-        raise ValueError(f"at_least: expected the scope 'global', whose layers it holds up, got {scope!r}")
-    if jax.tree.structure(at_least) == jax.tree.structure(0):
-        at_least = jax.tree.map(lambda _: at_least, scores)
-    if jax.tree.structure(at_least) != jax.tree.structure(scores):
-        got = jax.tree.structure(at_least)
-        raise ValueError(f"at_least: expected the structure of scores {jax.tree.structure(scores)}, got {got}")
-    for path, floor in jax.tree_util.tree_leaves_with_path(at_least):
-        _check_integer(f"at_least of {path_name(path)}", floor)
-        if _is_concrete(floor) and int(floor) < 0:
-            raise ValueError(f"at_least of {path_name(path)}: expected an integer of 0 or more, got {floor}")
-    if _is_concrete(count, at_least, within):
-        size, candidates = (num_prunable, scores) if within is None else (num_kept, within)
-        pairs = zip(jax.tree.leaves(at_least), jax.tree.leaves(candidates), strict=True)
-        total = sum(min(int(floor), size(leaf)) for floor, leaf in pairs)
-        if total > int(count):
-            raise ValueError(
-                f"at_least: expected floors that sum to at most the {int(count)} weights kept, got {total}"
-            )
-    return at_least

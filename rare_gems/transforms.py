@@ -4,16 +4,23 @@
 tickets may hold arrays of NumPy; those of 64 bits are refused by name where JAX's 64-bit mode is off.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from rare_gems import leaves, masks, views
+from rare_gems import masks, views
+from rare_gems.keep_transforms import (
+    keep_given,
+    keep_next,
+    keep_rounded,
+    keep_top,
+    kept_whole,
+    magnitude,
+    stack_counts,
+    stateless,
+)
 from rare_gems.phase import Context, Phase, Scores, State, Step, Ticket, Transform
 
 __all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit", "identity", "keep_given",
@@ -22,18 +29,7 @@ __all__ = ["accumulate_scores", "chain", "clip_scores", "drop_and_grow", "edit",
 
 ScoreFn = Callable[[Ticket, Context], Scores]
 
-
-def _stateless(fn: Callable[[Ticket, Context], Ticket]) -> Transform:
-    return Transform(lambda ticket: (), lambda ticket, state, context: (fn(_kept(ticket), context), state))
-
-
-def _kept(ticket: Ticket) -> Ticket:
-    """The ticket, unless JAX would cut a leaf of it."""
-    leaves.check_kept("ticket", ticket)
-    return ticket
-
-
-_IDENTITY = _stateless(lambda ticket, context: ticket)
+_IDENTITY = stateless(lambda ticket, context: ticket)
 
 
 def identity() -> Transform:
@@ -69,7 +65,7 @@ def when(predicate: Callable[[Step], jax.Array], transform: Transform) -> Transf
             predicate(context.step),
             lambda t, s: transform.update(t, s, context),
             lambda t, s: (t, s),
-            _kept(ticket),
+            kept_whole(ticket),
             state,
         )
 
@@ -99,17 +95,17 @@ def scores_from(fn: ScoreFn) -> Transform:
       >>> magnitude.update(ticket, (), Context(0, jax.random.key(0), None, None))[0].scores
       [Array([2.], dtype=float32)]
     """
-    return _stateless(lambda t, context: t._replace(scores=_like(fn(t, context), t.scores)))
+    return stateless(lambda t, context: t._replace(scores=_like(fn(t, context), t.scores)))
 
 
 def accumulate_scores(fn: ScoreFn) -> Transform:
     """scores = the sum of fn(ticket, context) over the updates of this phase, whatever they were before."""
 
     def init(ticket: Ticket) -> State:
-        return jax.tree.map(jnp.zeros_like, _kept(ticket).scores)
+        return jax.tree.map(jnp.zeros_like, kept_whole(ticket).scores)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        total = jax.tree.map(jnp.add, state, _like(fn(_kept(ticket), context), state))
+        total = jax.tree.map(jnp.add, state, _like(fn(kept_whole(ticket), context), state))
         return ticket._replace(scores=total), total
 
     return Transform(init, update)
@@ -119,157 +115,7 @@ def clip_scores(low: float = 0.0, high: float = 1.0) -> Transform:
     """scores projected to [low, high]. Source: Rare Gems, Algorithm 1, line 9."""
     if not low < high:
         raise ValueError(f"clip_scores: expected low < high, got {low} and {high}")
-    return _stateless(lambda t, _: t._replace(scores=jax.tree.map(lambda s: jnp.clip(s, low, high), t.scores)))
-
-
-def keep_top(
-    num_kept: Any | Callable[[Step], Any],
-    scope: Literal["global", "layer"] = "global",
-    score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores,
-    revive: bool = False,
-    invert: bool = False,
-    at: Callable[[Step], Any] | None = None,
-    at_least: Any = None,
-) -> Transform:
-    """mask = the `num_kept` highest scores among the kept weights.
-
-    The counts and floors lie in the transform's state (int32), so that runs which differ in them share a program.
-
-    Args:
-      num_kept: an integer or (scope "layer") a tree of them; or a function of the step that returns either, whose
-        numbers are constants of the program.
-      scope: as in `masks.keep_top`.
-      score: what ranks the weights; by default the ticket's scores.
-      revive: choose among all prunable weights rather than among those kept.
-      invert: keep the lowest scores instead (the inverted-scores sanity check).
-      at: step -> int32, which of several counts: `num_kept` is then a sequence of what it is otherwise.
-      at_least: how many each layer keeps at least in the scope "global": an integer or a tree of them, as in
-        `masks.keep_top`; None for no floors.
-    Raises:
-      ValueError: if the counts or floors are not integers.
-    Example:
-      >>> rounds = keep_top([2, 1], at=lambda step: step // 10)
-      >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
-      >>> rounds.update(ticket, rounds.init(ticket), Context(jnp.int32(19), jax.random.key(0), None, None))[0].mask
-      [Array([ True, False, False], dtype=bool)]
-    """
-
-    floors = None if at_least is None else jax.tree.map(_as_counts, at_least)
-
-    def select(ticket: Ticket, counts: Any, floors: Any) -> Ticket:
-        within = None if revive else _kept(ticket).mask
-        return ticket._replace(mask=masks.keep_top(_ranked(score(ticket), invert), counts, scope, within, floors))
-
-    if callable(num_kept) and jax.tree_util.all_leaves([num_kept]):  # a tree can be callable: an Equinox module
-        if at is not None:
-            raise ValueError("keep_top: expected counts beside `at`, got a function")
-        return _stateless(lambda ticket, context: select(ticket, num_kept(context.step), floors))
-    table = jax.tree.map(_as_counts, num_kept) if at is None else stack_counts(num_kept)  # type: ignore
-    start = table if floors is None else (table, floors)
-
-    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        counts, least = (state, None) if floors is None else state
-        if at is not None:
-            row = at(context.step)
-            counts = jax.tree.map(lambda column: column[row], counts)
-        return select(ticket, counts, least), state
-
-    return Transform(lambda ticket: jax.tree.map(jnp.asarray, start), update)
-
-
-def keep_given(
-    scope: Literal["global", "layer"] = "global",
-    score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores,
-    revive: bool = False,
-    invert: bool = False,
-    at_least: Any = None,
-) -> Transform:
-    """mask = as many of the highest scores among the kept weights as the round is given.
-
-    Args:
-      scope, score, revive, invert, at_least: as in `keep_top`; a round is given an integer or (scope "layer") a tree
-        of them.
-    Example:
-      >>> context = Context(19, jax.random.key(0), None, None, given=2)
-      >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
-      >>> keep_given().update(ticket, (), context)[0].mask
-      [Array([ True, False,  True], dtype=bool)]
-    """
-
-    floors = None if at_least is None else jax.tree.map(_as_counts, at_least)
-
-    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        within = None if revive else _kept(ticket).mask
-        least = None if floors is None else state
-        mask = masks.keep_top(_ranked(score(ticket), invert), context.given, scope, within, least)
-        return ticket._replace(mask=mask), state
-
-    return Transform(lambda ticket: () if floors is None else jax.tree.map(jnp.asarray, floors), update)
-
-
-def stack_counts(rows: Sequence[Any]) -> Any:
-    """One array for all rounds: int32 [R] from R integers, or from R trees of integers a tree of such arrays.
-
-    Raises:
-      ValueError: if they are not integers.
-    Example:
-      >>> stack_counts([{"a": 5, "b": 3}, {"a": 2, "b": 1}])
-      {'a': array([5, 2], dtype=int32), 'b': array([3, 1], dtype=int32)}
-    """
-    return jax.tree.map(lambda *column: np.stack([_as_counts(count) for count in column]), *rows)
-
-
-def _as_counts(count: Any) -> np.ndarray:
-    array = np.asarray(count)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"num_kept: expected an integer, got {count!r}")
-    if np.any(array > np.iinfo(np.int32).max):
-        raise ValueError(f"num_kept: expected integers that int32 holds, got {count!r}")
-    return array.astype(np.int32)
-
-
-def keep_next(
-    counts: Sequence[int], score: Callable[[Ticket], Scores] = lambda ticket: ticket.scores, invert: bool = False
-) -> Transform:
-    """mask = its highest scores, as many as the next count below what it keeps: a round of a schedule.
-
-    Which round it is, the mask itself tells, so that all rounds are the same transform and compile once. The counts
-    lie in its state, as in `keep_top`.
-
-    Args:
-      counts: falling integers, such as `schedules.exponential_counts`; below the last nothing is removed.
-      score: what ranks the kept weights (over the whole network). invert: keep the lowest scores instead.
-    Raises:
-      ValueError: if the counts do not fall.
-    Example:
-      >>> rounds = keep_next([2, 1])
-      >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
-      >>> ticket, state = rounds.update(ticket, rounds.init(ticket), Context(0, jax.random.key(0), None, None))
-      >>> rounds.update(ticket, state, Context(0, jax.random.key(0), None, None))[0].mask
-      [Array([ True, False, False], dtype=bool)]
-    """
-    if any(low >= high for high, low in itertools.pairwise(counts)):
-        raise ValueError(f"counts: expected them to fall at every round, got {list(counts)}")
-    table = stack_counts(counts)
-
-    def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
-        kept = jnp.int32(masks.num_kept(_kept(ticket).mask))
-        lower = jnp.where(state < kept, state, 0).max()
-        count = jnp.where(lower > 0, lower, kept)
-        mask = masks.keep_top(_ranked(score(ticket), invert), count, within=ticket.mask)
-        return ticket._replace(mask=mask), state
-
-    return Transform(lambda ticket: jnp.asarray(table), update)
-
-
-def magnitude(ticket: Ticket) -> Scores:
-    """|w| of the prunable weights, None elsewhere: a `score` for `keep_top` and `keep_next`."""
-    return masks.map_kept(jnp.abs, ticket.params, ticket.mask)
-
-
-def keep_rounded() -> Transform:
-    """mask = q and 1[p >= 0.5]. Source: Rare Gems, Algorithm 1, output."""
-    return _stateless(lambda t, _: t._replace(mask=jax.tree.map(lambda q, p: q & (p >= 0.5), t.mask, t.scores)))
+    return stateless(lambda t, _: t._replace(scores=jax.tree.map(lambda s: jnp.clip(s, low, high), t.scores)))
 
 
 def rewind() -> Transform:
@@ -279,7 +125,7 @@ def rewind() -> Transform:
     to iteration k. Source: Stabilizing the Lottery Ticket Hypothesis, Algorithm 2.
     """
     return Transform(
-        lambda ticket: jax.tree.map(jnp.copy, _kept(ticket).params),
+        lambda ticket: jax.tree.map(jnp.copy, kept_whole(ticket).params),
         lambda ticket, start, context: (ticket._replace(params=start), start),
     )
 
@@ -307,11 +153,7 @@ def drop_and_grow(drop_fraction: Callable[[Step], jax.Array], grow: ScoreFn) -> 
         older = jax.tree.map(jnp.logical_and, mask, ticket.mask)
         return ticket._replace(params=masks.apply(ticket.params, older), mask=mask)
 
-    return _stateless(fn)
-
-
-def _ranked(scores: Scores, invert: bool) -> Scores:
-    return jax.tree.map(jnp.negative, scores) if invert else scores
+    return stateless(fn)
 
 
 def _like(new: Scores, old: Scores) -> Scores:

@@ -70,10 +70,13 @@ def test_masks_need_jax_and_numpy_only():
     heavy = ("flax", "optax", "orbax", "safetensors", "tensorflow_datasets", "tyro", "rich", "matplotlib")
     light = {
         "rare_gems",
+        "rare_gems.keep_top",
         "rare_gems.leaf_names",
         "rare_gems.leaves",
+        "rare_gems.mask_counts",
         "rare_gems.masks",
         "rare_gems.prunable",
+        "rare_gems.radix_descent",
         "rare_gems.selection",
     }
     for name in light:

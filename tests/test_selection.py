@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rare_gems import selection
+from rare_gems import radix_descent, selection
 
 # A few structures, so that hypothesis draws data without compiling anew each time.
 STRUCTURES = [
@@ -226,7 +226,7 @@ def test_counting_off_the_cpu_needs_all_reduces_only(axis):
     mesh = jax.make_mesh((8,), ("devices",), axis_types=(AxisType.Auto,))
     flags = np.random.default_rng(7).random((7, 64, 40)) < 0.5
     placed = jax.device_put(flags, NamedSharding(mesh, P(*[None] * (1 + axis), "devices")))
-    compiled = jax.jit(lambda f: selection._sum([x.astype(jnp.int32) for x in f])).lower(placed).compile()
+    compiled = jax.jit(lambda f: radix_descent.sum_each([x.astype(jnp.int32) for x in f])).lower(placed).compile()
     assert "all-reduce" in compiled.as_text()
     assert "all-gather" not in compiled.as_text()
     np.testing.assert_array_equal(compiled(placed), flags.sum((1, 2)))

@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rare_gems import init, masks, rounds, selection
+from rare_gems import init, masks, radix_descent, rounds, selection
 from rare_gems.models.layers import BatchNorm, Conv, Linear
 from rare_gems.models.model import from_module
 from rare_gems.phase import Ticket
@@ -198,7 +198,7 @@ def _edit_of(mesh, shapes):
 def test_selection_among_sharded_scores_exchanges_counts_and_no_scores(monkeypatch, on_cpu):
     top = selection._top.__wrapped__
     if not on_cpu:  # the sums that are compiled for accelerators; XLA partitions them the same everywhere
-        monkeypatch.setattr(selection, "_sum_on_cpu", selection._sum)
+        monkeypatch.setattr(radix_descent, "sum_each_on_cpu", radix_descent.sum_each)
         monkeypatch.setattr(selection, "_top", jax.jit(lambda *args: top(*args)))  # traced anew
     mesh = sharding.make_mesh(jax.devices(), model=8)
     found = _collectives(*_edit_of(mesh, [(3, 3, 64, 256), (256, 512)]))  # scores: 147,456 and 131,072
