@@ -82,7 +82,7 @@ def has_two_masks(phase: Phase) -> bool:
 
 def accuracies_before(run: Run, problem: Problem, found: SearchResult, mask: Mask) -> dict[str, float | None]:
     """Test accuracy of the weights under the mask to be finetuned, of many classes also among the top 5; of GEM-MINER
-    under q, and as it saw them."""
+    under q, where that froze any, and as it saw them."""
     search = next((phase for phase in run.recipe if has_two_masks(phase)), None)
     test = problem.splits["test"]
 
@@ -93,7 +93,7 @@ def accuracies_before(run: Run, problem: Problem, found: SearchResult, mask: Mas
     before, *more = np.asarray(problem.ranked(kept, found.model_state, test)).tolist()
     top5 = {"top5_before_finetune": more[0]} if more else {}
     both: dict[str, float | None] = {"before_finetune_frozen": None, "before_finetune_rounded": None}
-    if search:
+    if search and masks.num_kept(found.ticket.mask) < masks.num_prunable(found.ticket.mask):
         seen = search.view(found.ticket, search.num_steps, jax.random.fold_in(run.key, 2**31 - 3))
         frozen = masks.apply(found.ticket.params, found.ticket.mask)
         both = {"before_finetune_frozen": under(frozen), "before_finetune_rounded": under(seen)}

@@ -16,9 +16,12 @@ from experiments.comparison.expand import Combination
 from experiments.config.parse import parse
 from experiments.problem import evaluation
 from experiments.run_folder import metrics_csv
-from experiments.training.measure import may_be_best
+from experiments.run_folder.summary import SearchResult
+from experiments.training.measure import accuracies_before, may_be_best
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.models.model import Model
+from rare_gems.phase import Ticket
+from rare_gems.pruners.gem_miner_auto import gem_miner_auto
 from tests.experiments.conftest import made_once
 
 
@@ -43,6 +46,25 @@ def test_of_equal_logits_the_first_are_the_highest():
     logits = jnp.zeros((7, 7))
     assert evaluation.hits(logits, jnp.arange(7), top=5).tolist() == [1, 1, 1, 1, 1, 0, 0]
     assert evaluation.hits(logits, jnp.arange(7)).tolist() == [1, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("freeze", "names"), [(False, {"before_finetune"}), (True, {
+    "before_finetune", "before_finetune_frozen", "before_finetune_rounded"})])  # fmt: skip
+def test_of_a_search_that_freezes_nothing_only_the_mask_that_is_kept_has_an_accuracy(freeze, names):
+    """The dense q of `gem_miner_auto` is no network that anybody asked for."""
+    mask = [jnp.array([True, not freeze, True])]
+    ticket = Ticket([jnp.array([1.0, 2.0, 4.0])], [jnp.array([0.9, 0.9, 0.1])], mask)
+    search = gem_miner_auto(mask, sparsity=0.5, num_epochs=1, steps_per_epoch=3)[0]
+    problem = types.SimpleNamespace(
+        splits={"test": None}, accuracy=lambda params, *_: params[0].sum(),
+        ranked=lambda params, *_: params[0].sum()[None],
+    )  # fmt: skip
+    found, run = SearchResult(ticket, {}, ticket.params), types.SimpleNamespace(recipe=(search,), key=jax.random.key(0))
+    got = accuracies_before(run, problem, found, [jnp.array([True, False, False])])
+    assert {name: value for name, value in got.items() if value is not None} == {
+        name: {"before_finetune": 1.0, "before_finetune_frozen": 5.0, "before_finetune_rounded": 1.0}[name]
+        for name in names
+    }
 
 
 @pytest.fixture(scope="module")
