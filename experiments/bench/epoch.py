@@ -23,7 +23,7 @@ from experiments.catalog.networks import NETWORKS, defaults_of
 from experiments.config.config import Config
 from experiments.problem.initial_ticket import initial_ticket
 from experiments.problem.problem import Problem, make_problem
-from experiments.training import logbook
+from experiments.training import logbook, logbook_moments
 from experiments.training.run import Run
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.models.fast_conv import keep_freed_memory
@@ -148,7 +148,7 @@ def _whole_epochs(run: Run, problem: Problem, config: Config, num_epochs: int) -
         try:
             start = time.perf_counter()
             for moment in _moments(run, problem, num_epochs):
-                logbook.take([book], moment)
+                logbook_moments.take([book], moment)
                 yield time.perf_counter() - start
                 start = time.perf_counter()
         finally:

@@ -13,7 +13,7 @@ from experiments.run_folder import paths
 from experiments.run_folder.summary import RunResult
 from experiments.terminal import progress, signals
 from experiments.terminal.errors import HostLost, Interrupted, RunFailed
-from experiments.training import collapse, logbook, profiling, stacking
+from experiments.training import collapse, logbook, logbook_moments, logbook_results, profiling, stacking
 from experiments.training.run import Run
 from rare_gems.storage import checkpoint
 from rare_gems.training import trainer
@@ -79,7 +79,7 @@ def train_together(
             for book in books:
                 book.table.clock.start()  # of the first epoch: what was opened and read is not its time
             for moment in moments:
-                logbook.take(books, moment)
+                logbook_moments.take(books, moment)
                 if moment.interrupted:
                     where = first.folder if not many else f"{first.folder} and {len(books) - 1} more"
                     told = f"stopped and saved in {where}; the same command goes on from there"
@@ -100,4 +100,4 @@ def train_together(
             book.table.close()
     for book in books:
         checkpoint.close(book.manager)
-    return [logbook.result_of(book) for book in books]
+    return [logbook_results.result_of(book) for book in books]

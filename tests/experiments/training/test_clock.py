@@ -9,7 +9,7 @@ import pytest
 
 from experiments.run_folder import metrics_csv
 from experiments.terminal import progress
-from experiments.training import logbook
+from experiments.training import logbook_moments
 from experiments.training.clock import Clock
 from experiments.training.epoch_table import Table
 from experiments.training.measure import Observed
@@ -64,8 +64,8 @@ def test_each_row_has_the_seconds_of_its_own_epoch(tmp_path, now, clock):
 
 
 def test_what_follows_an_epoch_is_no_part_of_the_next(now, clock, monkeypatch):
-    monkeypatch.setattr(logbook, "_write", lambda books, moment: now.__setitem__(0, 500.0))
-    logbook.take([SimpleNamespace(table=SimpleNamespace(clock=clock))], None)
+    monkeypatch.setattr(logbook_moments, "_write", lambda books, moment: now.__setitem__(0, 500.0))
+    logbook_moments.take([SimpleNamespace(table=SimpleNamespace(clock=clock))], None)
     now[0] += 3
     assert clock.read()["seconds"] == 3
 

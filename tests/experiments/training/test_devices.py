@@ -54,7 +54,7 @@ def test_a_run_goes_on_on_another_number_of_devices(alone, tmp_path, monkeypatch
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.training.logbook._end_phase", stop)
+    monkeypatch.setattr("experiments.training.logbook_moments.end_phase", stop)
     with pytest.raises(KeyboardInterrupt):
         run("digits", [*stopped, "--devices=4"])
     monkeypatch.undo()
