@@ -19,7 +19,8 @@ __all__ = ["Network", "check_alike", "networks_of", "whole_rounds"]
 
 # What decides network and data.
 _ALIKE = (
-    "dataset", "model", "network", "image_size", "train_examples", "validation_examples", "prunable", "dense",
+    "dataset", "model", "network", "image_size", "normalize", "train_examples", "validation_examples", "prunable",
+    "dense",
 )  # fmt: skip
 
 

@@ -93,6 +93,8 @@ class Config:
     """where the data sets are (default: TFDS_DATA_DIR, or ~/tensorflow_datasets); for folder: the folder itself"""
     image_size: int | None = None
     """resize and crop images to this many pixels a side (folder, imagenet), or average blocks of pixels (the others)"""
+    normalize: bool = True
+    """of each channel, subtract the mean of the pixel values and divide by their deviation; else they stay in [0, 1]"""
     skip_broken_images: bool = False
     """leave out images that cannot be read, and say which"""
     stream: bool = False

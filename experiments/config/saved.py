@@ -27,7 +27,7 @@ _HOW = ("data_dir", "checkpoint_every", "on_collapse", "profile", "devices", "sh
 # Fields that older versions did not have, with the value that stands for what those did, under the same folder's name.
 _LATER: dict[str, Any] = {
     "allow_missing": None, "allow_unexpected": None, "dense": None, "prunable": None, "variant": None,
-    "data_seed": None, "keep": "ticket",
+    "data_seed": None, "keep": "ticket", "normalize": True,
 } | dict.fromkeys(GROUPS)  # fmt: skip
 # Options of methods that older versions did not have, likewise.
 _LATER_OPTIONS = {
@@ -40,7 +40,7 @@ _LATER_OPTIONS = {
 }
 # What data and network depend on; the seed too, where it chooses the images.
 _PROBLEM = (
-    "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "data_dir",
+    "dataset", "model", "network", "precision", "batch_norm", "batch_size", "image_size", "normalize", "data_dir",
     "train_examples", "validation_examples", "skip_broken_images", "stream", "pretrained", "devices", "shard_params",
 )  # fmt: skip
 

@@ -42,6 +42,8 @@ def load_data(config: Config) -> Loaded:
     if isinstance(data, Dataset):
         shape = data.train.images.shape[1:]
         data = data if input_shape(config.model, shape) == shape else _in_colour(data)
+    if not config.normalize:
+        data = data._replace(mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std))
     return Loaded(data, skipped, notes)
 
 
