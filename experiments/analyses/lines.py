@@ -24,6 +24,7 @@ from rare_gems.analysis import connectivity
 from rare_gems.data import dataset, device_batches, stream_batches, streamed_dataset
 from rare_gems.data.dataset import Dataset
 from rare_gems.data.streamed_dataset import Streamed
+from rare_gems.models.model import shapes_of
 
 __all__ = ["barriers", "line_pairs", "lines"]
 
@@ -66,7 +67,7 @@ def lines(
     data = load_data(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)).data
     shape = (data.image_size,) * 2 + (3,) if isinstance(data, Streamed) else data.train.images.shape[1:]
     model = network_for(config, shape, data.num_classes)
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = shapes_of(model)
     along = connectivity.make_along(model.apply)
     moving = [images for images, _ in _batches(data, "train", statistics, config.batch_size)]
     tested = list(_batches(data, "test", examples, None))

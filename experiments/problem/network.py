@@ -20,7 +20,7 @@ from rare_gems import leaves, masks
 from rare_gems.data.device_batches import Batch
 from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.layer_order import Layers, read_layers
-from rare_gems.models.model import Model, with_key
+from rare_gems.models.model import Model, shapes_of, with_key
 from rare_gems.phase import LossFn, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 
@@ -86,7 +86,7 @@ def _checked(
 def layers_of(model: Model, image_shape: tuple[int, ...], config: Config | None = None) -> Layers:
     """The layers that count in a run, in the order in which the network uses them; without a configuration, those
     that count without any flag. The network is traced for images of that shape."""
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = shapes_of(model)
     mask = jax.eval_shape(kernels_of if config is None else functools.partial(mask_for, config), params)
     return read_layers(model.apply, params, state, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), mask)
 
@@ -148,7 +148,7 @@ def check_sizes(name: str, model: Model, loss: LossFn, image_shape: tuple[int, .
     """
     if name in NETWORKS:
         return  # tested in all of them
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = shapes_of(model)
     for what, size in sizes.items():
         batch = jax.eval_shape(lambda size=size: Batch(
             jnp.zeros((size, *image_shape), jnp.float32), jnp.zeros(size, jnp.int32), jnp.ones(size, jnp.float32)
@@ -174,7 +174,7 @@ def forward_flop(model: Model, image_shape: tuple[int, ...]) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _flop(model: Model, image_shape: tuple[int, ...]) -> float:
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = shapes_of(model)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with plain_operations():
         lowered = jax.jit(lambda p, s, x: with_key(model.apply)(p, s, x, False)[0]).lower(params, state, image)

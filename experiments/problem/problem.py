@@ -1,9 +1,10 @@
 """What a configuration asks to be solved: the data, on the device or streamed to it, the network, the loss."""
 
 import contextlib
+import functools
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -126,6 +127,12 @@ def make_loss(model: Model, temperature: float = 1.0, *, smoothing: float = 0.0,
     return sharding.per_device(loss_fn, mesh)
 
 
+@functools.lru_cache(maxsize=32)
+def _order_fn(num_examples: int, batch_size: int) -> Callable[[jax.Array], jax.Array]:
+    """One function for equal sizes: what is compiled for it is found again."""
+    return lambda key: batches.epoch_order(key, num_examples, batch_size)
+
+
 def make_feed(
     data: Dataset | Streamed,
     split: Split | Examples,
@@ -163,6 +170,6 @@ def make_feed(
     return Feed(
         data=sharding.place(Split(*map(jnp.asarray, split)), mesh),
         num_batches=batches.num_batches(num, config.batch_size),
-        order=lambda key: batches.epoch_order(key, num, config.batch_size),
+        order=_order_fn(num, config.batch_size),
         batch=lambda split, indices, key: batches.train_batch(split, indices, key, **pixels),
     )

@@ -13,6 +13,7 @@ import jax
 from jax.extend import core
 
 from rare_gems import masks
+from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.model import Apply, with_key
 from rare_gems.phase import Mask, ModelState, Params
 
@@ -91,7 +92,8 @@ def read_layers(apply: Apply, params: Params, state: ModelState, images: Any, ma
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"params: expected a name for each prunable leaf, got {', '.join(twice)} twice")
-    program = jax.make_jaxpr(lambda params, state, x: with_key(apply)(params, state, x, True)[0])(params, state, images)
+    with plain_operations():  # which are quicker to trace
+        program = jax.make_jaxpr(lambda *inputs: with_key(apply)(*inputs, True)[0])(params, state, images)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     num_state = len(jax.tree.leaves(state))
     given = [_Origin(leaves=(i,) if path in prunable else ()) for i, path in enumerate(paths)]

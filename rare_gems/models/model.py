@@ -1,6 +1,8 @@
 """A Flax NNX network, split once into two pure functions over plain nested dicts of arrays."""
 
+import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from flax import nnx
 from rare_gems.init import kaiming_normal
 from rare_gems.masks import ones
 
-__all__ = ["Apply", "Model", "check_sizes", "from_module", "scaled", "takes_key", "with_key"]
+__all__ = ["Apply", "Model", "check_sizes", "from_module", "scaled", "shapes_of", "takes_key", "with_key"]
 
 Tree = Any  # nested dicts of arrays; lists of layers have int keys
 Apply = Callable[..., tuple[jax.Array, Tree]]  # (params, state, x, train), and by name key, if it has such a parameter
@@ -30,6 +32,24 @@ class Model(NamedTuple):
 
     init: Callable[[jax.Array], tuple[Tree, Tree]]
     apply: Apply
+
+
+def shapes_of(model: Model) -> tuple[Tree, Tree]:
+    """The params and the state as `ShapeDtypeStruct`s; nothing is drawn, and one `init` is traced once.
+
+    Example:
+      >>> shapes_of(Model(lambda key: ({"w": jax.numpy.zeros((3, 2))}, {}), lambda params, state, x, train: (x, state)))
+      ({'w': ShapeDtypeStruct(shape=(3, 2), dtype=float32)}, {})
+    """
+    traced = _traced if isinstance(model.init, types.FunctionType) else _traced.__wrapped__  # others may have no hash
+    leaves, treedef = traced(model.init, jax.config.jax_enable_x64)  # type: ignore
+    return treedef.unflatten(leaves)
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(init: Callable, x64: bool) -> tuple[list, Any]:
+    del x64  # another result
+    return jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
 
 
 def takes_key(apply: Callable) -> bool:

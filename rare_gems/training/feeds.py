@@ -1,5 +1,7 @@
 """Where the batch of a step comes from, data on the device or a stream that the host makes, and the loop over it."""
 
+import functools
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -89,6 +91,19 @@ def _order_keys(keys: tuple[Key, Key | None], epoch: jax.Array | int, first_step
         return [_order_key(key, epoch)]
     whole, row = divmod(first_step, num_batches)
     return [_order_key(data_key, epoch + whole + i) for i in range(2 if row else 1)]
+
+
+@functools.lru_cache(maxsize=32)  # phases and runs that read one feed draw their orders by one program
+def _order_fn(
+    order: Callable[[Key], jax.Array], num_batches: int, first_step: int, many: bool, mesh: Mesh | None
+) -> Callable:
+    """The orders that an epoch reads, compiled: ((key, data key), epoch) -> int32 [1 or 2 x num_batches, batch]."""
+
+    def order_of(keys: tuple[Key, Key | None], epoch: jax.Array) -> jax.Array:
+        orders = [order(key) for key in _order_keys(keys, epoch, first_step, num_batches)]
+        return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
+
+    return jax.jit(sharding.over_runs(order_of, mesh, (0, None), 0) if many else order_of)
 
 
 def _prepare(carry: Any, num_batches: int, first_step: int) -> tuple[Any, jax.Array, Key]:
@@ -216,10 +231,6 @@ def _from_device(
     def step(carry: Any, order: jax.Array, data: Any) -> tuple:
         return _joined(edit, *begun(carry, order, data))
 
-    def order_of(keys: tuple[Key, Key | None], epoch: jax.Array) -> jax.Array:
-        orders = [feed.order(key) for key in _order_keys(keys, epoch, first_step, feed.num_batches)]
-        return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
-
     def scan_steps(carry: Any, order: jax.Array, data: Any, num_steps: int) -> Any:
         def one(both: tuple[Any, Any], _: None) -> tuple[Any, None]:
             carry, context = begun(both[0], order, data, both[1])
@@ -228,16 +239,16 @@ def _from_device(
 
         return jax.lax.scan(one, (carry, seen(phase, carry)), length=num_steps)[0][0]
 
-    every_step, every_scan, every_order = step, scan_steps, order_of
+    every_step, every_scan = step, scan_steps
     if axes is not None:
         every_step = sharding.over_runs(step, mesh, (axes[0], 0, None), (axes[0], 0))
-        every_order = sharding.over_runs(order_of, mesh, (0, None), 0)
 
         def every_scan(carry: Any, order: jax.Array, data: Any, num_steps: int) -> Any:
             one = lambda carry, order, data: scan_steps(carry, order, data, num_steps)  # noqa: E731
             return sharding.over_runs(one, mesh, (axes[0], 0, None), axes[0])(carry, order, data)
 
-    jit_order = jax.jit(every_order)
+    order_fn = _order_fn if isinstance(feed.order, types.FunctionType) else _order_fn.__wrapped__  # may have no hash
+    jit_order = order_fn(feed.order, feed.num_batches, first_step, axes is not None, mesh)
     jit_scan = jax.jit(every_scan, donate_argnums=0, static_argnums=3)
     jit_step = jax.jit(every_step, donate_argnums=0)
 

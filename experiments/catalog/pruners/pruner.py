@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.models.layer_order import layer_order
-from rare_gems.models.model import Model
+from rare_gems.models.model import Model, shapes_of
 from rare_gems.phase import LossFn, Mask, Phase, Recipe
 from rare_gems.pruners.parts.descent import Descent
 
@@ -80,7 +80,7 @@ class Setting(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _order(model: Model, image_shape: tuple[int, ...], prunable: tuple[str, ...]) -> tuple[str, ...]:
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = shapes_of(model)
     names = frozenset(prunable)
     mask = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf if masks.path_name(path) in names else None, params)
     return layer_order(model.apply, params, state, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), mask)
