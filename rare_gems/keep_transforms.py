@@ -1,4 +1,4 @@
-"""Transforms that choose which weights a ticket keeps: the highest scores, of counts that are given."""
+"""Transforms that choose which weights a ticket keeps: the highest scores, or those that round up."""
 
 import itertools
 from collections.abc import Callable, Sequence

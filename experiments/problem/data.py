@@ -43,7 +43,8 @@ def load_data(config: Config) -> Loaded:
         shape = data.train.images.shape[1:]
         data = data if input_shape(config.model, shape) == shape else _in_colour(data)
     if not config.normalize:
-        data = data._replace(mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std))
+        note = ", ".join(filter(None, (data.note, "not normalized")))
+        data = data._replace(mean=(0.0,) * len(data.mean), std=(1.0,) * len(data.std), note=note)
     return Loaded(data, skipped, notes)
 
 

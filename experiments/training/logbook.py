@@ -103,6 +103,7 @@ def close_quietly(manager: Any) -> None:
 
 
 def count_seconds(book: Logbook, phase: Phase) -> None:
+    """Adds the time since the last count to the phase's part of the run."""
     part, now = "finetune" if phase.name == "finetune" else "search", time.monotonic()
     book.notes["seconds"][part] += now - book.clock
     book.clock = now

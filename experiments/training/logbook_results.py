@@ -22,6 +22,7 @@ __all__ = ["end_phase", "result_of"]
 
 
 def end_phase(book: Logbook, moment: trainer.Moment) -> None:
+    """Notes the ticket that a phase ends with, and of the search what it found: file, accuracies, effective weights."""
     moment = moment._replace(
         carry=moment.carry._replace(ticket=sharding.gathered(moment.carry.ticket, book.problem.mesh)),
         ticket=sharding.gathered(moment.ticket, book.problem.mesh),

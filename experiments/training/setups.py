@@ -95,6 +95,7 @@ def _loaded(config: Config) -> Loaded:
 
 
 def tell_skipped(skipped: Sequence[str], most: int = 20) -> None:
+    """Prints which images were left out, the first of them by name."""
     if skipped:
         progress.note(f"skipped {len(skipped)} broken images:")
         for line in skipped[:most]:

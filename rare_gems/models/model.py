@@ -42,13 +42,14 @@ def shapes_of(model: Model) -> tuple[Tree, Tree]:
       ({'w': ShapeDtypeStruct(shape=(3, 2), dtype=float32)}, {})
     """
     traced = _traced if isinstance(model.init, types.FunctionType) else _traced.__wrapped__  # others may have no hash
-    leaves, treedef = traced(model.init, jax.config.jax_enable_x64)  # type: ignore
+    config: Any = jax.config
+    leaves, treedef = traced(model.init, config.jax_enable_x64, config.jax_default_prng_impl)
     return treedef.unflatten(leaves)
 
 
 @functools.lru_cache(maxsize=64)
-def _traced(init: Callable, x64: bool) -> tuple[list, Any]:
-    del x64  # another result
+def _traced(init: Callable, *settings: Any) -> tuple[list, Any]:
+    del settings  # under others the shapes are others
     return jax.tree.flatten(jax.eval_shape(init, jax.random.key(0)))
 
 

@@ -93,7 +93,7 @@ def _order_keys(keys: tuple[Key, Key | None], epoch: jax.Array | int, first_step
     return [_order_key(data_key, epoch + whole + i) for i in range(2 if row else 1)]
 
 
-@functools.lru_cache(maxsize=32)  # phases and runs that read one feed draw their orders by one program
+@functools.lru_cache(maxsize=8)  # phases and runs that read one feed draw their orders by one program
 def _order_fn(
     order: Callable[[Key], jax.Array], num_batches: int, first_step: int, many: bool, mesh: Mesh | None
 ) -> Callable:

@@ -16,6 +16,7 @@ def test_pixels(flags):
     config = parse("digits", ["--model=lenet_300_100", "--batch-size=32", *flags])[0]
     loaded = load_data(config)
     data = loaded.data
+    assert data.note == ("not normalized" if flags else "")
     pixels = data.train.images.astype(np.float64) / 255
     mean, std = (0, 1) if flags else (pixels.mean(), pixels.std())
     tested = evaluation.batch_of(data, data.test, 0, 8).images
