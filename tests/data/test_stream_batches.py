@@ -115,7 +115,8 @@ def test_eval_in_order(examples, contents):
 def test_placed_on_the_device_asked_for(examples):
     one = next(stream_batches.train_batches(examples, seed=0, device=jax.devices()[3], **SETTINGS))
     assert one.images.devices() == {jax.devices()[3]}
-    sharding = jax.sharding.NamedSharding(jax.make_mesh((4,), ("batch",)), jax.sharding.PartitionSpec("batch"))
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     many = next(stream_batches.train_batches(examples, seed=0, device=sharding, **SETTINGS))
     assert many.images.sharding == many.labels.sharding == sharding
     jax.tree.map(np.testing.assert_array_equal, one, many)

@@ -75,7 +75,7 @@ def test_what_is_no_program_is_refused():
 
 def test_the_text_of_a_program_of_this_machine():
     """A mean over the rows of four devices in a loop of five turns: an all-reduce of one row each time."""
-    mesh = jax.make_mesh((4,), ("rows",), devices=jax.devices()[:4])
+    mesh = jax.make_mesh((4,), ("rows",), (jax.sharding.AxisType.Explicit,), devices=jax.devices()[:4])
     sharded = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
     alike = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
