@@ -10,7 +10,7 @@ from flax import nnx
 from experiments.commands.program import run
 from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
-from experiments.training import devices, runner
+from experiments.training import devices, runner, setups
 from rare_gems.models.layers import BatchNorm, Conv, Linear
 from rare_gems.models.model import from_module
 from rare_gems.storage import ticket_file
@@ -95,7 +95,7 @@ def test_statistics_per_device_are_another_run(tmp_path):
 def test_runs_are_spread_over_devices_first(tmp_path, monkeypatch):
     meshes = []
     monkeypatch.setattr(
-        runner, "make_problem", lambda *args, of=runner.make_problem: meshes.append(args[2]) or of(*args)
+        setups, "make_problem", lambda *args, of=setups.make_problem: meshes.append(args[2]) or of(*args)
     )
     own = [flag for flag in FLAGS if not flag.startswith(("--train-examples", "--batch-size", "--finetune"))]
     flags = ["--num-seeds=2", "--devices=4", "--at-once=2", "--batch-size=400", "--finetune-epochs=0"]
