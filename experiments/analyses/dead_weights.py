@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax
-
 from experiments.analyses.arrays import like
 from experiments.analyses.measures import ALL, Row
 from experiments.analyses.networks import Network
@@ -11,6 +9,7 @@ from experiments.problem.network import network_of
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.analysis import effective
+from rare_gems.models.model import shapes_of
 
 __all__ = ["dead_weights"]
 
@@ -26,7 +25,7 @@ def dead_weights(networks: Sequence[Network]) -> list[Row]:
     """
     rows: list[Row] = []
     model, shape = network_of(networks[0].config)  # that of all
-    params, state = jax.eval_shape(model.init, jax.random.key(0))
+    params, state = shapes_of(model)
     for network in networks:
         mask = like(params, network.mask)
         try:

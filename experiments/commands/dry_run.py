@@ -20,7 +20,7 @@ from experiments.problem.training import spelled
 from experiments.run_folder import paths
 from experiments.training import kept_rounds, memory
 from rare_gems import masks
-from rare_gems.models.model import Model
+from rare_gems.models.model import Model, shapes_of
 from rare_gems.phase import Phase, Recipe
 from rare_gems.storage import ticket_file
 
@@ -92,7 +92,7 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
 def _kept_rounds(recipe: Recipe, model: Model) -> str:
     """What --keep=rounds takes of the disk."""
     number = 1 + len(kept_rounds.rounds_in(recipe))
-    each = memory.tree_bytes(jax.eval_shape(model.init, jax.random.key(0))) / 1e6
+    each = memory.tree_bytes(shapes_of(model)) / 1e6
     return (f"--keep=rounds: {number} files in {paths.ROUNDS}/, what the first round begins with and what each trains: "
             f"{number} x {each:,.2f} MB and the masks = about {number * each:,.1f} MB of disk")  # fmt: skip
 
