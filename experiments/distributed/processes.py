@@ -48,7 +48,8 @@ def start(timeout_s: float | None = None, heartbeat_s: int = 30) -> None:
 
     Args:
       timeout_s: how long to wait for the others (default: RARE_GEMS_START_TIMEOUT in the environment, or 300 s).
-      heartbeat_s: a process that has been silent for so long is lost, and all others end with status 75.
+      heartbeat_s: a process that has been silent for so long is lost, and all others end with status 75 (before
+        JAX 0.9.2 JAX may end them itself: status 1).
     Raises:
       UsageError: if the variables contradict each other, process 0 does not answer, or not all processes come.
     """

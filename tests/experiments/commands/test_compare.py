@@ -72,9 +72,16 @@ def test_two_processes_share_the_work(tmp_path):
         sys.executable, "-m", "experiments.compare", "digits", "--pruners=random", "--sparsities=0.5,0.8,0.9",
         "--no-dense", *FLAGS[:-1], "--finetune-epochs=0", f"--run-dir={tmp_path}/runs",
     ]  # fmt: skip
-    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) for _ in "ab"]
-    errors = [worker.communicate(timeout=300)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], errors
+
+    def start(file):
+        with file.open("w") as err:  # a file: a full pipe would hold the worker
+            return subprocess.Popen(command, stderr=err, stdout=subprocess.DEVNULL)
+
+    said = [tmp_path / name for name in "ab"]
+    workers = [start(file) for file in said]
+    ended = [worker.wait(timeout=300) for worker in workers]
+    errors = [file.read_text() for file in said]
+    assert ended == [0, 0], errors
     assert len(_rows(tmp_path / "runs")) == 3
     begun = [line for text in errors for line in text.splitlines() if line.endswith(" 0 done")]
     assert len(begun) == 3  # each run was begun once, by one of them

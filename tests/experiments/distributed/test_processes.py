@@ -262,9 +262,13 @@ def test_killed_processes_go_on_as_if_nothing_had_happened(start_pair, tmp_path)
     first.wait_for_rows(stopped / "metrics.csv", 2)
     first.processes[0].kill()
     since = time.monotonic()
-    assert first.processes[1].wait(60) == RESTART, first.said()
+    status = first.processes[1].wait(60)
     assert time.monotonic() - since < 60
-    assert f"error: {processes.LOST}" in first.last_line(1)
+    if jax.version.__version_info__ >= (0, 9, 2) or status != 1:  # before, JAX itself may end the process first
+        assert status == RESTART, first.said()
+        assert f"error: {processes.LOST}" in first.last_line(1)
+    else:
+        assert "another task died" in first.err[1].read_text()
     second = start_pair(command)
     second.wait_for_rows(stopped / "metrics.csv", 4)
     second.processes[1].terminate()  # both have to know
@@ -274,7 +278,7 @@ def test_killed_processes_go_on_as_if_nothing_had_happened(start_pair, tmp_path)
         assert second.last_line(i) == told
     third = start_pair(command)
     assert third.end() == [0, 0], third.said()
-    assert [" 0 done" in pair.err[0].read_text().splitlines()[0] for pair in (first, second, third)] == [True, 0, 0]
+    assert [" 0 done" in pair.err[0].read_text() for pair in (first, second, third)] == [True, False, False]
     assert (stopped / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     for folder in (whole, stopped):
         rows = csv.DictReader((folder / "metrics.csv").read_text().splitlines())
