@@ -90,6 +90,7 @@ def export(args: list[str]) -> None:
     console = Console()
     for line in (
         f"{output}: {weights} weights, {kept:,} of {size:,} prunable ones kept ({1 - kept / size:.2%} removed)",
+        *_scaling(file.parent),
         *told,
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -106,6 +107,17 @@ def _written(to: str, what: Exported, output: Path, file: Path) -> list[str]:
         write_whole(output, write(arrays))
         told = [line]
     return [*told, f"to load it: {load.replace('FILE', output.name)}"]
+
+
+def _scaling(folder: Path) -> list[str]:
+    """How the network wants its images, if that stands beside the ticket; older runs do not say it."""
+    summary = json.loads((folder / paths.SUMMARY).read_text()) if (folder / paths.SUMMARY).is_file() else {}
+    if "pixels" not in summary:
+        return []
+    mean, std = ([round(value, 4) for value in summary["pixels"][name]] for name in ("mean", "std"))
+    if set(mean) == {0.0} and set(std) == {1.0}:
+        return ["images for it: pixel values in [0, 1]"]
+    return [f"images for it: (pixels in [0, 1] - {mean}) / {std}, a number for each channel"]
 
 
 def finished_ticket(path: Path) -> Path:

@@ -13,7 +13,7 @@ from experiments.terminal.errors import UsageError
 from rare_gems.phase import ModelState, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["found_ticket", "of_network", "rewound_to", "source_of"]
+__all__ = ["found_ticket", "of_network", "other_pixels", "rewound_to", "source_of"]
 
 
 def source_of(config: Config) -> Config | None:
@@ -31,6 +31,20 @@ def rewound_to(config: Config) -> int:
     found = source_of(config) or config
     rewinds = found.method.rewinds
     return 0 if rewinds is None else max(0, rewinds(found.options))
+
+
+def other_pixels(config: Config, run: Path) -> tuple[str, ...]:
+    """What is to be told where the run that this one begins with scaled its images in another way; nothing where it did
+    not, or where its folder does not say."""
+    try:
+        normalized = run_folders.read_fields(run).get("normalize", True)
+    except (OSError, ValueError, AttributeError):
+        return ()
+    if normalized == config.normalize:
+        return ()
+    theirs, ours = ("normalized", "in [0, 1]") if normalized else ("in [0, 1]", "normalized")
+    flag = "--normalize" if normalized else "--no-normalize"
+    return (f"{run} was trained on pixels that are {theirs}, here they are {ours}; {flag} has them as there",)
 
 
 def of_network(error: ValueError, model: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.catalog.networks import NETWORKS
 from experiments.config.config import Config
-from experiments.problem.found_ticket import found_ticket
+from experiments.problem.found_ticket import found_ticket, other_pixels
 from experiments.problem.network import layers_of, network_of
 from experiments.problem.pretrained import pretrained
 from experiments.problem.prunable import kernels_of, mask_for
@@ -54,7 +54,7 @@ def _none(leaf: Any) -> bool:
 
 
 class Start(NamedTuple):
-    """What a run begins with. notes: what is to be told of its pre-trained weights."""
+    """What a run begins with. notes: what is to be told of its weights that are not drawn."""
 
     ticket: Ticket
     model_state: ModelState
@@ -89,8 +89,8 @@ def start(model: Model, config: Config, last: str | None = None) -> Start:
     key = _start_key(config)
     begun = Start(*drawn(model, config), notes=())
     if config.method.begins is not None:
-        found = found_ticket(config, config.method.begins(config.options), begun.ticket, begun.model_state)
-        return Start(*found, notes=())
+        run = config.method.begins(config.options)
+        return Start(*found_ticket(config, run, *begun[:2]), notes=other_pixels(config, run))
     if config.model not in NETWORKS and config.pretrained is None:
         _check_drawn(config.model, begun.ticket)
     return begun if config.pretrained is None else Start(*pretrained(model, config, *begun[:2], key, last))

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.config.config import Config
 from experiments.config.validate import flag_of
-from experiments.problem.found_ticket import of_network
+from experiments.problem.found_ticket import of_network, other_pixels
 from experiments.terminal.errors import UsageError
 from rare_gems import leaves, masks
 from rare_gems.models import read_torch
@@ -58,7 +58,8 @@ def pretrained(
         raise UsageError(f"--pretrained: {path}: expected the weights of a dense network, got {kept:,} of {size:,}")
     _check_finite(path, (file.ticket.params, file.model_state))
     params = _with_classifier(file.ticket.params, ticket, last) if last else file.ticket.params
-    return ticket._replace(params=params), file.model_state, ()
+    told = tuple(f"--pretrained: {note}" for note in other_pixels(config, path.parent))
+    return ticket._replace(params=params), file.model_state, told
 
 
 def _of_torch(
@@ -74,6 +75,8 @@ def _of_torch(
         raise UsageError(f"--pretrained: {_as_flags(str(error))}") from None
     _check_finite(path, (weights.params, weights.state))
     notes = [f"--pretrained: {note}" for note in weights.notes]
+    if not config.normalize:
+        notes.append("--pretrained: pixels stay in [0, 1] (--no-normalize); weights of PyTorch usually want others")
     if weights.mask is not None and (config.prunable, config.dense) == (None, None):
         kept, size = masks.num_kept(weights.mask), masks.num_prunable(weights.mask)
         notes.append(

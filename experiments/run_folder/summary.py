@@ -18,7 +18,7 @@ from rare_gems.phase import ModelState, Params, Ticket
 from rare_gems.reports import run_figures
 from rare_gems.storage import ticket_file
 
-__all__ = ["RunResult", "SearchResult", "dataset_name", "write_results"]
+__all__ = ["DataUsed", "RunResult", "SearchResult", "dataset_name", "write_results"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -53,12 +53,21 @@ class RunResult(NamedTuple):
     seconds: dict[str, float]
 
 
+class DataUsed(NamedTuple):
+    """The data of a run: a note, e.g. "JPEG"; what is taken off the pixel values in [0, 1] of each channel, and what
+    they are divided by; broken images that were left out."""
+
+    note: str
+    mean: Sequence[float]
+    std: Sequence[float]
+    skipped: Sequence[str]
+
+
 def write_results(
     folder: Path,
     fields: dict[str, Any],
     name: str,
-    note: str,
-    skipped: Sequence[str],
+    data: DataUsed,
     result: RunResult,
     *,
     order: Sequence[str],
@@ -67,8 +76,7 @@ def write_results(
     """Writes the files of a finished run.
 
     Args:
-      fields: the configuration. name: what tables call the ticket. note: about the data, e.g. "JPEG".
-      skipped: broken images that were left out. order: the names of the layers, from first to last.
+      fields: the configuration. name: what tables call the ticket. order: the names of the layers, from first to last.
       at_once: runs that shared the seconds of this one.
     Returns:
       the summary, as in summary.json.
@@ -81,7 +89,7 @@ def write_results(
     ticket_file.save(folder / paths.TICKET, ticket, metadata=header, initial=initial, model_state=result.model_state)
     counts = masks.layer_counts(mask)
     layers = [{"name": name, "num_kept": counts[name][0], "num_prunable": counts[name][1]} for name in order]
-    summary = _summary(fields, name, note, skipped, result, layers, at_once)
+    summary = _summary(fields, name, data, result, layers, at_once)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
     if result.rows:
         run_figures.plot_search(result.rows, paths.figure(folder, "accuracy_and_sparsity"), title)
@@ -93,8 +101,7 @@ def write_results(
 def _summary(
     fields: dict[str, Any],
     name: str,
-    note: str,
-    skipped: Sequence[str],
+    data: DataUsed,
     result: RunResult,
     layers: list[dict[str, Any]],
     at_once: int,
@@ -107,7 +114,8 @@ def _summary(
         "pruner": fields["pruner"],
         "model": fields["model"],
         "dataset": fields["dataset"],
-        "dataset_name": dataset_name(fields["dataset"], note),
+        "dataset_name": dataset_name(fields["dataset"], data.note),
+        "pixels": {"mean": list(data.mean), "std": list(data.std)},
         "seed": fields["seed"],
         "data_seed": fields.get("data_seed"),
         "sparsity_target": fields["sparsity"],
@@ -125,7 +133,7 @@ def _summary(
         "steps": {part: cost["steps"] for part, cost in result.cost.items()},
         "forward_backward_passes": {part: cost["passes"] for part, cost in result.cost.items()},
         "seconds": result.seconds | {"total": sum(result.seconds.values())},
-        "skipped_images": list(skipped),
+        "skipped_images": list(data.skipped),
         "runs_at_once": at_once,
         "device": _device(),
         "versions": {"python": platform.python_version(), "rare_gems": __version__}

@@ -12,7 +12,7 @@ from experiments.config.config import Config
 from experiments.config.saved import fields_of, of_problem, without_free
 from experiments.distributed import processes
 from experiments.run_folder import folder, paths
-from experiments.run_folder.summary import write_results
+from experiments.run_folder.summary import DataUsed, write_results
 from experiments.terminal import progress
 from experiments.terminal.errors import RunFailed, UsageError, spell
 from experiments.training import grouping
@@ -136,8 +136,7 @@ def _make(
                     place,
                     own,
                     name,
-                    note,
-                    problem.skipped,
+                    DataUsed(note=note, mean=problem.data.mean, std=problem.data.std, skipped=problem.skipped),
                     result,
                     order=setups[0].layers.read + setups[0].layers.unread,
                     at_once=len(runs),

@@ -1,5 +1,6 @@
 """`experiments.export`: a finished run as files of other frameworks, and refusals in one line."""
 
+import json
 import shutil
 
 import flax.serialization
@@ -12,6 +13,8 @@ from safetensors.numpy import load_file
 
 from experiments.commands.export_formats import FORMATS, Exported
 from experiments.commands.program import run
+from experiments.config.parse import parse
+from experiments.problem.data import load_data
 from rare_gems import masks
 from rare_gems.models import from_torch, read_torch
 from rare_gems.models.compact_file import load_compact
@@ -46,6 +49,8 @@ def test_torch(small_run, ticket, tmp_path, capsys):
     file = tmp_path / "ticket.safetensors"
     out = exported(capsys, small_run, "--to=torch", f"--output={file}")
     assert f"{file}: trained weights, 25,100 of 50,200 prunable ones kept (50.00% removed)" in out.replace("\n", " ")
+    data = load_data(parse("digits", ["--model=lenet_300_100"])[0]).data
+    assert f"images for it: (pixels in [0, 1] - [{data.mean[0]:.4f}]) / [{data.std[0]:.4f}]" in out
     same(from_torch(file, MODEL)[0], ticket.ticket.params)
     assert sorted(load_file(file)) == [f"fc{i}.{leaf}" for i in (1, 2, 3) for leaf in ("bias", "weight")]
 
@@ -59,6 +64,18 @@ def test_the_winning_ticket_with_masks_of_torch(small_run, ticket, tmp_path, cap
     assert masks.num_kept(weights.mask) == 25_100
     same(weights.params, jax.tree.map(np.asarray, masks.apply(ticket.initial, ticket.ticket.mask)))
     np.testing.assert_array_equal(load_file(file)["fc2.weight_orig"].T, ticket.initial["linear2"]["kernel"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_pixels_that_were_not_scaled_and_runs_that_do_not_say(there, small_copy, capsys):
+    summary = json.loads((small_copy / "summary.json").read_text())
+    given = summary.pop("pixels")
+    assert {name: len(values) for name, values in given.items()} == {"mean": 1, "std": 1}
+    if there:
+        summary["pixels"] = {"mean": [0.0], "std": [1.0]}
+    (small_copy / "summary.json").write_text(json.dumps(summary))
+    out = exported(capsys, small_copy, "--to=numpy")
+    assert ("images for it: pixel values in [0, 1]\n" in out, "images for it" in out) == (there, there)
 
 
 def test_numpy_and_flax(small_copy, ticket, capsys):

@@ -48,6 +48,13 @@ def test_a_jackpot_in_imported_weights(weights, tmp_path):
     assert run("digits", command) == 0  # finished: it is reported
 
 
+@pytest.mark.parametrize(("flags", "expected"), [([], 0), (["--no-normalize"], 1)])
+def test_weights_of_torch_and_pixels_that_are_not_normalized(flags, expected, weights):
+    config, _ = parse("digits", ["--pruner=jackpot", *COMMON, f"--pretrained={weights[0]}", *flags])
+    told = check_pretrained(config)
+    assert sum("pixels stay in [0, 1] (--no-normalize)" in note for note in told) == expected
+
+
 def test_other_weights_are_another_run(weights, tmp_path, capsys):
     file, _ = weights
     command = ["--pruner=gem_miner", *COMMON, "--finetune-epochs=1", "--gem-miner.period=1", f"--run-dir={tmp_path}/a"]
