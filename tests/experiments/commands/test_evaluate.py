@@ -2,14 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.commands import evaluate
 from experiments.commands.program import run
 from rare_gems import masks
 from rare_gems.storage import ticket_file
+
+RESULTS = Path(evaluate.__file__).parents[1] / "results"
 
 
 def evaluated(capsys, *args):
@@ -59,6 +64,14 @@ def test_weights_that_the_seed_does_not_draw_are_refused(small_run, small_copy, 
     assert f"{other}: expected the configuration of a run" in refused(capsys, "evaluate", other)
     other.write_text(json.dumps(entries | {"config": {"pruner": "magic"}}))
     assert f"{other}: expected the configuration of a run" in refused(capsys, "evaluate", other)
+
+
+def test_the_ticket_among_the_results_is_drawn_as_when_it_was_found():
+    file = RESULTS / "gem_miner_auto" / "resnet20_16x16" / "seed.json"
+    config, (found,) = evaluate._of_seed(file, None)
+    assert (config.dataset, config.model, masks.num_kept(found.mask)) == ("cifar10", "resnet20", 3_864)
+    sizes = sorted({float(jnp.abs(leaf).min()) for leaf in jax.tree.leaves(found.params)})
+    assert sizes == pytest.approx([(2 / fan_in) ** 0.5 for fan_in in (576, 288, 144, 64, 27)])
 
 
 def test_the_mask_is_that_of_the_end(small_copy, capsys):
