@@ -1,8 +1,8 @@
 """What a ticket is like, beside another ticket or alone: distances, overlaps, paths between networks, dead weights.
 
 Pure functions over pytrees. `rare_gems.analysis.distance` and `rare_gems.analysis.overlap` count on the host, in
-float64 and in integers; `rare_gems.analysis.connectivity` runs the network; `rare_gems.analysis.effective` follows a
-signal through it, and the other modules serve it.
+float64 and in integers; `rare_gems.analysis.connectivity` and `rare_gems.analysis.running_statistics` run the network;
+`rare_gems.analysis.effective` follows a signal through it, and the other modules serve it.
 
 Example:
   >>> import jax.numpy as jnp

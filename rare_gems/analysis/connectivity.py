@@ -10,7 +10,7 @@ Example:
   ([1.0, 0.5, 0.5], 0.25)
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rare_gems.analysis.running_statistics import make_fresh_statistics
 from rare_gems.leaf_names import path_name
 from rare_gems.models.model import Apply, with_key
 from rare_gems.phase import ModelState, Params
 
-__all__ = ["Line", "along", "barrier", "fresh_statistics", "make_along", "path"]
+__all__ = ["Line", "along", "barrier", "make_along", "path"]
 
 Examples = tuple[Any, Any]  # images [batch, ...], int labels [batch]
 
@@ -97,36 +98,6 @@ def barrier(errors: Any, alphas: Any, ends: Literal["mean", "line"] = "mean") ->
     return float((errors - base).max())
 
 
-def fresh_statistics(apply: Apply, params: Params, state: ModelState, batches: Iterable[Any]) -> ModelState:
-    """The running statistics that belong to some weights: the mean over batches of each batch's own.
-
-    A step in training mode moves a statistic s to m s + (1 - m) s_batch. From two steps on one batch, at s = 0 and at
-    a larger s, follows m; from one step at s = 0 on each batch follows s_batch. So this serves any network whose
-    running statistics are such averages, whatever their momentum.
-
-    Args:
-      apply: as in `models.model.Model`; dropout is on, with one key. params: of the network. state: its model state;
-        what its running statistics hold does not matter. batches: images [batch, ...]; each weighs the same, so they
-        should be equally large.
-    Returns:
-      a state: float leaves that move in training mode are means over batches; the others stay (counters, keys; all of
-      them if there are no batches).
-    Raises:
-      ValueError: if a float leaf moves in another way, by name.
-    Example:
-      >>> def apply(params, state, x, train):
-      ...     moved = {"mean": 0.9 * state["mean"] + 0.1 * x.mean(0)}
-      ...     return x, moved if train else state
-      >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [7.0]])]
-      >>> fresh_statistics(apply, {}, {"mean": jnp.full(1, 9.0)}, batches)["mean"].round(4).tolist()
-      [4.0]
-
-    Source: as in stochastic weight averaging (Izmailov et al., 2018, section 3.2). The variance is the mean of the
-    batches' variances, not that of all examples together.
-    """
-    return _refreshing(apply)(params, state, batches)
-
-
 def along(
     apply: Apply,
     a: Params,
@@ -143,7 +114,8 @@ def along(
       apply: as in `models.model.Model`. a, b: params of the two, removed weights zero: tickets of one mask, so that
         the points are too (`overlap.common` tells). state: the model state of one of them; its running statistics are
         replaced at each point.
-      alphas: float [points]. batches: images for `fresh_statistics`; with none the state is used as it is.
+      alphas: float [points]. batches: images for `running_statistics.fresh_statistics`; with none the state is used as
+        it is.
       examples: to evaluate: pairs of images [batch, ...] and int labels [batch]; each size compiles anew.
     Returns:
       the points. At 0 and 1 the statistics are computed anew, too, so that these are not quite the finished runs.
@@ -167,7 +139,7 @@ def make_along(apply: Apply) -> Callable[..., Line]:
       >>> line(one, one, {}, **given).accuracy, line(-one, -one, {}, **given).accuracy
       (array([1.]), array([0.]))
     """
-    evaluate, refresh, point = _evaluation(apply), _refreshing(apply), jax.jit(path)
+    evaluate, refresh, point = _evaluation(apply), make_fresh_statistics(apply), jax.jit(path)
 
     def line(
         a: Params,
@@ -206,59 +178,6 @@ def _evaluation(apply: Apply) -> Callable[[Params, ModelState, Sequence[Examples
         return loss / num, right / num
 
     return evaluate
-
-
-def _refreshing(apply: Apply) -> Callable[[Params, ModelState, Iterable[Any]], ModelState]:
-    """`fresh_statistics` of one network, compiled once for all points."""
-
-    @jax.jit
-    def step(params: Params, state: ModelState, images: Any) -> ModelState:
-        return with_key(apply)(params, state, images, True)[1]
-
-    def refresh(params: Params, state: ModelState, batches: Iterable[Any]) -> ModelState:
-        paths, treedef = jax.tree_util.tree_flatten_with_path(state)
-        leaves = [leaf for _, leaf in paths]
-
-        def after(moving: dict[int, Any], images: Any) -> list[Any]:
-            given = [moving.get(i, leaf) for i, leaf in enumerate(leaves)]
-            return jax.tree.leaves(step(params, treedef.unflatten(given), images))
-
-        zeros, momenta, own = {}, {}, {}
-        for images in batches if any(map(_is_float, leaves)) else ():
-            if not own:
-                moved = after({}, images)
-                zeros = {i: jnp.zeros_like(x) for i, x in enumerate(leaves) if _is_float(x) and _differ(x, moved[i])}
-                momenta = _momenta(zeros, [path_name(at) for at, _ in paths], lambda given, x=images: after(given, x))
-                own = {i: [] for i in zeros}
-            from_zero = after(zeros, images)
-            for i, m in momenta.items():
-                own[i].append(np.asarray(from_zero[i], np.float64) / (1 - m))
-        means = {i: jnp.asarray(np.mean(values, 0), leaves[i].dtype) for i, values in own.items()}
-        return treedef.unflatten([means.get(i, leaf) for i, leaf in enumerate(leaves)])
-
-    return refresh
-
-
-def _momenta(zeros: dict[int, Any], names: list[str], after: Callable[[dict[int, Any]], list[Any]]) -> dict[int, float]:
-    """The momentum m of each statistic, from what a step makes of it at 0 and at a larger value."""
-    low = {i: np.asarray(after(zeros)[i], np.float64) for i in zeros}
-    # Above the statistics, so that the difference has all digits; powers of two, which add no rounding.
-    probes = {i: 2.0 ** np.ceil(np.log2(8 * max(float(np.abs(x).max(initial=0)), 1))) for i, x in low.items()}
-    high = after({i: jnp.full_like(zeros[i], probe) for i, probe in probes.items()})
-    momenta = {}
-    for i, probe in probes.items():
-        each = (np.asarray(high[i], np.float64) - low[i]) / probe
-        momenta[i] = float(np.median(each))
-        if not (0 <= momenta[i] < 1 - 1e-6 and np.abs(each - momenta[i]).max() < 1e-4):
-            raise ValueError(
-                f"state of {names[i]}: expected a running average, m s + (1 - m) s_batch with one m from 0 to 1, got a "
-                f"leaf that moves with m from {each.min():.4g} to {each.max():.4g}"
-            )
-    return momenta
-
-
-def _differ(x: Any, y: Any) -> bool:
-    return not np.array_equal(np.asarray(x), np.asarray(y))
 
 
 def _is_float(leaf: Any) -> bool:

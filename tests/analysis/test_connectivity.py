@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from rare_gems.analysis import connectivity
+from rare_gems.analysis.running_statistics import fresh_statistics
 from rare_gems.models import layers
 from rare_gems.models.model import from_module
 
@@ -62,13 +63,13 @@ def expected_point(a, b, alpha):
 
 def test_statistics_are_the_means_over_batches_whatever_they_were(net):
     model, a, _, state = net
-    got = connectivity.fresh_statistics(model.apply, a, state, list(IMAGES))
+    got = fresh_statistics(model.apply, a, state, list(IMAGES))
     mean, var = expected_statistics(a)
     np.testing.assert_allclose(got["bn"]["mean"], mean, rtol=2e-5)
     np.testing.assert_allclose(got["bn"]["var"], var, rtol=2e-5)
     assert jax.tree.map(lambda x: x.dtype, got) == jax.tree.map(lambda x: x.dtype, state)
-    assert connectivity.fresh_statistics(model.apply, a, state, []) is not None
-    unmoved = connectivity.fresh_statistics(model.apply, a, state, [])
+    assert fresh_statistics(model.apply, a, state, []) is not None
+    unmoved = fresh_statistics(model.apply, a, state, [])
     assert all(map(np.array_equal, jax.tree.leaves(unmoved), jax.tree.leaves(state)))
 
 
@@ -109,7 +110,7 @@ def test_other_leaves_of_the_state_stay():
     }  # fmt: skip
     batch = IMAGES[0] * 0.01
     state["table"] = jnp.broadcast_to(state["table"], batch.shape)
-    got = connectivity.fresh_statistics(apply, jnp.float32(2), state, [batch])
+    got = fresh_statistics(apply, jnp.float32(2), state, [batch])
     np.testing.assert_allclose(got["mean"], (batch.astype(float) * np.arange(1, 6) * 2).mean(0), rtol=1e-5)
     assert got["seen"] == 3
     np.testing.assert_array_equal(got["table"], state["table"])
@@ -120,7 +121,7 @@ def test_a_state_that_is_no_average_is_refused_by_name():
         return x, {"net": {"peak": jnp.maximum(state["net"]["peak"], x.max(0))}} if train else state
 
     with pytest.raises(ValueError, match=r"state of net/peak: expected a running average"):
-        connectivity.fresh_statistics(apply, {}, {"net": {"peak": jnp.zeros(5)}}, [IMAGES[0]])
+        fresh_statistics(apply, {}, {"net": {"peak": jnp.zeros(5)}}, [IMAGES[0]])
 
 
 def test_path_is_exact_at_the_ends_and_keeps_zeros_and_counters():

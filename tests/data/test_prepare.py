@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rare_gems.data import cifar, download, mnist, prepare
+from rare_gems.data import cifar, cifar_archives, download, mnist, prepare
 from tests.data import tiny
 
 
@@ -349,8 +349,8 @@ def test_idx_files_packed_or_not_and_what_is_said_of_those_that_are_not_there(tm
 
 def test_archives_that_are_not_there_or_are_another(tmp_path):
     with pytest.raises(ValueError, match=r"absent cannot be read \(No such file .*\); expected the CIFAR-10 archive"):
-        cifar.parse_cifar10(tmp_path / "absent")
+        cifar_archives.parse_cifar10(tmp_path / "absent")
     pickles = {f"data_batch_{i}": b"pickled" for i in range(1, 6)}  # the archive of the Python version
     tiny.make_archive(tmp_path / "python.tar.gz", pickles, "cifar-10-batches-py")
     with pytest.raises(ValueError, match=r"^expected data_batch_1\.bin, .* archive, the binary version, got \[\]$"):
-        cifar.parse_cifar10(tmp_path / "python.tar.gz")
+        cifar_archives.parse_cifar10(tmp_path / "python.tar.gz")
