@@ -18,21 +18,18 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from rare_gems.phase import Params, PyTree, Ticket
 from rare_gems.storage.atomic import write_whole
-from rare_gems.storage.ticket_contents import DTYPES, fit, on_host, specs_of, tensor_name
-from rare_gems.storage.ticket_trees import Keys, Named, like_ticket, nested, nested_ticket, restore
+from rare_gems.storage.ticket_bytes import FORMAT_VERSION, KEY, parse
+from rare_gems.storage.ticket_contents import fit, on_host, specs_of, tensor_name
+from rare_gems.storage.ticket_trees import Named, like_ticket, nested, nested_ticket, restore
 
 __all__ = ["FILE_NAME", "FORMAT_VERSION", "TicketFile", "check", "find", "is_ticket", "load", "read", "save"]
 
-FORMAT_VERSION = 1
 FILE_NAME = "ticket.safetensors"  # in the folder of a run
-_KEY = "rare_gems"  # one entry: safetensors writes several in arbitrary order
 
 
 class TicketFile(NamedTuple):
@@ -54,6 +51,7 @@ def check(ticket: Ticket, state: PyTree = None) -> None:
         float8, int4) or of keys of an implementation without a name; its name is another leaf's too; mask, scores and
         params do not fit each other.
     Example:
+      >>> import jax
       >>> params, mask = [np.ones(2)], [np.ones(2, bool)]
       >>> check(Ticket(params, None, mask), {"rng": jax.random.key(0)})
       >>> check(Ticket(params, None, mask), {"act": "relu"})
@@ -118,7 +116,7 @@ def save(
         raise ValueError(f"metadata: expected values that JSON can hold: {error}") from None
     groups["mask"] = {name: np.packbits(bits.reshape(-1)) for name, bits in groups["mask"].items()}
     tensors = {tensor_name(group, name): leaf for group, named in groups.items() for name, leaf in named.items()}
-    write_whole(path, safetensors.numpy.save(tensors, {_KEY: text}))
+    write_whole(path, safetensors.numpy.save(tensors, {KEY: text}))
 
 
 def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: PyTree = None) -> TicketFile:
@@ -140,7 +138,7 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
     """
     data = Path(path).read_bytes()
     try:
-        groups, header = _read(data)
+        groups, header = parse(data)
         keys = header.get("prng_keys", {})
         trees = nested_ticket(groups, keys) if like is None else like_ticket(groups, keys, like)
         if "state" in groups and like_state is None:
@@ -172,7 +170,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Named], dict[str, Any]
       ([True, False], 1)
     """
     try:
-        return _read(Path(path).read_bytes())
+        return parse(Path(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -201,7 +199,7 @@ def is_ticket(path: str | os.PathLike[str]) -> bool:
         except (ValueError, RecursionError):  # no JSON, or nested deeper than Python reads
             return False
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    return isinstance(metadata, dict) and _KEY in metadata
+    return isinstance(metadata, dict) and KEY in metadata
 
 
 def _layers(mask: Named) -> list[dict[str, Any]]:
@@ -210,68 +208,3 @@ def _layers(mask: Named) -> list[dict[str, Any]]:
         {"name": name, "shape": list(m.shape), "num_prunable": m.size, "num_kept": int(np.count_nonzero(m))}
         for name, m in mask.items()
     ]
-
-
-def _read(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:
-    """The tensors by group and name, masks unpacked, and the header."""
-    try:
-        entries = dict(safetensors.deserialize(data))
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"cut off, or not a safetensors file ({str(error).splitlines()[0]})") from None
-    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
-    if _KEY not in metadata:
-        raise ValueError(f"a safetensors file, but not a ticket: expected {_KEY!r} in its metadata, got none")
-    try:
-        header = json.loads(metadata[_KEY])
-        version = int(header["format_version"])
-        if version > FORMAT_VERSION:
-            raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}: update rare_gems")
-        groups: dict[str, Named] = {group: {} for group in header["groups"]}
-        for tensor, entry in entries.items():
-            group, _, name = tensor.partition("/")
-            array = np.frombuffer(entry["data"], DTYPES[entry["dtype"]])
-            groups[group][name] = array.reshape(entry["shape"])
-        groups["mask"] = _unpacked(groups, header)
-        _check_keys(groups, header.get("prng_keys", {}))
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError) as error:
-        raise ValueError(f"not a ticket: its header or its tensors are damaged ({error!r})") from None
-    return groups, header
-
-
-def _check_keys(groups: dict[str, Named], keys: Keys) -> None:
-    for tensor, impl in keys.items():
-        group, _, name = tensor.partition("/")
-        data = groups[group][name]
-        try:
-            size = jax.eval_shape(lambda impl=impl: jax.random.key_data(jax.random.key(0, impl=impl))).shape
-        except ValueError:
-            raise ValueError(f"{tensor}: JAX knows no PRNG keys of the implementation {impl!r}") from None
-        if data.dtype != np.uint32 or data.shape[-len(size) :] != size:
-            got = f"{data.dtype}{list(data.shape)}"
-            raise ValueError(f"{tensor}: expected the data of {impl} keys, uint32[..., {size[-1]}], got {got}")
-
-
-def _unpacked(groups: dict[str, Named], header: dict[str, Any]) -> Named:
-    layers = {layer["name"]: layer for layer in header["layers"]}
-    if sorted(layers) != sorted(groups["mask"]):
-        raise ValueError(f"masks: expected {sorted(layers)} as in the header, got {sorted(groups['mask'])}")
-    masks = {}
-    for name, layer in layers.items():
-        packed, weights = groups["mask"][name], groups["params"][name]
-        size, bits = weights.size, np.unpackbits(packed)
-        checks = {
-            "shape": (tuple(layer["shape"]), weights.shape),
-            "num_prunable": (layer["num_prunable"], size),
-            "bytes": (((size + 7) // 8,), packed.shape),
-            "weights kept": (layer["num_kept"], np.count_nonzero(bits)),
-            "unused bits": (0, np.count_nonzero(bits[size:])),
-        }
-        for what, (expected, got) in checks.items():
-            if expected != got:
-                raise ValueError(f"{tensor_name('mask', name)}: expected {what} {expected}, got {got}")
-        masks[name] = bits[:size].astype(bool).reshape(weights.shape)
-    for count in ("num_kept", "num_prunable"):
-        total = sum(layer[count] for layer in layers.values())
-        if header[count] != total:
-            raise ValueError(f"{count}: expected {header[count]} as in the header, got {total}")
-    return masks

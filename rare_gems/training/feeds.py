@@ -1,7 +1,5 @@
 """Where the batch of a step comes from, data on the device or a stream that the host makes, and the loop over it."""
 
-import functools
-import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +10,7 @@ from jax.sharding import Mesh
 from rare_gems import leaves
 from rare_gems.phase import Batch, Key, Phase
 from rare_gems.training import control_flow, sharding
+from rare_gems.training.epoch_orders import begin_step, order_fn, order_keys
 from rare_gems.training.step import seen
 from rare_gems.training.stretches import Stretches
 
@@ -79,43 +78,6 @@ def advance_fn(
     return _from_stream(descend, edit, jit_edit, phase.first_step, feed, mesh)
 
 
-def _order_key(key: Key, epoch: jax.Array | int) -> Key:
-    return jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch)
-
-
-def _order_keys(keys: tuple[Key, Key | None], epoch: jax.Array | int, first_step: int, num_batches: int) -> list[Key]:
-    """The keys of the orders that an epoch of the phase reads: its own; or of the data's those in which it lies, two
-    where the phase begins within one."""
-    key, data_key = keys
-    if data_key is None:
-        return [_order_key(key, epoch)]
-    whole, row = divmod(first_step, num_batches)
-    return [_order_key(data_key, epoch + whole + i) for i in range(2 if row else 1)]
-
-
-@functools.lru_cache(maxsize=8)  # phases and runs that read one feed draw their orders by one program
-def _order_fn(
-    order: Callable[[Key], jax.Array], num_batches: int, first_step: int, many: bool, mesh: Mesh | None
-) -> Callable:
-    """The orders that an epoch reads, compiled: ((key, data key), epoch) -> int32 [1 or 2 x num_batches, batch]."""
-
-    def order_of(keys: tuple[Key, Key | None], epoch: jax.Array) -> jax.Array:
-        orders = [order(key) for key in _order_keys(keys, epoch, first_step, num_batches)]
-        return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
-
-    return jax.jit(sharding.over_runs(order_of, mesh, (0, None), 0) if many else order_of)
-
-
-def _prepare(carry: Any, num_batches: int, first_step: int) -> tuple[Any, jax.Array, Key]:
-    """The carry with the totals of a new epoch at zero, the step's place in its orders, the batch's randomness."""
-    row, key, step, place = carry.step % num_batches, carry.key, carry.step, carry.step % num_batches
-    if carry.data_key is not None:
-        key, step, place = carry.data_key, carry.step + first_step, row + first_step % num_batches
-    key = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 2), step)
-    totals = jax.tree.map(lambda t: jnp.where(row == 0, jnp.zeros_like(t), t), carry.totals)
-    return carry._replace(totals=totals._replace(first_bad=carry.totals.first_bad)), place, key
-
-
 def _joined(edit: Callable | None, carry: Any, context: Any) -> tuple[Any, Any]:
     """The carry after `edit`, and None; if `edit` has control flow, the carry as it is, and what `edit` still needs."""
     if edit is None:
@@ -180,12 +142,12 @@ def _from_stream(
     mesh: Mesh | None,
 ) -> Callable:
     def step(carry: Any, batch: Any) -> tuple:
-        carry, _, key = _prepare(carry, feed.num_batches, first_step)
+        carry, _, key = begin_step(carry, feed.num_batches, first_step)
         return _joined(edit, *descend(carry, sharding.split_batch(feed.batch(batch, key), mesh)))
 
     @jax.jit
     def jit_seeds(keys: tuple[Key, Key | None], epoch: jax.Array) -> list[jax.Array]:
-        orders = _order_keys(keys, epoch, first_step, feed.num_batches)
+        orders = order_keys(keys, epoch, first_step, feed.num_batches)
         return [jax.random.bits(key, dtype=jnp.uint32) for key in orders]
 
     def opened(seeds: list[int], place: int) -> Iterator[Any]:
@@ -225,7 +187,7 @@ def _from_device(
     first_step = phase.first_step
 
     def begun(carry: Any, order: jax.Array, data: Any, *known: Any) -> tuple:
-        carry, row, key = _prepare(carry, feed.num_batches, first_step)
+        carry, row, key = begin_step(carry, feed.num_batches, first_step)
         return descend(carry, sharding.split_batch(feed.batch(data, order[row], key), mesh), *known)
 
     def step(carry: Any, order: jax.Array, data: Any) -> tuple:
@@ -247,7 +209,6 @@ def _from_device(
             one = lambda carry, order, data: scan_steps(carry, order, data, num_steps)  # noqa: E731
             return sharding.over_runs(one, mesh, (axes[0], 0, None), axes[0])(carry, order, data)
 
-    order_fn = _order_fn if isinstance(feed.order, types.FunctionType) else _order_fn.__wrapped__  # may have no hash
     jit_order = order_fn(feed.order, feed.num_batches, first_step, axes is not None, mesh)
     jit_scan = jax.jit(every_scan, donate_argnums=0, static_argnums=3)
     jit_step = jax.jit(every_step, donate_argnums=0)
