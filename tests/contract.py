@@ -23,6 +23,7 @@ from rare_gems import masks, rounds
 from rare_gems.phase import Recipe
 from rare_gems.storage import checkpoint
 from rare_gems.training import control_flow, optimizer, stretches, trainer
+from rare_gems.training import programs as trainer_programs
 from rare_gems.training.step import step_parts
 from tests.toy import NUM_BATCHES, Toy, make_toy
 
@@ -70,8 +71,8 @@ def programs():
     shared = Programs({}, {}, [], set(), set(), [])
     with contextlib.ExitStack() as stack:
         for name, known in (("step_parts", shared.parts), ("advance_fn", shared.advances)):
-            once = _once(getattr(trainer, name), known, shared.asked)
-            stack.enter_context(mock.patch.object(trainer, name, once))
+            once = _once(getattr(trainer_programs, name), known, shared.asked)
+            stack.enter_context(mock.patch.object(trainer_programs, name, once))
         stack.enter_context(mock.patch.object(optimizer, "check", _check_once(optimizer.check)))
         yield shared
 
@@ -238,7 +239,7 @@ def _holds(case: Case, alone, shared: Programs | None, scanned=False, many=False
         ticket, state = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (ticket, state))
     place = _place_rows(many) if sharded else lambda tree: tree
     toy.num_traces[0] = 0
-    with mock.patch.object(trainer, "advance_fn", _placed(trainer.advance_fn, place)):
+    with mock.patch.object(trainer_programs, "advance_fn", _placed(trainer_programs.advance_fn, place)):
         got = jax.device_get(end := trainer.run(recipe, place(ticket), place(state), key=key, **options))
     if scanned and shared is not None:
         assert toy.num_traces[0] == len(chunks - shared.chunks), "a chunk of steps compiles once"

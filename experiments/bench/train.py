@@ -109,14 +109,13 @@ def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, pe
     ticket, state = initial_ticket(problem.model, config)
     phase = search(ticket.mask, sparsity=0.9856, num_epochs=150, steps_per_epoch=feed.num_batches)
     key = jax.random.key(1)
-    measuring, evaluate = measure.measure, problem.accuracy
+    measuring, evaluate = measure.measure_fn(phase, many), problem.accuracies if many else problem.accuracy
     if many:
         ticket, state = stacking.stack([(ticket, state)] * runs)
         key = jax.random.split(key, runs)
-        measuring, evaluate = measure.measure_many, problem.accuracies
     support, seconds, start = measure.masked_support(ticket), [], time.perf_counter()
     for moment in trainer.epochs((phase,), ticket, state, loss_fn=problem.loss_fn, feed=feed, key=key, many=many):
-        observed, support, seen = measuring(phase, moment.carry, support)
+        observed, support, seen = measuring(moment.carry, support)
         jax.block_until_ready((observed, evaluate(seen, moment.carry.model_state, test)))
         seconds.append(time.perf_counter() - start)
         start = time.perf_counter()

@@ -58,9 +58,8 @@ def _write(books: Sequence[Logbook], moment: trainer.Moment) -> None:
 def _log_epoch(books: Sequence[Logbook], moment: trainer.Moment) -> None:
     first, carry, phase = books[0], moment.carry, moment.phase
     problem, many = first.problem, first.slot is not None
-    measuring = measure.measure_many if many else measure.measure
     evaluate = problem.ranked_many if many else problem.ranked
-    observed, support, seen = measuring(phase, carry, first.previous)
+    observed, support, seen = measure.measure_fn(phase, many)(carry, first.previous)
     accuracy = evaluate(seen, carry.model_state, problem.splits[first.held_out])
     for book in books:
         book.logged, book.previous = moment.epoch, support

@@ -68,6 +68,7 @@ def train_together(
     moments: Iterable[trainer.Moment] = trainer.epochs(
         first.run.recipe, ticket, state, loss_fn=problem.loss_fn, feed=first.run.feeds, key=key, data_key=data_key,
         resume=resume, poll=poll, many=many, variants=[run.recipe for run in runs] if many else None, mesh=problem.mesh,
+        programs=first.run.programs,
     )  # fmt: skip
     if first.config.profile and processes.is_main():
         moments = profiling.profiled(moments, first.folder / paths.PROFILE)

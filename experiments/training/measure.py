@@ -17,7 +17,7 @@ from rare_gems.phase import Info, Mask, Params, Phase, Recipe, Ticket
 from rare_gems.training.trainer import Carry
 
 __all__ = ["Measured", "Observed", "accuracies_before", "has_two_masks", "layer_counts", "masked_support",
-           "may_be_best", "measure", "measure_many", "spell_accuracies"]  # fmt: skip
+           "may_be_best", "measure_fn", "spell_accuracies"]  # fmt: skip
 
 
 class Observed(NamedTuple):
@@ -43,20 +43,22 @@ def _measure(phase: Phase, carry: Carry, previous: Mask) -> Measured:
     return Observed(info, carry.totals.first_bad, _counts(carry.ticket.mask), _counts(support)), support, seen
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def measure(phase: Phase, carry: Carry, previous: Mask) -> Measured:
-    """The epoch's diagnostics, the effective mask, and the params that the network sees for evaluation.
+@functools.lru_cache(maxsize=16)  # not JAX's own cache by static arguments, which forgets nothing
+def measure_fn(phase: Phase, many: bool) -> Callable[[Carry, Mask], Measured]:
+    """The compiled diagnostics of an epoch of a phase, of one run or of `many` with a leading axis (but for the step).
 
-    Args:
-      previous: the effective mask at the end of the epoch before.
+    Returns:
+      (carry, the effective mask at the end of the epoch before) -> the diagnostics, the effective mask, and the params
+      that the network sees, for evaluation.
     """
-    return _measure(phase, carry, previous)
 
+    def measure(carry: Carry, previous: Mask) -> Measured:
+        return _measure(phase, carry, previous)
 
-@functools.partial(jax.jit, static_argnums=0)
-def measure_many(phase: Phase, carry: Carry, previous: Mask) -> Measured:
-    """Measures several runs at once, as `measure` does one: all but the step has a leading axis."""
-    return jax.vmap(functools.partial(_measure, phase), in_axes=(EACH, 0))(carry, previous)
+    def measure_many(carry: Carry, previous: Mask) -> Measured:
+        return jax.vmap(measure, in_axes=(EACH, 0))(carry, previous)
+
+    return jax.jit(measure_many if many else measure)
 
 
 @jax.jit

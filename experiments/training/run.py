@@ -13,13 +13,14 @@ from rare_gems.phase import Mask, ModelState, Params, Recipe, Ticket
 from rare_gems.storage import checkpoint, ticket_file
 from rare_gems.training import sharding, trainer
 from rare_gems.training.feeds import Feed, Stream
+from rare_gems.training.programs import Programs
 
 __all__ = ["Checkpoint", "Run", "load_search_result", "restore"]
 
 
 class Run(NamedTuple):
     """What to train: a recipe, where it starts, its randomness, the batches of each phase, what the display calls it,
-    and the randomness of batches, where it is one of its own."""
+    the randomness of batches, where it is one of its own, and the programs that runs of one recipe share."""
 
     title: str
     recipe: Recipe
@@ -28,6 +29,7 @@ class Run(NamedTuple):
     key: jax.Array
     feeds: tuple[Feed | Stream, ...]
     data_key: jax.Array | None = None
+    programs: dict[Any, Programs] | None = None
 
 
 class Checkpoint(NamedTuple):

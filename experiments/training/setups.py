@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,9 @@ from experiments.training import devices
 from experiments.training.run import Run
 from rare_gems import transforms
 from rare_gems.models.layer_order import Layers
-from rare_gems.phase import ModelState, Recipe, Ticket
+from rare_gems.phase import ModelState, Phase, Recipe, Ticket
 from rare_gems.storage import ticket_file
+from rare_gems.training.programs import Programs
 
 __all__ = ["Setup", "edited_run", "search_run", "search_runs", "setup_of", "setups_of", "tell_skipped"]
 
@@ -115,6 +116,43 @@ def search_runs(setups: Sequence[Setup]) -> list[Run]:
     return runs
 
 
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A setup, equal to those that differ from it in seeds alone."""
+
+    name: tuple[Config, int]
+    setup: Setup = dataclasses.field(compare=False)
+
+
+def _asked(setup: Setup) -> _Asked:
+    seedless = dataclasses.replace(setup.config, seed=0, data_seed=None)
+    return _Asked(name=(seedless, id(setup.problem)), setup=setup)
+
+
+# Runs one after the other that differ in seeds alone have one recipe, and so trace and compile it once.
+@functools.lru_cache(maxsize=4)
+def _recipe(asked: _Asked, steps_per_epoch: int, invert: bool) -> tuple[Recipe, dict[Any, Programs]]:
+    config, problem = asked.setup.config, asked.setup.problem
+    recipe = recipe_for(
+        config,
+        asked.setup.ticket.mask,
+        steps_per_epoch=steps_per_epoch,
+        finetune_steps=problem.feed.num_batches,
+        loss=functools.partial(make_loss, problem.model, mesh=problem.norm_mesh),
+        model=problem.model,
+        image_shape=problem.image_shape,
+        invert=invert,
+    )
+    return recipe, {}
+
+
+@functools.lru_cache(maxsize=4)
+def _finetuning(asked: _Asked) -> tuple[Phase | None, dict[Any, Programs]]:
+    config, problem = asked.setup.config, asked.setup.problem
+    loss = functools.partial(make_loss, problem.model, mesh=problem.norm_mesh)
+    return training_phase(config, problem.feed.num_batches, loss), {}
+
+
 def search_run(setup: Setup, check: Check | None) -> Run:
     """The whole recipe; a check may invert its scores, or feed it other data until the finetuning."""
     config, problem = setup.config, setup.problem
@@ -122,21 +160,12 @@ def search_run(setup: Setup, check: Check | None) -> Run:
     if check and check.corrupt:
         corrupted = check.corrupt(problem.data, config.seed)
         feed = make_feed(problem.data, corrupted, config, problem.skipped, problem.mesh)
-    recipe = recipe_for(
-        config,
-        setup.ticket.mask,
-        steps_per_epoch=feed.num_batches,
-        finetune_steps=problem.feed.num_batches,
-        loss=functools.partial(make_loss, problem.model, mesh=problem.norm_mesh),
-        model=problem.model,
-        image_shape=problem.image_shape,
-        invert=bool(check and check.invert),
-    )
+    recipe, programs = _recipe(_asked(setup), feed.num_batches, bool(check and check.invert))
     feeds = tuple(problem.feed if phase.name == "finetune" else feed for phase in recipe)
     title = f"{config.dataset} {config.pruner}" + (f", {check.what}" if check else "")
     return Run(
         title=title, recipe=recipe, ticket=setup.ticket, model_state=setup.model_state, key=run_key(config),
-        feeds=feeds, data_key=data_key(config),
+        feeds=feeds, data_key=data_key(config), programs=None if check and check.corrupt else programs,
     )  # fmt: skip
 
 
@@ -161,8 +190,7 @@ def edited_run(setup: Setup, check: Check, run_folder: Path) -> Run:
             is_leaf=lambda leaf: leaf is None,
         )  # fmt: skip
         begin, state = Ticket(whole, search.ticket.scores, mask), search.model_state
-    loss = functools.partial(make_loss, problem.model, mesh=problem.norm_mesh)
-    finetuning = training_phase(config, problem.feed.num_batches, loss)
+    finetuning, programs = _finetuning(_asked(setup))
     edit = check.edit(weights_of(config))
     recipe = (transforms.edit(of_kernels(edit) if check.draws else edit), *([finetuning] if finetuning else []))
     title = f"{config.dataset} {config.pruner}, {check.what}"
@@ -174,4 +202,5 @@ def edited_run(setup: Setup, check: Check, run_folder: Path) -> Run:
         key=run_key(config),
         feeds=(problem.feed,) * len(recipe),
         data_key=data_key(config),
+        programs=programs,
     )

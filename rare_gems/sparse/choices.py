@@ -11,6 +11,7 @@ from rare_gems.phase import Context, Mask, Scores, Ticket
 from rare_gems.pruners.parts.counts import check_counts
 from rare_gems.pruners.parts.random_scores import random_scores
 from rare_gems.pruners.parts.saliency import saliency
+from rare_gems.sparse.updates import shaped_like
 
 __all__ = ["Scope", "Score", "checked_mask", "counts_at", "layers_of", "score_fn", "shared_out"]
 
@@ -63,7 +64,7 @@ def shared_out(mask: Mask, total: int, scope: Scope) -> Any:
         if not isinstance(scope, str) or scope not in known:
             raise ValueError(f"scope: expected one of {', '.join(known)}, or a function, got {scope!r}")
         return known[scope](mask, total)
-    counts = scope(mask, total)
+    counts = shaped_like("scope", scope(mask, total), mask, "the mask")
     check_counts(mask, counts)
     if sum(jax.tree.leaves(counts)) != total:
         raise ValueError(f"scope: expected counts of {total} in all, got {sum(jax.tree.leaves(counts))}")
@@ -76,9 +77,7 @@ def checked_mask(mask: Mask, like: Mask) -> Mask:
     Raises:
       ValueError: for another structure, shape or dtype, and outside of `jit` for one that keeps nothing.
     """
-    expected, got = jax.tree.structure(like), jax.tree.structure(mask)
-    if got != expected:
-        raise ValueError(f"select: expected masks in the structure {expected}, got {got}")
+    mask = shaped_like("select", mask, like, "the masks")
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(like), jax.tree.leaves(mask), strict=True):
         spelled = f"{getattr(new, 'dtype', type(new).__name__)}{list(jnp.shape(new))}"
         if spelled != f"bool{list(old.shape)}":

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rare_gems import masks
-from rare_gems.phase import Mask, Params
+from rare_gems.phase import Params
 
 __all__ = ["Inner", "checked", "init", "shown", "update"]
 
@@ -50,20 +49,17 @@ def init(inner: Inner, params: Params) -> Any:
     return state
 
 
-def update(inner: Inner, grads: Params, state: Any, params: Params, mask: Mask, extra: dict[str, Any]) -> Any:
-    """The updates and the next state; it sees gradients and params that are zero where the mask is False.
+def update(inner: Inner, grads: Params, params: Params, state: Any, extra: dict[str, Any]) -> Any:
+    """The updates and the next state.
 
     Args:
-      extra: as handed to `tx.update`.
+      grads, params: zero where the mask is False. extra: as handed to `tx.update`.
     Raises:
       ValueError: if it fails on what it is given, with what it says itself.
     """
     given = f" and the extra arguments {', '.join(extra)}" if extra else ", and no extra arguments"
     hint = f"; it was given gradients, params{given}: tx.update(grads, state, params, value=loss) hands over more"
-    return _call(
-        inner.update, hint if inner.takes_more else "",
-        masks.apply(grads, mask), state, masks.apply(params, mask), **extra,
-    )  # fmt: skip
+    return _call(inner.update, hint if inner.takes_more else "", grads, state, params, **extra)
 
 
 def _call(fn: Callable[..., Any], hint: str, *args: Any, **extra: Any) -> Any:

@@ -11,13 +11,14 @@ import optax
 from rare_gems import masks as mask_ops
 from rare_gems.leaves import is_key
 from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, Transform
+from rare_gems.sparse.boxes import boxed, unboxed
 from rare_gems.sparse.inner import checked, shown
 from rare_gems.sparse.inner import init as init_inner
 from rare_gems.sparse.inner import update as update_inner
 from rare_gems.sparse.methods import Method, fixed
 from rare_gems.sparse.plan import Plan, plan_of
-from rare_gems.sparse.stacked import Stacked, join, split
-from rare_gems.sparse.updates import check_alike, difference, to_zero
+from rare_gems.sparse.stacked import Axes, Stacked, axes_of, join, split
+from rare_gems.sparse.updates import check_alike, difference, shaped_like, to_zero
 from rare_gems.training.optimizer import hold
 
 __all__ = ["SparseState", "masks", "prune", "sparsity"]
@@ -59,8 +60,8 @@ def prune(
       method: one of `rare_gems.sparse` (`magnitude`, `rigl`, ...), a `Transform` that is applied after every step to
         a network that starts whole, or a mask (bool arrays like the params) that stays as it is.
       prunable: (key path, leaf) -> bool, as for `masks.ones`.
-      stacked: (key path, leaf) -> bool: leaves whose first axis counts layers (as `nn.scan` makes them). Each slice
-        is then a layer of its own to the method. By default a leaf is a layer.
+      stacked: (key path, leaf) -> True where the first axis counts layers (as `nn.scan` makes them by default), or
+        the axis that does (1: MaxText). Each slice is then a layer of its own to the method. By default a leaf is one.
       key: for methods that draw; a typed key, also a traced one (a key for each run under `vmap`), or a seed.
     Returns:
       a transformation whose state is a `SparseState`.
@@ -93,23 +94,27 @@ def prune(
     data, impl = jax.random.key_data(typed), jax.random.key_impl(typed)  # plain numbers can be saved anywhere
 
     def init(params: Params) -> SparseState:
+        given, params = params, unboxed(params)
         whole = mask_ops.ones(params, prunable)
-        state = init_inner(inner, params)
-        if _found(state):
-            raise ValueError("optimizer: expected one that is not pruned, got one that `prune` made")
-        plan = _plan(method, whole, stacked)
+        axes = axes_of(stacked, params, whole)
+        plan = _plan(method, whole, axes)
         blank = Ticket(params=params, scores=_blank(params, whole), mask=whole)
-        ticket = split(blank, stacked)
+        ticket = Ticket(*(split(half, axes) for half in blank))
         ticket = plan.start(ticket, jax.random.wrap_key_data(data, impl=impl))
         edits = plan.init(ticket)
-        ticket = join(ticket, blank, stacked)
+        ticket = Ticket(*(join(half, axes) for half in ticket))
+        # What copies the params at first (schedule-free) is to copy zeros where weights are removed.
+        inside = init_inner(inner, boxed(mask_ops.apply(params, ticket.mask), given))
+        if _found(inside):
+            raise ValueError("optimizer: expected one that is not pruned, got one that `prune` made")
+        places = mask_ops.ones(given, lambda path, leaf: prunable(_plain(path), leaf))
         return SparseState(
             step=jnp.int32(0),
             key=jnp.array(data),  # a copy: a step may donate its state
-            mask=ticket.mask,
-            scores=ticket.scores if method.keeps_scores and plan.moves else None,
+            mask=boxed(ticket.mask, places),
+            scores=boxed(ticket.scores, places) if method.keeps_scores and plan.moves else None,
             edits=edits,
-            inner=state,
+            inner=inside,
         )
 
     def update(
@@ -120,40 +125,47 @@ def prune(
         if not isinstance(state, SparseState):
             raise ValueError(f"state: expected the SparseState that `init` makes, got {type(state).__name__}")
         check_alike("grads", grads, params)
-        updates, held = update_inner(inner, grads, state.inner, params, state.mask, extra)
-        plan = _plan(method, state.mask, stacked)
+        given, grads, params, mask = params, unboxed(grads), unboxed(params), unboxed(state.mask)
+        seen, shown_params = (boxed(mask_ops.apply(tree, mask), given) for tree in (grads, params))
+        updates, held = update_inner(inner, seen, shown_params, state.inner, extra)
+        updates = unboxed(updates)
+        axes = axes_of(stacked, params, mask)
+        plan = _plan(method, mask, axes)
         if not plan.moves:  # what the optimizer holds of removed weights is never used
-            return to_zero(updates, params, state.mask), state._replace(step=state.step + 1, inner=held)
-        updates = mask_ops.apply(updates, state.mask)
+            new = state._replace(step=state.step + 1, inner=held)
+            return boxed(to_zero(updates, params, mask), given), new
+        updates = mask_ops.apply(updates, mask)
         if plan.num_scoring:  # the weights rest while the method looks at gradients
             scoring = state.step < plan.num_scoring
             updates = _where(scoring, jax.tree.map(jnp.zeros_like, updates), updates)
             held = _where(scoring, state.inner, held)
-        moved = optax.apply_updates(params, updates)
+        with jax.numpy_dtype_promotion("standard"):  # updates may be narrower than the params
+            moved = optax.apply_updates(params, updates)
         before = Ticket(
-            params=mask_ops.apply(moved, state.mask),
-            scores=_blank(params, state.mask) if state.scores is None else state.scores,
-            mask=state.mask,
+            params=mask_ops.apply(moved, mask),
+            scores=_blank(params, mask) if state.scores is None else unboxed(state.scores),
+            mask=mask,
         )
         context = Context(
             step=state.step,
             key=jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=impl), state.step),
             batch=None,
-            grads=split(grads, stacked),
+            grads=split(grads, axes),
             loss=extra.get("value"),
         )
-        ticket, edits = plan.update(split(before, stacked), state.edits, context)
-        after = join(ticket, before, stacked)
+        parts = Ticket(*(split(half, axes) for half in before))
+        ticket, edits = plan.update(parts, state.edits, context)
+        after = Ticket(*(join(half, axes) for half in ticket))
         after = after._replace(params=mask_ops.apply(after.params, after.mask))
         new = SparseState(
             step=state.step + 1,
             key=state.key,
-            mask=after.mask,
-            scores=None if state.scores is None else after.scores,
+            mask=boxed(after.mask, state.mask),
+            scores=None if state.scores is None else boxed(after.scores, state.scores),
             edits=edits,
-            inner=hold(held, params, after.mask),
+            inner=hold(held, given, boxed(after.mask, state.mask)),
         )
-        return difference(after, moved, updates, params), new
+        return boxed(difference(after, moved, updates, params), given), new
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
@@ -218,11 +230,16 @@ def _as_method(method: Any) -> Method:
     return fixed(method)
 
 
-def _plan(method: Method, mask: Mask, stacked: Stacked | None) -> Plan:
+def _plan(method: Method, mask: Mask, axes: Axes | None) -> Plan:
     if method.mask is not None:
-        method = fixed(split(method.mask, stacked))
-    shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(np.shape(m), bool), split(mask, stacked))
+        method = fixed(split(shaped_like("mask", unboxed(method.mask), mask, "the prunable params"), axes))
+    shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(np.shape(m), bool), split(mask, axes))
     return plan_of(method.recipe(shapes))
+
+
+def _plain(path: tuple) -> tuple:
+    """A key path as `unboxed` leaves it."""
+    return path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
 
 
 def _blank(params: Params, mask: Mask) -> Scores:

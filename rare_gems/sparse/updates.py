@@ -9,7 +9,7 @@ import numpy as np
 from rare_gems import masks
 from rare_gems.phase import Mask, Params, Ticket
 
-__all__ = ["check_alike", "check_structure", "difference", "to_zero"]
+__all__ = ["check_alike", "check_structure", "difference", "shaped_like", "to_zero"]
 
 
 def check_alike(name: str, tree: Any, params: Params) -> None:
@@ -38,15 +38,33 @@ def check_structure(name: str, tree: Any, like: Any, of: str) -> None:
     raise ValueError(f"{name}: expected the structure of {of}, got {got}")
 
 
+def shaped_like(name: str, tree: Any, like: Any, of: str) -> Any:
+    """A tree of the same leaves by name in the structure of another, whatever the containers are.
+
+    Raises:
+      ValueError: as `check_structure`.
+    Example:
+      >>> import collections
+      >>> shaped_like("mask", collections.OrderedDict(b=1, a=2), {"a": 0, "b": 0}, "the params")
+      {'a': 2, 'b': 1}
+    """
+    named = {masks.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    wanted = [masks.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    if len(named) != len(jax.tree.leaves(tree)) or sorted(named) != sorted(wanted):
+        check_structure(name, tree, like, of)
+        return tree
+    return jax.tree.unflatten(jax.tree.structure(like), [named[at] for at in wanted])
+
+
 def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def to_zero(updates: Params, params: Params, mask: Mask) -> Params:
-    """The updates, and -w where the mask is False."""
+    """The updates, and -w where the mask is False. Where the params' dtype is wider, so is the result's."""
 
     def leaf(m: Any, u: Any, w: Any) -> Any:
-        return u if m is None else jnp.where(m, u, -w.astype(u.dtype))
+        return u if m is None else jnp.where(m, *(x.astype(_wider(u, w)) for x in (u, -w)))
 
     return jax.tree.map(leaf, mask, updates, params, is_leaf=lambda node: node is None)
 
@@ -58,6 +76,13 @@ def difference(after: Ticket, moved: Params, updates: Params, params: Params) ->
     """
 
     def leaf(w: Any, u: Any, moved: Any, new: Any) -> Any:
-        return u if new is moved else jnp.where(new == moved, u, (new - w).astype(u.dtype))
+        wide = _wider(u, w)
+        return u if new is moved else jnp.where(new == moved, u.astype(wide), (new - w).astype(wide))
 
     return jax.tree.map(leaf, params, updates, moved, after.params)
+
+
+def _wider(update: Any, weight: Any) -> Any:
+    """The dtype in which an update leads to zero exactly, where it is narrower than its weight."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(update.dtype, weight.dtype)

@@ -37,8 +37,8 @@ def stretches_of(phases: Sequence[Phase], num_batches: int, take_round: Callable
 
     Args:
       num_batches: steps in an epoch, at whose end a stretch ends too. many: whether the carry is one of many runs.
-      take_round: (phase, carry, given, due) -> carry. Of several phases whose rounds are not at the same steps,
-        `due` is bool [runs]: which of the runs have one; and what another is given is of no effect.
+      take_round: (carry, given, due) -> carry, of the first of the phases. Of several phases whose rounds are not at
+        the same steps, `due` is bool [runs]: which of the runs have one; and what another is given is of no effect.
     Raises:
       ValueError: as `rounds.check`; and if some of several phases have rounds, others none.
     """
@@ -55,12 +55,12 @@ def stretches_of(phases: Sequence[Phase], num_batches: int, take_round: Callable
         rows = [rounds.given(plan, table[done]) if done in table else None
                 for plan, table in zip(plans, tables, strict=True)]  # fmt: skip
         if not many:
-            return take_round(phases[0], carry, rows[0], None)
+            return take_round(carry, rows[0], None)
         due = np.array([done in table for table in tables])
         some = rows[int(np.argmax(due))]
         rows = [row if has else some for row, has in zip(rows, due, strict=True)]
         given = jax.tree.map(lambda *numbers: np.stack(numbers), *rows)
-        return take_round(phases[0], carry, given, None if alike else due)
+        return take_round(carry, given, None if alike else due)
 
     return Stretches(stops, take, lengths_of(stops, phases[0].num_steps, num_batches))
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from rare_gems import leaves
-from rare_gems.phase import Context, Key, LossFn, ModelState, Phase, Recipe, Ticket
+from rare_gems.phase import Key, LossFn, ModelState, Phase, Recipe, Ticket
 from rare_gems.training import optimizer, sharding
-from rare_gems.training.feeds import Feed, Stream, advance_fn
+from rare_gems.training.feeds import Feed, Stream
+from rare_gems.training.programs import MANY, Programs, programs_of_phase
 from rare_gems.training.step import Carry, Totals, begin, finish, make_step, step_parts, take_round
 from rare_gems.training.stretches import stretches_of
 
@@ -35,13 +36,6 @@ class Moment(NamedTuple):
     interrupted: bool
 
 
-# What vmap maps of many runs: all but the step, so that they do together what is done every so many steps.
-_MANY = (
-    Carry(None, *[0] * (len(Carry._fields) - 1)),  # type: ignore
-    Context(step=None, key=0, batch=0, grads=0, loss=0, given=0),  # type: ignore
-)
-
-
 def epochs(
     recipe: Recipe,
     ticket: Ticket,
@@ -57,6 +51,7 @@ def epochs(
     many: bool = False,
     variants: Sequence[Recipe] | None = None,
     mesh: Mesh | None = None,
+    programs: dict[Any, Programs] | None = None,
 ) -> Iterator[Moment]:
     """Runs a recipe, handing over at the end of every epoch and of every phase.
 
@@ -83,6 +78,8 @@ def epochs(
         rates and counts, and in when their rounds are, but not in their programs (see `same_program.program`). None:
         `recipe` for all.
       mesh: the devices over which runs, batches and large weights are spread (see `sharding`); None: the default one.
+      programs: a dict, empty at first, that keeps what was compiled for later calls with the same (not only equal)
+        phases with steps, feeds and loss_fn, and with these themselves. None: later calls trace and compile again.
     Yields:
       a Moment per epoch, and one per phase end.
     Raises:
@@ -95,9 +92,8 @@ def epochs(
     if len(feeds) != len(recipe):
         raise ValueError(f"feed: expected one, or one for each of {len(recipe)} phases, got {len(feeds)}")
     scan = jax.default_backend() != "cpu" if loop == "auto" else loop == "scan"
-    compiled: dict[tuple[int, int], tuple[Callable, Callable]] = {}  # by identity of phase and feed
-    axes = _MANY if many else None
-    begin_fn, finish_fn, fold_in = _for_many(mesh) if many else (begin, finish, jax.random.fold_in)
+    programs_of = functools.partial(programs_of_phase, {}, programs, loss_fn=loss_fn, scan=scan, many=many, mesh=mesh)
+    begin_fn, fold_in = (_begin_all, _FOLD_IN) if many else (begin, jax.random.fold_in)
     recipes = [recipe] * key.shape[0] if many and variants is None else [recipe] if variants is None else variants
     start = 0 if resume is None else resume[0]
     if resume is not None and not 0 <= start < len(recipe):
@@ -110,9 +106,10 @@ def epochs(
         leaves.check_arrays(name, tree)
     _check_optimizers(recipe[start:], ticket, many)
     stretches = [
-        stretches_of([each[i] for each in recipes], feeds[i].num_batches, _round_fn(many, mesh), many=many)
-        for i in range(len(recipe))
-    ]
+        stretches_of([each[i] for each in recipes], feed.num_batches,
+                     lambda *args, i=i: programs_of(recipe[i], feeds[i]).take_round(*args), many=many)
+        for i, feed in enumerate(feeds)
+    ]  # fmt: skip
     ticket, model_state, key, data_key = sharding.place((ticket, model_state, key, data_key), mesh, many=many)
     for index in range(start, len(recipe)):
         phase, feed = recipe[index], feeds[index]
@@ -124,11 +121,7 @@ def epochs(
             if variants is not None and any(recipe[index] is not phase for recipe in variants):
                 carry = _begin_each([recipe[index] for recipe in variants], ticket, model_state, keys, data_key)
         carry = _place(carry, mesh, many)
-        if (id(phase), id(feed)) not in compiled:
-            advance = advance_fn(*step_parts(loss_fn, phase, mesh), phase, feed, scan, axes, mesh)
-            fns = advance, jax.jit(finish_fn, static_argnums=0)
-            compiled[id(phase), id(feed)] = fns
-        advance, finish_phase = compiled[id(phase), id(feed)]
+        _, advance, finish_phase, _ = programs_of(phase, feed)
         done = int(carry.step)
         while done < phase.num_steps:
             target = min(phase.num_steps, (done // feed.num_batches + 1) * feed.num_batches)
@@ -147,7 +140,7 @@ def epochs(
             )
             if interrupted:
                 return
-        ticket = finish_phase(phase, carry)
+        ticket = finish_phase(carry)
         model_state = carry.first_state if phase.rewind_state else carry.model_state
         yield Moment(
             index=index,
@@ -169,32 +162,12 @@ def _check_optimizers(recipe: Recipe, ticket: Ticket, many: bool) -> None:
             optimizer.check(phase.optimizer, leaves.split(getattr(shapes, phase.trains))[0], phase.name)
 
 
-@functools.cache  # one function each: what the next run asks for is traced and compiled already
-def _for_many(mesh: Mesh | None) -> tuple[Callable, Callable, Callable]:
-    """`begin`, `finish` and `jax.random.fold_in` for many runs."""
-
-    def begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key, data_key: Key | None) -> Carry:
-        one = lambda *args: begin(phase, *args)  # noqa: E731
-        return jax.vmap(one, out_axes=_MANY[0])(ticket, model_state, key, data_key)
-
-    def finish_all(phase: Phase, carry: Carry) -> Ticket:
-        return sharding.over_runs(lambda carry: finish(phase, carry), mesh, _MANY[:1], 0)(carry)
-
-    return begin_all, finish_all, jax.vmap(jax.random.fold_in, in_axes=(0, None))
+def _begin_all(phase: Phase, ticket: Ticket, model_state: ModelState, key: Key, data_key: Key | None) -> Carry:
+    one = lambda *args: begin(phase, *args)  # noqa: E731
+    return jax.vmap(one, out_axes=MANY[0])(ticket, model_state, key, data_key)
 
 
-@functools.cache
-def _round_fn(many: bool, mesh: Mesh | None) -> Callable:
-    """The compiled `take_round` (phase, carry, given, due), of one run or of many; it donates the carry."""
-
-    def one(phase: Phase, carry: Carry, given: Any, due: Any) -> Carry:
-        return take_round(phase, carry, given, due, mesh)
-
-    def each(phase: Phase, carry: Carry, given: Any, due: Any) -> Carry:
-        axes = (_MANY[0], 0, 0)
-        return sharding.over_runs(functools.partial(one, phase), mesh, axes, _MANY[0])(carry, given, due)
-
-    return jax.jit(each if many else one, static_argnums=0, donate_argnums=1)
+_FOLD_IN = jax.vmap(jax.random.fold_in, in_axes=(0, None))
 
 
 def _begin_each(phases: Sequence[Phase], *start: Any) -> Carry:

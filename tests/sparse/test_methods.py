@@ -198,7 +198,7 @@ def begun(method, **options):
         (lambda: sparse.rigl(0.5, num_steps=0), "num_steps: expected an integer of 1 or more"),
         (lambda: begun(sparse.magnitude(0.5, scope=lambda mask, total: THREE)), "scope: expected counts of 20"),
         (lambda: begun(sparse.magnitude(0.5, scope={"a": 1})), "scope: expected one of global"),
-        (lambda: begun(sparse.selected(lambda s: None)), "select: expected masks in the structure"),
+        (lambda: begun(sparse.selected(lambda s: None)), "select: expected the structure of the masks"),
         (lambda: begun(sparse.selected(lambda s: s)), r"select: expected bool\[8, 4\] for first/kernel, got float32"),
         (lambda: begun(sparse.selected(lambda s: jax.tree.map(lambda x: x > 9, s))), "select: expected to keep"),
         (lambda: begun(sparse.selected(len, score=lambda t, c: abs(c.grads))), "score: expected one that needs"),

@@ -262,6 +262,52 @@ def test_nnx_optimizer_as_it_is():
     assert "kernel" in sparse.report(params, optimizer.opt_state)
 
 
+class Two(nnx.Module):
+    def __init__(self):
+        self.a, self.b = (nnx.Linear(4, 4, rngs=nnx.Rngs(i)) for i in range(2))
+
+    def __call__(self, x):
+        return self.b(self.a(x))
+
+
+@pytest.mark.parametrize("form", ["boxed", "state", "dict"])
+def test_nnx_optimizer_with_a_known_mask(form):
+    model = Two()
+    params = nnx.state(model, nnx.Param)
+    mask = masks.map_kept(lambda w: w > 0, params, masks.ones(params))
+    plain = {name: {"kernel": params[name]["kernel"].get_value() > 0, "bias": None} for name in "ab"}
+    forms = {"boxed": mask, "state": nnx.State(plain), "dict": plain}
+    optimizer = nnx.Optimizer(model, sparse.prune(optax.adam(0.1), forms[form]), wrt=nnx.Param)
+    for _ in range(2):
+        optimizer.update(model, nnx.grad(lambda model: jnp.sum(model(jnp.ones((1, 4)))))(model))
+    for name in "ab":
+        kept = np.asarray(forms["dict"][name]["kernel"])
+        np.testing.assert_array_equal(np.asarray(getattr(model, name).kernel[...]) != 0, kept)
+
+
+@pytest.mark.parametrize("method", [sparse.snip(0.5), sparse.rigl(0.5, num_steps=9, every=2)])
+def test_nnx_optimizer_calls_predicates_with_one_path(method):
+    model, seen = Two(), set()
+
+    def stacked(path, leaf):
+        seen.add(masks.path_name(path))
+        return masks.path_name(path) == "a/kernel"
+
+    optimizer = nnx.Optimizer(model, sparse.prune(optax.adam(0.1), method, stacked=stacked), wrt=nnx.Param)
+    for _ in range(3):
+        optimizer.update(model, nnx.grad(lambda model: jnp.sum(jnp.sin(model(jnp.ones((1, 4))))))(model))
+    assert seen == {"a/kernel", "b/kernel"}
+    assert np.count_nonzero(model.a.kernel[...]) + np.count_nonzero(model.b.kernel[...]) == 16
+
+
+def test_counts_of_layers_in_containers_of_ones_own():
+    model, counts = Two(), {"a": {"kernel": 3, "bias": None}, "b": {"kernel": 5, "bias": None}}
+    tx = sparse.prune(optax.sgd(0.1), sparse.magnitude(0.75, scope=lambda mask, total: counts))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    optimizer.update(model, nnx.state(model, nnx.Param))
+    assert [np.count_nonzero(layer.kernel[...]) for layer in (model.a, model.b)] == [3, 5]
+
+
 def test_haiku_and_equinox():
     method = sparse.magnitude(0.5, scope="erk")
     net = haiku.without_apply_rng(haiku.transform(lambda x: haiku.nets.MLP([4, 2])(x)))
@@ -287,6 +333,47 @@ def test_stacked_layers_are_pruned_layer_by_layer():
     for trained, state in train(tx, params, 3):
         assert np.asarray(sparse.masks(state)["layers"]["kernel"]).sum((1, 2)).tolist() == [4, 4, 4]
         assert num_alive_where_removed(trained, state) == 0
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_any_axis_may_count_the_layers(axis):
+    kernel = np.moveaxis(np.sin(np.arange(48.0, dtype=np.float32)).reshape(3, 4, 4), 0, axis)
+    params = {"layers": {"kernel": jnp.asarray(kernel), "bias": jnp.ones((3, 4))}}
+    tx = sparse.prune(optax.sgd(0.1), sparse.magnitude(0.5, scope="uniform"), stacked=lambda path, leaf: axis)
+    mask = np.moveaxis(np.asarray(sparse.masks(tx.init(params))["layers"]["kernel"]), axis, 0)
+    assert mask.sum((1, 2)).tolist() == [8, 8, 8]
+    with pytest.raises(ValueError, match="stacked: expected an axis of layers/kernel, which has 3, got 5"):
+        sparse.prune(optax.sgd(0.1), sparse.magnitude(0.5), stacked=lambda path, leaf: 5).init(params)
+
+
+def test_stacks_with_biases_freeze():
+    params = {"layers": {"kernel": jnp.sin(jnp.arange(48.0)).reshape(3, 4, 4), "bias": jnp.ones((3, 4))}}
+    method = sparse.freezing(0.5, num_rounds=2, every=1)
+    tx = sparse.prune(optax.adam(0.1), method, stacked=lambda path, leaf: "layers" in masks.path_name(path))
+    *_, (trained, state) = train(tx, params, 3)
+    assert masks.num_kept(sparse.masks(state)) == 24
+    assert num_alive_where_removed(trained, state) == 0
+
+
+@pytest.mark.parametrize("method", [sparse.magnitude(0.5), sparse.rigl(0.5, num_steps=20, every=2)])
+def test_updates_that_are_narrower_than_the_params(method):
+    params = {"kernel": jax.random.normal(jax.random.key(0), (20, 20))}
+    tx = sparse.prune(optax.sgd(0.1), method)
+    state = tx.init(params)
+    for _ in range(4):
+        updates, state = tx.update(jax.tree.map(lambda w: jnp.cos(3 * w).astype(jnp.bfloat16), params), state, params)
+        with jax.numpy_dtype_promotion("standard"):
+            params = optax.apply_updates(params, updates)
+        assert params["kernel"].dtype == jnp.float32
+        assert num_alive_where_removed(params, state) == 0
+
+
+def test_what_copies_the_params_at_first_copies_zeros():
+    params = {"kernel": jax.random.normal(jax.random.key(0), (8, 8))}
+    tx = sparse.prune(optax.contrib.schedule_free_sgd(0.1), sparse.magnitude(0.5))
+    *_, (params, state) = train(tx, params, 3)
+    evaluated = optax.contrib.schedule_free_eval_params(state.inner, params)
+    assert num_alive_where_removed(evaluated, state) == 0
 
 
 def test_a_known_mask_of_stacked_layers():
