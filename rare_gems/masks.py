@@ -113,7 +113,7 @@ def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> P
             as_jax(path_name(path) or "tree", leaf)  # raises
         return out
 
-    check_prefix("mask", mask, tree, "the tree")
+    check_prefix("mask", mask, tree, "tree")
     return jax.tree_util.tree_map_with_path(one, mask, tree, is_leaf=_is_none)
 
 

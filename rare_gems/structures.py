@@ -29,11 +29,13 @@ def check_prefix(name: str, mask: PyTree, tree: PyTree, of: str) -> None:
     """As `check_structure` of a mask, whose None stands for whatever the tree has there.
 
     Example:
-      >>> check_prefix("mask", {"a": 1, "b": None}, {"a": 1, "b": [2, 3]}, "the params")
+      >>> check_prefix("mask", {"a": 1, "b": None}, {"a": 1, "b": [2, 3]}, "params")
     """
     try:
         jax.tree.structure(mask, is_leaf=_is_none).flatten_up_to(tree)
     except ValueError:
+        if tree is None:
+            raise ValueError(f"{of}: expected the structure of the {name}, got None") from None
         told = difference(mask, tree, prefix="tree")
         raise ValueError(f"{name}: expected the structure of {of}, got {told}") from None
 
@@ -49,6 +51,8 @@ def difference(tree: PyTree, like: PyTree, prefix: Literal["", "tree", "like"] =
       >>> difference([1, (2,)], [1, [2]])
       'tuple in place of list at 1'
     """
+    if tree is None:
+        return "None"
     is_leaf = _is_none if prefix else None
     ours, theirs = (_plain_names(one, is_leaf) for one in (like, tree))
     parts = (("without", _unrelated(ours, theirs)), ("with", _unrelated(theirs, ours)))

@@ -33,6 +33,7 @@ MASK = {name: {"kernel": np.ones((2, 3), bool), "bias": None} for name in PARAMS
         ([1, {"a": 1}], [1, 1], "dict in place of a leaf at 1"),
         ({"a": Pair(1, 2)}, {"a": {"a": 1, "b": 2}}, "Pair in place of dict at a"),
         ([{"a": [1]}, [1, (2,)]], [{"a": [1]}, [1, [2]]], "tuple in place of list at 1/1"),
+        (None, {"a": 1}, "None"),
         ({0: 1}, {"0": 1}, "dict of other keys or static fields"),
         ([1, None], [1], "list of 2 in place of 1"),
         ([[], 1], [(), 1], "list in place of tuple"),
@@ -65,7 +66,8 @@ FROZEN = "FrozenDict in place of dict"
         (lambda: masks.apply(PARAMS, freeze(MASK)), "mask: expected the structure of params", FROZEN),
         (lambda: masks.apply(PARAMS, MASK | {"layer3": {}}), "mask: expected the structure of params",
          "one without layer3/bias, layer3/kernel"),
-        (lambda: masks.map_kept(np.abs, PARAMS, freeze(MASK)), "mask: expected the structure of the tree", FROZEN),
+        (lambda: masks.map_kept(np.abs, PARAMS, freeze(MASK)), "mask: expected the structure of tree", FROZEN),
+        (lambda: masks.map_kept(np.abs, None, MASK), "tree: expected the structure of the mask", "None"),
         (lambda: masks.overlap(MASK, freeze(MASK)), "b: expected the structure of a", FROZEN),
         (lambda: masks.keep_top(PARAMS, 1, within=MASK), "within: expected the structure of scores",
          "one without layer0/bias, layer1/bias, layer10/bias, layer11/bias and 36 more"),
@@ -78,7 +80,7 @@ FROZEN = "FrozenDict in place of dict"
         (lambda: distance.between(PARAMS, freeze(PARAMS), MASK), "b: expected params in the structure of the mask",
          FROZEN),
     ],
-    ids=["apply", "leaves", "map_kept", "overlap", "within", "num_kept", "at_least", "counts", "path", "distance"],
+    ids=["apply", "some", "map", "none", "overlap", "within", "num_kept", "at_least", "counts", "path", "distance"],
 )  # fmt: skip
 def test_one_short_line_of_every_function(call, expected, got):
     """Of a network of forty layers, whose structure alone has thousands of characters."""
