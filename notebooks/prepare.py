@@ -34,6 +34,8 @@ def prepare(root: Path) -> None:
     if missing := [requirement for requirement in wanted if not satisfied(requirement)]:
         print(f"installing {', '.join(map(_name, missing))}")
         _install(missing)
+    if "rare_gems" in sys.modules and not getattr(sys.modules["rare_gems"], "__file__", None):
+        del sys.modules["rare_gems"]  # the clone's folder, imported before its path was known: nothing is in it
     _say_device()
 
 

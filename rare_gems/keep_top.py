@@ -9,6 +9,7 @@ from rare_gems import selection
 from rare_gems.leaf_names import path_name
 from rare_gems.leaves import as_jax
 from rare_gems.mask_counts import check_bool, check_integer, is_concrete, num_kept, num_prunable
+from rare_gems.structures import check_structure
 
 __all__ = ["keep_top"]
 
@@ -54,10 +55,8 @@ def keep_top(
     counts = num_kept
     if scope == "layer" and jax.tree.structure(num_kept) == jax.tree.structure(0):
         counts = jax.tree.map(lambda _: num_kept, scores)
-    if within is not None and jax.tree.structure(within) != jax.tree.structure(scores):
-        raise ValueError(
-            f"within: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(within)}"
-        )
+    if within is not None:
+        check_structure("within", within, scores, "scores")
     for path, leaf in jax.tree_util.tree_leaves_with_path(within):
         check_bool("within", path, leaf)
     scores = jax.tree_util.tree_map_with_path(_as_scores, scores)
@@ -88,10 +87,8 @@ def _as_scores(path: tuple, leaf: Any) -> jax.Array:
 
 
 def _check_counts(scores: PyTree, counts: Any, within: PyTree | None, scope: str) -> None:
-    if scope == "layer" and jax.tree.structure(counts) != jax.tree.structure(scores):
-        raise ValueError(
-            f"num_kept: expected the structure of scores {jax.tree.structure(scores)}, got {jax.tree.structure(counts)}"
-        )
+    if scope == "layer":
+        check_structure("num_kept", counts, scores, "scores")
     for path, count in [((), counts)] if scope == "global" else jax.tree_util.tree_leaves_with_path(counts):
         check_integer(f"num_kept of {path_name(path)}" if path else "num_kept", count)
     if not is_concrete(counts, within):
@@ -113,9 +110,7 @@ def _floors(scores: PyTree, count: Any, within: PyTree | None, at_least: Any, sc
         raise ValueError(f"at_least: expected the scope 'global', whose layers it holds up, got {scope!r}")
     if jax.tree.structure(at_least) == jax.tree.structure(0):
         at_least = jax.tree.map(lambda _: at_least, scores)
-    if jax.tree.structure(at_least) != jax.tree.structure(scores):
-        got = jax.tree.structure(at_least)
-        raise ValueError(f"at_least: expected the structure of scores {jax.tree.structure(scores)}, got {got}")
+    check_structure("at_least", at_least, scores, "scores")
     for path, floor in jax.tree_util.tree_leaves_with_path(at_least):
         check_integer(f"at_least of {path_name(path)}", floor)
         if is_concrete(floor) and int(floor) < 0:

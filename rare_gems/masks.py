@@ -39,6 +39,7 @@ from rare_gems.mask_counts import (
     sparsity,
 )
 from rare_gems.prunable import LeafReport, is_prunable, report
+from rare_gems.structures import check_prefix, check_structure
 
 __all__ = [
     "LeafReport", "apply", "check", "count_for", "flattened", "is_prunable", "keep_top", "laid_like", "layer_counts",
@@ -98,7 +99,7 @@ def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> P
     Args:
       fn: gets the leaf as it is; what it makes of NumPy's, with NumPy's functions, stays as it is.
     Raises:
-      ValueError: if JAX, in `fn`, cuts a leaf of 64 bits.
+      ValueError: if the mask is of another structure, or JAX, in `fn`, cuts a leaf of 64 bits.
     Example:
       >>> map_kept(jnp.abs, [jnp.array([-1.0]), "name"], [jnp.array([True]), None])
       [Array([1.], dtype=float32), None]
@@ -112,6 +113,7 @@ def map_kept(fn: Callable, tree: PyTree, mask: PyTree, default: Any = None) -> P
             as_jax(path_name(path) or "tree", leaf)  # raises
         return out
 
+    check_prefix("mask", mask, tree, "tree")
     return jax.tree_util.tree_map_with_path(one, mask, tree, is_leaf=_is_none)
 
 
@@ -124,9 +126,10 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
       a tree like `params`, same dtypes; differentiable in `params`. Arrays of JAX at the prunable leaves; of NumPy
       those that JAX would cut.
     Raises:
-      ValueError: if a leaf of the mask is not bool, has another shape than its parameter, or is traced where the
-        parameter is one that JAX would cut.
+      ValueError: if the mask is of another structure (the leaves are named, or the kinds of containers), a leaf of it
+        is not bool, has another shape than its parameter, or is traced where the parameter is one that JAX would cut.
     """
+    check_prefix("mask", mask, params, "params")
     return jax.tree_util.tree_map_with_path(
         lambda path, m, w: w if m is None else _masked(path, m, w), mask, params, is_leaf=_is_none
     )
@@ -205,8 +208,7 @@ def overlap(a: PyTree, b: PyTree) -> Any:
     Raises:
       ValueError: if the two differ in structure or in a shape, or are not bool.
     """
-    if jax.tree.structure(a) != jax.tree.structure(b):
-        raise ValueError(f"b: expected the structure of a {jax.tree.structure(a)}, got {jax.tree.structure(b)}")
+    check_structure("b", b, a, "a")
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         check_bool("a", path, x)
         check_bool("b", path, y)

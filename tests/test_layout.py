@@ -78,6 +78,7 @@ def test_masks_need_jax_and_numpy_only():
         "rare_gems.prunable",
         "rare_gems.radix_descent",
         "rare_gems.selection",
+        "rare_gems.structures",
     }
     for name in light:
         tops = {alias.name for node in ast.walk(TREES[name]) if isinstance(node, ast.Import) for alias in node.names}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,7 +27,8 @@ from experiments.commands.sanity import Sanity
 from experiments.config.parse import read_flags
 from experiments.problem import network
 from rare_gems import masks
-from rare_gems.storage import ticket_file
+from rare_gems.phase import Ticket
+from rare_gems.storage import ticket_contents, ticket_file
 from rare_gems.training import trainer
 from tests.experiments.analyses.folders import make_run, mask_of, moved
 from tests.toy import make_toy
@@ -98,21 +100,42 @@ def test_python_blocks_run(name, block, tmp_path, monkeypatch):
     _executed(block, name)
 
 
-def test_the_format_page_reads_a_ticket_with_numpy_alone(tmp_path, monkeypatch):
+def _ticket(kind):
+    """Weights, state and mask: of a dtype, or with what else has a form of its own in a file."""
+    some = {"w": np.arange(15).reshape(3, 5) % 4 > 1}
+    if kind in ticket_contents.DTYPES:
+        weights = np.arange(15).astype(ticket_contents.DTYPES[kind]).reshape(3, 5)
+        return {"w": weights}, {"count": weights[2, 4]}, some
+    if kind == "one array":
+        return np.ones((3, 5)), np.zeros((0, 3), np.int8), some["w"]
+    if kind == "keys":
+        keys = {"rng": jax.random.key(1), "more": jax.random.split(jax.random.key(2, impl="rbg"), 3)}
+        return {"w": np.ones((3, 5)), **keys}, keys, some
+    ticket = make_toy().ticket
+    return ticket.params, {"seen": np.int32(3)}, masks.keep_top(ticket.scores, 44)
+
+
+@pytest.mark.parametrize("kind", ["toy", "one array", "keys", *ticket_contents.DTYPES])
+def test_the_format_page_reads_a_ticket_with_numpy_alone(kind, tmp_path, monkeypatch):
+    params, state, mask = _ticket(kind)
     monkeypatch.chdir(tmp_path)
-    ticket, state = make_toy().ticket, {"seen": np.int32(3)}
-    mask = masks.keep_top(ticket.scores, 44)
-    ticket_file.save("ticket.safetensors", ticket._replace(mask=mask), metadata={"seed": 0}, model_state=state)
+    ticket_file.save("ticket.safetensors", Ticket(params, None, mask), metadata={"seed": 0}, model_state=state)
     block = _block("rare_gems/storage/README.md", "unpackbits")
     assert len(block.split("\n\n")[1].splitlines()) <= 10
     names = _executed(block)
     groups, header = ticket_file.read("ticket.safetensors")
     assert names["about"] == header
-    assert header["num_kept"] == 44
-    flat = {f"{group}/{name}": array for group, named in groups.items() for name, array in named.items()}
-    chex.assert_trees_all_equal(names["arrays"], flat)
+    assert header["num_kept"] == masks.num_kept(mask)
+    flat = {f"{group}/{name}" if name else group: a for group, named in groups.items() for name, a in named.items()}
+    flat = {name: a.astype(np.float32) if a.dtype == jnp.bfloat16 else a for name, a in flat.items()}
+    chex.assert_trees_all_equal(names["arrays"], flat, strict=True)
     page = GUIDES["rare_gems/storage/README.md"]
     assert all(f"`{field}`" in page for field in (*header, *header["layers"][0], *groups))
+
+
+def test_the_format_page_lists_the_dtypes():
+    listed = GUIDES["rare_gems/storage/README.md"].split("\n`dtype` is one of")[1].split("Typed PRNG")[0]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(ticket_contents.DTYPES)
 
 
 def test_the_method_that_the_readme_writes_trains():

@@ -22,6 +22,7 @@ from rare_gems.analysis.running_statistics import make_fresh_statistics
 from rare_gems.leaf_names import path_name
 from rare_gems.models.model import Apply, with_key
 from rare_gems.phase import ModelState, Params
+from rare_gems.structures import check_structure
 
 __all__ = ["Line", "along", "barrier", "make_along", "path"]
 
@@ -50,8 +51,7 @@ def path(a: Params, b: Params, alpha: Any) -> Params:
       >>> path({"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])}, 0.25)["w"].tolist()
       [1.0, 2.0]
     """
-    if jax.tree.structure(a) != jax.tree.structure(b):
-        raise ValueError(f"b: expected the structure of a {jax.tree.structure(a)}, got {jax.tree.structure(b)}")
+    check_structure("b", b, a, "a")
 
     def one(at: tuple, x: Any, y: Any) -> Any:
         x, y = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in (x, y))

@@ -16,6 +16,7 @@ import numpy as np
 
 from rare_gems import masks
 from rare_gems.phase import Mask, Params
+from rare_gems.structures import difference
 
 __all__ = ["Distance", "between", "pairs", "per_layer", "stability_to_pruning"]
 
@@ -143,8 +144,9 @@ def _leaves(name: str, tree: Params, mask: Mask) -> list[Any]:
     """The leaves of params, in the order of those of the mask with its None."""
     try:
         leaves = jax.tree.structure(mask, is_leaf=_is_none).flatten_up_to(tree)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected params in the structure of the mask ({error})") from None
+    except ValueError:
+        told = difference(tree, mask, prefix="like")
+        raise ValueError(f"{name}: expected params in the structure of the mask, got {told}") from None
     for (path, m), leaf in zip(_paths(mask), leaves, strict=True):
         if m is not None and np.shape(leaf) != m.shape:
             at = f"{name} of {masks.path_name(path)}"

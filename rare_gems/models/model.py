@@ -12,6 +12,7 @@ from flax import nnx
 
 from rare_gems.init import kaiming_normal
 from rare_gems.masks import ones
+from rare_gems.structures import check_structure
 
 __all__ = ["Apply", "Model", "check_sizes", "from_module", "scaled", "shapes_of", "takes_key", "with_key"]
 
@@ -141,9 +142,7 @@ def from_module(create: Callable[[], nnx.Module]) -> Model:
 
 def _fill(abstract: Any, values: Tree) -> Any:
     # Both sides flatten in sorted key order; a wrong tree is told by name.
-    expected, got = jax.tree.structure(nnx.to_pure_dict(abstract)), jax.tree.structure(values)
-    if got != expected:
-        raise ValueError(f"params or state of another network: expected {expected}, got {got}")
+    check_structure("params or state of another network", values, nnx.to_pure_dict(abstract), "this one's")
     return jax.tree.unflatten(jax.tree.structure(abstract), jax.tree.leaves(values))
 
 

@@ -1,6 +1,7 @@
 """Tickets for a network of the user's own: leaves are found by name and shape, and what does not fit is told."""
 
 import difflib
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,16 +27,18 @@ def load_into(
     params: Params,
     state: PyTree = None,
     *,
-    rename: Callable[[str], str] | None = None,
+    rename: Callable[[str], str] | Mapping[str, str] | None = None,
 ) -> TicketFile:
     """Loads a ticket in the structure of a network's own params.
 
     Args:
-      path: a file that `ticket_file.save` wrote.
+      path: a file that `ticket_file.save` wrote, or the folder of a run, whose ticket is taken.
       params: of any framework, arrays or `jax.ShapeDtypeStruct`s. A leaf takes the tensor that has its name, which is
         its key path joined by "/" (the `.value` of NNX variables left out), its shape and its dtype.
       state: the model state (BatchNorm statistics), likewise; None does not read it.
-      rename: translates a name of the network into that of the file, where they differ, for params and state.
+      rename: translates a name of the network into that of the file, where they differ, for params and state: a
+        function, or a dict of names, or of the first parts of names (of several that fit, the longest is taken). Names
+        that are not in the dict stay; "" is the whole tree.
 
     Returns:
       As `ticket_file.load`: JAX arrays, or NumPy's where the params are; typed PRNG keys as such. The mask has None
@@ -44,7 +47,8 @@ def load_into(
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: in one line that begins with the path: it is damaged, or no ticket; or names are missing in it or in
-        the network (with the nearest name there), or shapes or dtypes differ.
+        the network (with the nearest name there), or shapes or dtypes differ; or `rename` is no such thing, or has
+        names that the network has not.
 
     Example:
       >>> import tempfile
@@ -54,8 +58,9 @@ def load_into(
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     ticket_file.save(f"{folder}/a", ticket, metadata={})
       ...     found = load_into(f"{folder}/a", {"net/dense/w": jnp.zeros(2)}, rename=lambda name: name[4:])
-      >>> found.ticket.mask["net/dense/w"].tolist()
-      [True, False]
+      ...     again = load_into(f"{folder}/a", {"fc": {"w": jnp.zeros(2)}}, rename={"fc": "dense"})
+      >>> found.ticket.mask["net/dense/w"].tolist(), again.ticket.mask["fc"]["w"].tolist()
+      ([True, False], [True, False])
     """
     groups, header = read(path)
     wanted = {"params": params} | ({} if state is None else {"state": state})
@@ -65,7 +70,9 @@ def load_into(
         for group, named in groups.items()
     }
     try:
-        names = {group: _names(group, tree, rename or str) for group, tree in wanted.items()}
+        own = {group: _own_names(tree) for group, tree in wanted.items()}
+        translate = _translation(rename, sorted(itertools.chain(*own.values())))
+        names = {group: _names(group, old, translate) for group, old in own.items()}
         _check({group: (names[group], tree) for group, tree in wanted.items()}, files)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -85,9 +92,41 @@ def _plain(name: str) -> str:
     return name.removesuffix("/value")
 
 
-def _names(group: str, tree: PyTree, rename: Callable[[str], str]) -> list[str]:
+def _own_names(tree: PyTree) -> list[str]:
+    return [_plain(path_name(path)) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _translation(rename: Callable[[str], str] | Mapping[str, str] | None, own: list[str]) -> Callable[[str], str]:
+    """The function that `rename` is or stands for; `own` are the network's names."""
+    if not isinstance(rename, Mapping):
+        if rename is not None and not callable(rename):
+            raise ValueError(f"rename: expected a function or a dict of names, got {type(rename).__name__}")
+        return rename or str
+    for old in rename:
+        if not isinstance(old, str) or not any(_begins(name, old) for name in own):
+            near = difflib.get_close_matches(str(old), own, 1)
+            hint = f" (nearest: {near[0]})" if near else ""
+            raise ValueError(f"rename: expected names of the network, or first parts of them, got {old!r}{hint}")
+
+    def translate(name: str) -> str:
+        old = max((old for old in rename if _begins(name, old)), key=len, default=None)
+        if old is None or not isinstance(rename[old], str):
+            return name if old is None else rename[old]
+        return "/".join(part for part in (rename[old], name[len(old) :].removeprefix("/")) if part)
+
+    return translate
+
+
+def _begins(name: str, first: str) -> bool:
+    return first == "" or f"{name}/".startswith(f"{first}/")
+
+
+def _names(group: str, own: list[str], translate: Callable[[str], str]) -> list[str]:
     """The name in the file of each leaf."""
-    names = [rename(_plain(path_name(path))) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    names = [translate(name) for name in own]
+    for old, new in zip(own, names, strict=True):
+        if not isinstance(new, str):
+            raise ValueError(f"rename: expected a name for {old!r}, got {new!r}")
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise ValueError(f"two leaves of the network's {group} have the name {twice!r}")

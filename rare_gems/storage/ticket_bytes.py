@@ -17,7 +17,7 @@ KEY = "rare_gems"  # one entry: safetensors writes several in arbitrary order
 
 
 def parse(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:
-    """The tensors by group and name, masks unpacked, and the header.
+    """The tensors by group and name (sorted), masks unpacked, and the header.
 
     Args:
       data: all bytes of a file that `ticket_file.save` wrote.
@@ -37,7 +37,7 @@ def parse(data: bytes) -> tuple[dict[str, Named], dict[str, Any]]:
         if version > FORMAT_VERSION:
             raise ValueError(f"format version {version} is newer than {FORMAT_VERSION}: update rare_gems")
         groups: dict[str, Named] = {group: {} for group in header["groups"]}
-        for tensor, entry in entries.items():
+        for tensor, entry in sorted(entries.items()):  # deserialize has no order
             group, _, name = tensor.partition("/")
             array = np.frombuffer(entry["data"], DTYPES[entry["dtype"]])
             groups[group][name] = array.reshape(entry["shape"])

@@ -123,7 +123,7 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
     """Reads a ticket and checks it against its header.
 
     Args:
-      path: a file that `save` wrote.
+      path: a file that `save` wrote, or a folder with such a `ticket.safetensors`, as that of a run is.
       like: a ticket of arrays or `jax.ShapeDtypeStruct`: the file must have its names, shapes and dtypes, and
         `ticket` (and `initial`, as `like.params`) come in its structure, as JAX arrays (NumPy if `like` is, a Python
         number if it is one). With `like.scores` None the scores are not read. Without `like`: nested dicts of NumPy
@@ -136,7 +136,7 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
         counts of its header, or it does not match `like`, or JAX would cut a leaf of 64 bits (NumPy in `like`, or
         jax_enable_x64, keeps them).
     """
-    data = Path(path).read_bytes()
+    data = _file(path).read_bytes()
     try:
         groups, header = parse(data)
         keys = header.get("prng_keys", {})
@@ -152,10 +152,10 @@ def load(path: str | os.PathLike[str], like: Ticket | None = None, like_state: P
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Named], dict[str, Any]]:
-    """What a file holds, as it is: its arrays by group and name, masks as bool, and the header.
+    """What a file holds, as it is: its arrays by group and name (sorted), masks as bool, and the header.
 
     Args:
-      path: a file that `save` wrote.
+      path: a file that `save` wrote, or a folder, as for `load`.
 
     Raises:
       FileNotFoundError, ValueError: as `load`.
@@ -170,7 +170,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Named], dict[str, Any]
       ([True, False], 1)
     """
     try:
-        return parse(Path(path).read_bytes())
+        return parse(_file(path).read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -182,8 +182,12 @@ def find(path: str | os.PathLike[str]) -> Path | None:
       >>> find("no/such/folder") is None
       True
     """
-    file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+    file = _file(path)
     return file if file.is_file() else None
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    return Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
 
 
 def is_ticket(path: str | os.PathLike[str]) -> bool:

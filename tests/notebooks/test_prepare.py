@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import nbformat
 import pytest
 
+import rare_gems
 from notebooks import prepare
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,18 @@ def test_nothing_is_installed_where_all_is_there(here, capsys):
     assert re.fullmatch(r"JAX \S+ on this machine: 8 x cpu \(cpu\)\n", capsys.readouterr().out)
 
 
+def test_the_folder_of_the_clone_is_forgotten_where_it_was_imported_as_the_library(here, monkeypatch, tmp_path):
+    here.update(
+        (prepare._name(each).partition("[")[0], "99") for each in prepare.requirements(_project(), "experiments")
+    )
+    (tmp_path / "rare_gems").mkdir()
+    folder = importlib.util.module_from_spec(PathFinder.find_spec("rare_gems", [str(tmp_path)]))
+    for module, kept in ((folder, False), (rare_gems, True)):
+        monkeypatch.setitem(sys.modules, "rare_gems", module)
+        prepare.prepare(ROOT)
+        assert ("rare_gems" in sys.modules) is kept
+
+
 def test_pip_gets_what_is_missing_and_may_not_touch_jax(here, monkeypatch):
     wanted = prepare.requirements(_project(), "experiments")
     here.update((prepare._name(each).partition("[")[0], "99") for each in wanted)
@@ -111,7 +125,7 @@ def elsewhere(tmp_path, monkeypatch):
     """A folder outside any clone, of a Python that has not installed the library."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: PathFinder.find_spec(name, [str(tmp_path)]))
     monkeypatch.setattr(prepare, "prepare", lambda root: print(f"prepared {root.relative_to(tmp_path)}"))
 
 
@@ -119,15 +133,34 @@ def test_the_first_cell_clones_what_its_reader_named(elsewhere, monkeypatch, cap
     def git(command, **_):
         assert command[:2] == ["git", "clone"]
         assert command[-2] == "https://example.org/rare_gems"
-        Path(command[-1]).mkdir()
+        prepare_py = Path(command[-1]) / "notebooks" / "prepare.py"
+        prepare_py.parent.mkdir(parents=True)
+        prepare_py.touch()
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", git)
+    Path("rare_gems").mkdir()  # empty: of this name, but no clone
     for _ in range(2):  # the second time it is there
         exec(_first_cell("https://example.org/rare_gems"), {})
         monkeypatch.setattr(subprocess, "run", lambda *args, **_: pytest.fail("cloned twice"))
     assert capsys.readouterr().out == "prepared rare_gems\nprepared rare_gems\n"
     assert sys.path[0] == str(Path.cwd() / "rare_gems")
+
+
+def test_the_first_cell_runs_again_in_a_restarted_session(tmp_path):
+    """In a Python of its own, which has not installed the library, above a clone that only tells what it imports."""
+    clone = tmp_path / "rare_gems"
+    for name, text in {
+        "rare_gems/__init__.py": "",
+        "notebooks/prepare.py": (
+            "import rare_gems\ndef command(line): ...\ndef prepare(root): print(root, rare_gems.__file__)"
+        ),
+    }.items():
+        (clone / name).parent.mkdir(parents=True)
+        (clone / name).write_text(text)
+    python = [sys.executable, "-E", "-S", "-c", _first_cell("https://example.org/rare_gems")]
+    done = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{clone} {clone}/rare_gems/__init__.py\n", done.stderr
 
 
 def test_the_first_cell_says_in_one_line_what_is_wrong(elsewhere, monkeypatch):

@@ -136,3 +136,67 @@ def test_numbers_of_python_and_of_64_bits_stay_what_they_are(tmp_path):
     assert found["w"].dtype == np.float64
     with pytest.raises(ValueError, match="float64"):
         load_into(path, {"w": jax.ShapeDtypeStruct((2,), np.float64), "scale": 0.5})
+
+
+def test_names_that_nobody_asked_for_are_sorted(tmp_path):
+    params = {f"layer{i}": np.ones(2, np.float32) for i in range(8)}
+    ticket_file.save(tmp_path / "t", Ticket(params, None, {"layer0": np.ones(2, bool)}), metadata={})
+    with pytest.raises(ValueError, match="not in the network") as caught:
+        load_into(tmp_path / "t", {})
+    first = ", ".join(f"params/layer{i}" for i in range(6))
+    assert str(caught.value).endswith(f": 8 not in the network: {first} and 2 more")
+    groups, _ = ticket_file.read(tmp_path / "t")
+    assert list(groups["params"]) == list(params)
+
+
+@pytest.mark.parametrize(
+    ("params", "rename"),
+    [
+        ({"net": {"first": "conv", "last": "head"}}, {"net": "", "net/first": "conv", "net/last": "head/0"}),
+        ({"conv": "conv", "last": "head"}, {"last/kernel": "head/0/kernel"}),
+        ({"conv": "conv", "headline": "head", "head": {}}, {"headline": "head/0"}),
+    ],
+    ids=["first parts", "a whole name", "a name that begins like another"],
+)
+def test_names_in_a_dict(file, params, rename):
+    path, ticket, *_ = file
+    parts = {"conv": ticket.params["conv"], "head": ticket.params["head"][0]}
+    params = jax.tree.map(lambda part: jax.tree.map(np.zeros_like, parts[part]), params)
+    assert masks.num_kept(load_into(path, params, rename=rename).ticket.mask) == masks.num_kept(ticket.mask)
+
+
+def test_a_dict_of_the_whole_tree(file):
+    path, ticket, *_ = file
+    params = {"kernel": np.zeros((3, 3, 2, 4), np.float32), "bias": np.zeros(4, np.float32)}
+    ticket_file.save(path, Ticket(ticket.params, None, {"conv": ticket.mask["conv"]}), metadata={})
+    found = load_into(
+        path, {**params, "last": np.zeros((4, 5), np.float32)}, rename={"": "conv", "last": "head/0/kernel"}
+    )
+    np.testing.assert_array_equal(found.ticket.params["last"], ticket.params["head"][0]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("rename", "told"),
+    [
+        (
+            {"convs": "conv"},
+            r"rename: expected names of the network, or first parts of them, got 'convs' \(nearest: conv",
+        ),
+        ({"head": "head", 0: "conv"}, "got 0"),
+        ({"conv": None}, "rename: expected a name for 'conv/bias', got None"),
+        (lambda name: None, "rename: expected a name for 'conv/bias', got None"),
+        (["conv"], "rename: expected a function or a dict of names, got list"),
+    ],
+)
+def test_what_cannot_rename_is_told(file, rename, told):
+    path, ticket, *_ = file
+    with pytest.raises(ValueError, match=rf"^{path}: .*{told}"):
+        load_into(path, ticket.params, rename=rename)
+
+
+def test_the_folder_of_a_run(file):
+    path, ticket, *_ = file
+    with pytest.raises(FileNotFoundError, match=r"ticket\.safetensors"):
+        load_into(path.parent, ticket.params)
+    path.rename(path.parent / ticket_file.FILE_NAME)
+    assert load_into(path.parent, ticket.params).metadata == ticket_file.load(path.parent).metadata

@@ -8,6 +8,7 @@ import numpy as np
 
 from rare_gems import keep_ratios, masks, schedules
 from rare_gems.phase import Mask
+from rare_gems.structures import check_structure
 
 __all__ = [
     "check_counts",
@@ -23,8 +24,7 @@ __all__ = [
 
 def check_counts(mask: Mask, counts: Any) -> None:
     """Raises ValueError unless `counts` is a tree of integers like `mask`, each from 0 to its layer's size."""
-    if jax.tree.structure(counts) != jax.tree.structure(mask):
-        raise ValueError(f"counts: expected the structure of the mask, {jax.tree.structure(mask)}, got {counts}")
+    check_structure("counts", counts, mask, "the mask")
     for (path, leaf), count in zip(jax.tree_util.tree_leaves_with_path(mask), jax.tree.leaves(counts), strict=True):
         size = math.prod(leaf.shape)
         if not 0 <= count <= size:

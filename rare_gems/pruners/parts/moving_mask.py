@@ -11,6 +11,7 @@ from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Scores, Step, Ticket
 from rare_gems.pruners.parts.counts import target_counts
 from rare_gems.pruners.parts.random_scores import random_scores
+from rare_gems.structures import check_structure
 from rare_gems.training import hyperparams
 
 __all__ = ["check_moves", "evolve", "held", "random_start", "regrow"]
@@ -66,9 +67,7 @@ def random_start(
       ValueError: for counts of another structure, below 1 or above their layer's size, or of another sum.
     """
     target = target_counts(mask, sparsity)
-    if jax.tree.structure(counts) != jax.tree.structure(mask):
-        raise ValueError(f"counts: expected the structure of mask {jax.tree.structure(mask)}, "
-                         f"got {jax.tree.structure(counts)}")  # fmt: skip
+    check_structure("counts", counts, mask, "mask")
     for (path, leaf), count in zip(jax.tree_util.tree_leaves_with_path(mask), jax.tree.leaves(counts), strict=True):
         if not 1 <= count <= math.prod(leaf.shape):
             raise ValueError(
