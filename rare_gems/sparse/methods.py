@@ -14,7 +14,7 @@ from rare_gems.pruners.gmp import cubic_counts
 from rare_gems.pruners.parts.counts import check_whole
 from rare_gems.pruners.parts.saliency import one_shot
 from rare_gems.sparse.choices import Scope, Score, checked_mask, counts_at, layers_of, score_fn, shared_out
-from rare_gems.sparse.updates import check_structure
+from rare_gems.structures import check_structure
 
 __all__ = ["Method", "fixed", "freezing", "gradual", "magnitude", "random", "rigl", "selected",
            "snip", "sparse_evolutionary_training"]  # fmt: skip

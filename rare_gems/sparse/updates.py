@@ -8,8 +8,9 @@ import numpy as np
 
 from rare_gems import masks
 from rare_gems.phase import Mask, Params, Ticket
+from rare_gems.structures import check_structure
 
-__all__ = ["check_alike", "check_structure", "difference", "shaped_like", "to_zero"]
+__all__ = ["check_alike", "difference", "shaped_like", "to_zero"]
 
 
 def check_alike(name: str, tree: Any, params: Params) -> None:
@@ -20,29 +21,11 @@ def check_alike(name: str, tree: Any, params: Params) -> None:
             raise ValueError(f"{name} of {masks.path_name(path)}: expected shape {np.shape(w)}, got {np.shape(leaf)}")
 
 
-def check_structure(name: str, tree: Any, like: Any, of: str) -> None:
-    """Raises ValueError unless a tree has the structure of another, with the leaves that only one of them has.
-
-    Example:
-      >>> check_structure("mask", {"a": 1, "c": 2}, {"a": 1, "b": 2}, "the prunable params")
-      Traceback (most recent call last):
-      ValueError: mask: expected the structure of the prunable params, got one without b and with c
-    """
-    if jax.tree.structure(tree) == jax.tree.structure(like):
-        return
-    ours, theirs = ({masks.path_name(p) or "one array": 0 for p, _ in jax.tree_util.tree_leaves_with_path(t)}
-                    for t in (like, tree))  # fmt: skip
-    lacks, more = [n for n in ours if n not in theirs], [n for n in theirs if n not in ours]
-    told = [f"{word} {_some(names)}" for word, names in (("without", lacks), ("with", more)) if names]
-    got = f"one {' and '.join(told)}" if told else f"equal names in other containers, {jax.tree.structure(tree)}"
-    raise ValueError(f"{name}: expected the structure of {of}, got {got}")
-
-
 def shaped_like(name: str, tree: Any, like: Any, of: str) -> Any:
     """A tree of the same leaves by name in the structure of another, whatever the containers are.
 
     Raises:
-      ValueError: as `check_structure`.
+      ValueError: as `structures.check_structure`.
     Example:
       >>> import collections
       >>> shaped_like("mask", collections.OrderedDict(b=1, a=2), {"a": 0, "b": 0}, "the params")
@@ -54,10 +37,6 @@ def shaped_like(name: str, tree: Any, like: Any, of: str) -> Any:
         check_structure(name, tree, like, of)
         return tree
     return jax.tree.unflatten(jax.tree.structure(like), [named[at] for at in wanted])
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def to_zero(updates: Params, params: Params, mask: Mask) -> Params:
