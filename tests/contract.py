@@ -7,6 +7,7 @@
 """
 
 import contextlib
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable
@@ -73,6 +74,9 @@ def programs():
         for name, known in (("step_parts", shared.parts), ("advance_fn", shared.advances)):
             once = _once(getattr(trainer_programs, name), known, shared.asked)
             stack.enter_context(mock.patch.object(trainer_programs, name, once))
+        for name in ("_finish_fn", "_round_fn"):
+            cached = functools.cache(getattr(trainer_programs, name))
+            stack.enter_context(mock.patch.object(trainer_programs, name, cached))
         stack.enter_context(mock.patch.object(optimizer, "check", _check_once(optimizer.check)))
         yield shared
 

@@ -24,10 +24,10 @@ from rare_gems.sparse.methods import rigl as rigl
 from rare_gems.sparse.methods import selected as selected
 from rare_gems.sparse.methods import snip as snip
 from rare_gems.sparse.methods import sparse_evolutionary_training as sparse_evolutionary_training
-from rare_gems.sparse.optimizer import SparseState as SparseState
-from rare_gems.sparse.optimizer import masks as masks
 from rare_gems.sparse.optimizer import prune as prune
-from rare_gems.sparse.optimizer import sparsity as sparsity
+from rare_gems.sparse.sparse_state import SparseState as SparseState
+from rare_gems.sparse.sparse_state import masks as masks
+from rare_gems.sparse.sparse_state import sparsity as sparsity
 from rare_gems.sparse.structured import keep_blocks as keep_blocks
 from rare_gems.sparse.structured import keep_n_of_m as keep_n_of_m
 from rare_gems.sparse.table import report as report

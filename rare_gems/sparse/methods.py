@@ -36,7 +36,8 @@ def fixed(mask: Mask) -> Method:
     Args:
       mask: bool arrays in the structure of the params, None where a leaf is not prunable.
     Raises:
-      ValueError: in `init`, for a mask of another structure or shape, and for one that is not bool.
+      ValueError: in `init`, for a mask of another structure or shape, and for one that is not bool; in `prune`, outside
+        of `jit`, for one that keeps nothing.
     """
 
     def recipe(whole: Mask) -> Recipe:

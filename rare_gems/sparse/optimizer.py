@@ -1,7 +1,7 @@
 """Wraps an optax optimizer, so that masks live in its state and removed weights stay at zero."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,31 +10,19 @@ import optax
 
 from rare_gems import masks as mask_ops
 from rare_gems.leaves import is_key
-from rare_gems.phase import Context, Key, Mask, Params, Scores, State, Ticket, Transform
+from rare_gems.phase import Context, Key, Mask, Params, Scores, Ticket, Transform
 from rare_gems.sparse.boxes import boxed, unboxed
 from rare_gems.sparse.inner import checked, shown
 from rare_gems.sparse.inner import init as init_inner
 from rare_gems.sparse.inner import update as update_inner
 from rare_gems.sparse.methods import Method, fixed
 from rare_gems.sparse.plan import Plan, plan_of
+from rare_gems.sparse.sparse_state import SparseState, found_states
 from rare_gems.sparse.stacked import Axes, Stacked, axes_of, join, split
 from rare_gems.sparse.updates import check_alike, difference, shaped_like, to_zero
 from rare_gems.training.optimizer import hold
 
-__all__ = ["SparseState", "masks", "prune", "sparsity"]
-
-
-class SparseState(NamedTuple):
-    """All that `prune` remembers: `step` counts the updates (int32), `key` is key data (uint32), `mask` is bool in
-    the structure of the params (None where a leaf is not prunable), `scores` (None where the method needs none) and
-    `edits` belong to the method, `inner` is the state of the optimizer inside."""
-
-    step: jax.Array
-    key: jax.Array
-    mask: Mask
-    scores: Scores
-    edits: State
-    inner: Any
+__all__ = ["prune"]
 
 
 def prune(
@@ -85,8 +73,12 @@ def prune(
     Deviations: a step of JaxPruner's RigL and gradual pruning skips the optimizer where the mask changes; here none is
     skipped, as in the trainer of this library.
     """
+    if isinstance(optimizer, Method | Transform):
+        raise ValueError("optimizer: expected an optax transformation first, got a method; prune(optimizer, method)")
     inner = checked(optimizer)
     method = _as_method(method)
+    if method.mask is not None and not _may_keep(method.mask):
+        raise ValueError("mask: expected to keep a weight, got none in the whole network")
     typed = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
     if not is_key(typed) or typed.shape:
         got = f"{getattr(typed, 'dtype', type(key).__name__)}{list(np.shape(typed))}"
@@ -105,7 +97,7 @@ def prune(
         ticket = Ticket(*(join(half, axes) for half in ticket))
         # What copies the params at first (schedule-free) is to copy zeros where weights are removed.
         inside = init_inner(inner, boxed(mask_ops.apply(params, ticket.mask), given))
-        if _found(inside):
+        if found_states(inside):
             raise ValueError("optimizer: expected one that is not pruned, got one that `prune` made")
         places = mask_ops.ones(given, lambda path, leaf: prunable(_plain(path), leaf))
         return SparseState(
@@ -170,53 +162,6 @@ def prune(
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
 
 
-def masks(state: Any, params: Params | None = None) -> Mask:
-    """The masks in an optimizer state, wherever in it they are: bool arrays in the structure of the params.
-
-    Args:
-      state: an optimizer state. params: makes the structure theirs, where a library has wrapped the leaves of the
-        state in a type of its own, as `nnx.Optimizer` does: then `masks.apply(params, ...)` takes them.
-    Raises:
-      ValueError: unless exactly one `SparseState` is in it, and for params with other leaves than it was made for.
-    """
-    mask = _only(state).mask
-    if params is None:
-        return mask
-    named = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(mask)}
-    shaped = jax.tree_util.tree_map_with_path(lambda path, w: named.pop(_name(path), None), params)
-    if named:
-        raise ValueError(f"params: expected leaves named {', '.join(named)}, got none of them")
-    return shaped
-
-
-def _name(path: tuple) -> str:
-    return mask_ops.path_name(path).removesuffix("/value")
-
-
-def sparsity(state: Any) -> Any:
-    """The fraction of the prunable weights that is removed; a float, or under tracing a float32 scalar.
-
-    Raises:
-      ValueError: as `masks`.
-    """
-    return mask_ops.sparsity(masks(state))
-
-
-def _only(state: Any) -> SparseState:
-    found = _found(state)
-    if len(found) != 1:
-        more = "; give the part of the state that is meant" if found else ""
-        raise ValueError(
-            f"state: expected an optimizer state with one SparseState in it, as `prune` makes, got {len(found)}{more}"
-        )
-    return found[0]
-
-
-def _found(state: Any) -> list[SparseState]:
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SparseState))
-    return [node for node in nodes if isinstance(node, SparseState)]
-
-
 def _as_method(method: Any) -> Method:
     if isinstance(method, Method):
         return method
@@ -228,6 +173,15 @@ def _as_method(method: Any) -> Method:
             f"sparse.Method(lambda mask: recipe), got {shown(method)}"
         )
     return fixed(method)
+
+
+def _may_keep(mask: Mask) -> bool:
+    """Whether some leaf may be True: one is, or cannot be looked at here."""
+
+    def unseen(leaf: Any) -> bool:
+        return isinstance(leaf, jax.core.Tracer) or not getattr(leaf, "is_fully_addressable", True)
+
+    return any(unseen(leaf) or np.any(leaf) for leaf in jax.tree.leaves(mask))
 
 
 def _plan(method: Method, mask: Mask, axes: Axes | None) -> Plan:

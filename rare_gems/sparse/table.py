@@ -7,7 +7,7 @@ import numpy as np
 
 from rare_gems import masks as mask_ops
 from rare_gems.phase import Params
-from rare_gems.sparse.optimizer import masks
+from rare_gems.sparse.sparse_state import masks
 
 __all__ = ["report"]
 

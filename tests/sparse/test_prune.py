@@ -422,6 +422,8 @@ def test_bfloat16_params_keep_their_dtype():
             "^method: .* gradients, .* before the first update",
         ),
         (lambda: sparse.prune(optax.adam, MOVING), r"optax.adam\(1e-3\), got the function adam$"),
+        (lambda: sparse.prune(MOVING, optax.sgd(0.1)), r"first, got a method; prune\(optimizer, method\)$"),
+        (lambda: sparse.prune(optax.sgd(0.1), jax.tree.map(jnp.zeros_like, MASK)), "keep a weight, got none in the wh"),
         (lambda: sparse.prune(None, MOVING), "optimizer: expected an optax transformation, .*, got None$"),
         (lambda: sparse.prune(optax.lookahead(optax.sgd(0.1), 5, 0.5), MOVING), "^optimizer: expected .* 'fast'$"),
         (
