@@ -107,11 +107,11 @@ def tell_skipped(skipped: Sequence[str], most: int = 20) -> None:
 
 def search_runs(setups: Sequence[Setup]) -> list[Run]:
     """Makes the runs of setups. Those that differ in seeds alone get one recipe, which is compared once."""
-    recipes: dict[Config, Recipe] = {}
+    recipes: dict[_Asked, Recipe] = {}
     runs = []
     for setup in setups:
         run = search_run(setup, None)
-        recipe = recipes.setdefault(dataclasses.replace(setup.config, seed=0, data_seed=None), run.recipe)
+        recipe = recipes.setdefault(_asked(setup), run.recipe)
         runs.append(run._replace(recipe=recipe))
     return runs
 
@@ -129,8 +129,9 @@ def _asked(setup: Setup) -> _Asked:
     return _Asked(name=(seedless, id(setup.problem)), setup=setup)
 
 
-# Runs one after the other that differ in seeds alone have one recipe, and so trace and compile it once.
-@functools.lru_cache(maxsize=4)
+# Runs one after the other that differ in seeds alone have one recipe, and so trace and compile it once. Few are kept,
+# since each holds its problem's data: that of the search, and of its inverted check.
+@functools.lru_cache(maxsize=2)
 def _recipe(asked: _Asked, steps_per_epoch: int, invert: bool) -> tuple[Recipe, dict[Any, Programs]]:
     config, problem = asked.setup.config, asked.setup.problem
     recipe = recipe_for(
@@ -146,7 +147,7 @@ def _recipe(asked: _Asked, steps_per_epoch: int, invert: bool) -> tuple[Recipe, 
     return recipe, {}
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1)
 def _finetuning(asked: _Asked) -> tuple[Phase | None, dict[Any, Programs]]:
     config, problem = asked.setup.config, asked.setup.problem
     loss = functools.partial(make_loss, problem.model, mesh=problem.norm_mesh)

@@ -27,13 +27,16 @@ def unboxed(tree: PyTree) -> PyTree:
 
 
 def boxed(tree: PyTree, like: PyTree) -> PyTree:
-    """The reverse of `unboxed`: the leaves of a tree in the boxes of another, which has as many.
+    """The reverse of `unboxed`: the leaves of a tree, None among them, in the boxes of another that has as many.
 
     Example:
-      >>> boxed({"bias": 1, "kernel": 2}, {"bias": 3, "kernel": 4})
-      {'bias': 1, 'kernel': 2}
+      >>> from flax import nnx
+      >>> boxed({"kernel": 1, "bias": None}, {"kernel": nnx.Param(2), "bias": nnx.Param(3)})["bias"].get_value() is None
+      True
     """
-    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(tree)) if _boxes(like) else tree
+    if not _boxes(like):
+        return tree
+    return jax.tree.unflatten(jax.tree.structure(like, is_leaf=_none), jax.tree.leaves(tree, is_leaf=_none))
 
 
 def _inside(box: Any) -> Any:
@@ -47,3 +50,7 @@ def _boxes(tree: PyTree) -> bool:
 def _is_box(node: Any) -> bool:
     inside = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)[0]
     return len(inside) == 1 and inside[0][0] == _VALUE
+
+
+def _none(node: Any) -> bool:
+    return node is None

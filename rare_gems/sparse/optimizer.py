@@ -99,12 +99,11 @@ def prune(
         inside = init_inner(inner, boxed(mask_ops.apply(params, ticket.mask), given))
         if found_states(inside):
             raise ValueError("optimizer: expected one that is not pruned, got one that `prune` made")
-        places = mask_ops.ones(given, lambda path, leaf: prunable(_plain(path), leaf))
         return SparseState(
             step=jnp.int32(0),
             key=jnp.array(data),  # a copy: a step may donate its state
-            mask=boxed(ticket.mask, places),
-            scores=boxed(ticket.scores, places) if method.keeps_scores and plan.moves else None,
+            mask=boxed(ticket.mask, given),
+            scores=boxed(ticket.scores, given) if method.keeps_scores and plan.moves else None,
             edits=edits,
             inner=inside,
         )
@@ -149,13 +148,14 @@ def prune(
         ticket, edits = plan.update(parts, state.edits, context)
         after = Ticket(*(join(half, axes) for half in ticket))
         after = after._replace(params=mask_ops.apply(after.params, after.mask))
+        masked = boxed(after.mask, given)
         new = SparseState(
             step=state.step + 1,
             key=state.key,
-            mask=boxed(after.mask, state.mask),
-            scores=None if state.scores is None else boxed(after.scores, state.scores),
+            mask=masked,
+            scores=None if state.scores is None else boxed(after.scores, given),
             edits=edits,
-            inner=hold(held, given, boxed(after.mask, state.mask)),
+            inner=hold(held, given, masked),
         )
         return boxed(difference(after, moved, updates, params), given), new
 
@@ -189,11 +189,6 @@ def _plan(method: Method, mask: Mask, axes: Axes | None) -> Plan:
         method = fixed(split(shaped_like("mask", unboxed(method.mask), mask, "the prunable params"), axes))
     shapes = jax.tree.map(lambda m: jax.ShapeDtypeStruct(np.shape(m), bool), split(mask, axes))
     return plan_of(method.recipe(shapes))
-
-
-def _plain(path: tuple) -> tuple:
-    """A key path as `unboxed` leaves it."""
-    return path[:-1] if path[-1:] == (jax.tree_util.GetAttrKey("value"),) else path
 
 
 def _blank(params: Params, mask: Mask) -> Scores:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rare_gems.leaf_names import path_name
 from rare_gems.phase import Mask, Params, PyTree
 
 __all__ = ["Axes", "Stacked", "axes_of", "join", "split"]
@@ -37,8 +38,7 @@ def axes_of(stacked: Stacked | None, params: Params, mask: Mask) -> Axes | None:
             return None
         at = 0 if got is True else int(got)
         if not -np.ndim(leaf) <= at < np.ndim(leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise ValueError(f"stacked: expected an axis of {name}, which has {np.ndim(leaf)}, got {at}")
+            raise ValueError(f"stacked: expected an axis of {path_name(path)}, which has {np.ndim(leaf)}, got {at}")
         return at
 
     return jax.tree_util.tree_map_with_path(lambda path, m, leaf: axis(path, leaf, m), mask, params, is_leaf=_none)
