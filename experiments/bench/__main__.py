@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from rare_gems.models import onednn
+
 __all__ = ["main"]
 
 BENCHMARKS = {
@@ -28,4 +30,5 @@ def main(args: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    onednn.ask_for()  # as all commands do
     sys.exit(main(sys.argv[1:]))

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench.about import about
-from experiments.bench.step import time_in_turn
+from experiments.bench.timing import measured_peak
 from experiments.catalog.datasets import Loaded
 from experiments.catalog.networks import NETWORKS, defaults_of
 from experiments.config.config import Config
@@ -33,10 +33,6 @@ from rare_gems.training import trainer
 
 __all__ = ["main"]
 
-# Dense floating-point operations per second, from the makers' data sheets: what JAX's default float32 products run in
-# (TF32 on these GPUs), and bfloat16.
-PEAKS = {"H100": (495e12, 989e12), "H200": (495e12, 989e12), "A100": (156e12, 312e12)}
-SIDE = {"cpu": 2048}  # of the matrices whose product tells the peak of another device; 8192 if not given here
 PIXELS: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
 
@@ -60,7 +56,7 @@ def main(args: list[str]) -> int:
     if flags.train_images < flags.batch_size:
         parser.error(f"--train-images: expected a batch of {flags.batch_size} or more, got {flags.train_images}")
     keep_freed_memory()
-    peaks = {precision: _peak(precision) for precision in flags.precisions}
+    peaks = {precision: measured_peak(precision) for precision in flags.precisions}
     table = Table("network", "precision", "runs", "images/s", "s/epoch", "150 epochs", "use %", "memory", "compile s")
     rows = []
     for model in flags.models:
@@ -132,18 +128,6 @@ def _measure(flags: argparse.Namespace, name: str, precision: Any, runs: int, pe
         "peak_memory_bytes": peak_memory, "peak_memory_is_of_an_earlier_row": peak_memory == memory_before,
         "compile_seconds": max(0.0, seconds[0] - epoch),
     }  # fmt: skip
-
-
-def _peak(precision: str) -> tuple[float, str]:
-    """Operations per second of one device at best, and where that is from."""
-    device = jax.devices()[0]
-    for kind, figures in PEAKS.items():
-        if kind in device.device_kind:
-            return figures[precision == "bfloat16"], "data sheet"
-    side = SIDE.get(device.platform, 8192)
-    matrix = jax.random.normal(jax.random.key(0), (side, side), precision)
-    times = time_in_turn({"product": lambda: matrix @ matrix}, 5)["product"]
-    return 2 * side**3 / min(times), f"measured: {side} x {side} matrices, the best of 5 products"
 
 
 def _peak_memory() -> int:

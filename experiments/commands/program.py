@@ -25,9 +25,11 @@ def program(command: str, args: list[str] | None = None) -> None:
     # Imported only now: a signal meanwhile ends in one line, not in a traceback.
     from experiments.distributed import processes
     from experiments.terminal.errors import RESTART
+    from rare_gems.models import onednn
     from rare_gems.models.fast_conv import keep_freed_memory
 
     _keep_compiled()
+    onednn.ask_for()
     keep_freed_memory()  # a step on CPU takes a fifth less without its page faults
     status = run(command, sys.argv[1:] if args is None else args)
     sys.stdout.flush()
@@ -120,12 +122,9 @@ def _plain_warnings() -> Iterator[None]:
 
 def _keep_compiled() -> None:
     """Programs once compiled are read from the user's cache, apart for each kind of processor; JAX's own setting
-    (JAX_COMPILATION_CACHE_DIR) goes before. Programs that call oneDNN cannot be kept (`rare_gems.models.onednn`)."""
+    (JAX_COMPILATION_CACHE_DIR) goes before. Those that call oneDNN cannot be kept (`rare_gems.models.onednn`)."""
     import jax
 
-    if os.environ.get("RARE_GEMS_ONEDNN") == "1":
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     with contextlib.suppress(OSError):

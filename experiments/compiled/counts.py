@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 from experiments.compiled.hlo import Module, Operation, bytes_of, elements_of
 
-__all__ = ["COLLECTIVES", "Counts", "count", "loop_body"]
+__all__ = ["COLLECTIVES", "Counts", "count", "is_free", "kind_of", "loop_body"]
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
                "collective-broadcast", "ragged-all-to-all")  # fmt: skip
@@ -79,7 +79,7 @@ def _of(module: Module, platform: str, where: str, operation: Operation, inside:
         return _sum(chosen, _NOTHING._replace(conditionals=1, host_syncs=int(on_gpu)))
     if opcode in ("call", "async-start"):
         return _sum(*inside)
-    if opcode in _FREE or opcode.endswith("-done") or operation.target in _FREE_CALLS:
+    if is_free(operation):
         return _NOTHING
     nested = _sum(*inside) if opcode == "fusion" else _NOTHING  # a collective may be fused with what it feeds
     base = opcode.removesuffix("-start")
@@ -89,7 +89,7 @@ def _of(module: Module, platform: str, where: str, operation: Operation, inside:
             kernels=Counter({"collective": 1}), collectives=Counter({base: 1}), collective_bytes=Counter({base: size}),
             places=((base, size, operation.place),),
         )  # fmt: skip
-    kind = _kind(module, operation)
+    kind = kind_of(module, operation)
     if platform == "tpu" and elements_of(operation.shape) == 1 and opcode not in ("fusion", "custom-call", "copy"):
         return _NOTHING._replace(scalars=1)
     waits = int(base in _TO_HOST and "is_host_transfer=false" not in operation.attributes)
@@ -106,8 +106,14 @@ def _of(module: Module, platform: str, where: str, operation: Operation, inside:
     )
 
 
-def _kind(module: Module, operation: Operation) -> str:
-    """What a kernel mainly does."""
+def is_free(operation: Operation) -> bool:
+    """Whether nothing is started for an operation."""
+    opcode = operation.opcode
+    return opcode in _FREE or opcode.endswith("-done") or operation.target in _FREE_CALLS
+
+
+def kind_of(module: Module, operation: Operation) -> str:
+    """What a kernel mainly does: "product", "reduction", "copy", "transpose", "slice", "element-wise", ..."""
     if operation.opcode == "custom-call":
         libraries = ("cudnn", "cublas", "conv", "gemm", "dot", "matmul")
         return "product" if any(part in operation.target for part in libraries) else operation.target or "custom-call"

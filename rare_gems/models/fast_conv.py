@@ -1,13 +1,14 @@
 """Convolutions and element-wise passes that are fast on CPU; elsewhere they are plain XLA operations.
 
 XLA's CPU compiler (seen in jaxlib 0.10 to 0.12) loses time in five ways that this file works around: its convolutions
-take two to three times as long as oneDNN's (which `onednn` calls if asked to), most of all those of 16 channels or
-fewer and those over maps of 2x2 pixels; it computes a kernel's gradient as a convolution with an image for a kernel;
-it fuses what made an activation into other loops that read it, and computes it all again there in the wrong memory
-order; and the memory of each step is given back to the system and faulted in again (`keep_freed_memory`).
+take two to three times as long as oneDNN's (which `onednn` calls where a program asks for it), most of all those of 16
+channels or fewer and those over maps of 2x2 pixels; it computes a kernel's gradient as a convolution with an image for
+a kernel; it fuses what made an activation into other loops that read it, and computes it all again there in the wrong
+memory order; and the memory of each step is given back to the system and faulted in again (`keep_freed_memory`).
 """
 
 import ctypes
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -207,7 +208,9 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, i
     same = kernel.shape[:2] == (3, 3) and stride == 1 and padding == (1, 1)
     if same and x.shape[1] * x.shape[2] <= 4:
         return _product(x, kernel)
-    if onednn.is_usable(x.dtype):
+    sizes = zip(x.shape[1:3], kernel.shape, padding, strict=False)
+    pixels = math.prod((size + 2 * pad - window) // stride + 1 for size, window, pad in sizes)
+    if onednn.is_usable(x.dtype, x.shape[0] * pixels * kernel.size):
         return onednn.convolve(x, kernel, stride, padding, _elsewhere)
     return _elsewhere(x, kernel, stride, padding)
 

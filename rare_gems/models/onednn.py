@@ -2,9 +2,10 @@
 
 jaxlib for Linux on x86-64 is built with oneDNN and with an operation that calls it, "__onednn$convolution", but its
 compiler does not choose it. Here it is called by name. That is no interface of XLA, and a program that does so can
-neither be exported nor kept in JAX's compilation cache (which warns that it cannot write it, so it is best turned off).
-So it has to be asked for; and only the versions that were looked at are trusted, after a convolution whose result is
-known. Everywhere else the caller does without.
+neither be exported (`jax.export`) nor kept in JAX's compilation cache. So a library must not choose it for others: the
+commands ask for it at their start (`ask_for`), other programs may. Only the versions that were looked at are trusted,
+after a convolution whose result is known, and only for convolutions that are large enough to gain by it. Everywhere
+else the caller does without.
 """
 
 import functools
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -20,21 +22,38 @@ import jaxlib
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-__all__ = ["convolve", "is_usable"]
+__all__ = ["ask_for", "convolve", "is_usable"]
 
 _TESTED = ("0.10", "0.11", "0.12")  # versions of jaxlib
+_LEAST_PRODUCTS = 10_000_000  # ResNet-20's layers: 19 million with 32 images of 16x16 gain a fifth, 5 million nothing
 
 Convolution = Callable[[jax.Array, jax.Array, int, tuple[int, int]], jax.Array]
 
 
-def is_usable(dtype: Any) -> bool:
-    """Whether `convolve` is asked for and works here: for float32, and one CPU device (XLA cannot partition the call).
+def ask_for() -> None:
+    """Lets this process and those that it starts use oneDNN, unless RARE_GEMS_ONEDNN is in the environment already.
 
+    For programs to call once at the start. JAX's warning that such a program cannot be kept in its compilation cache is
+    silenced: all other programs are kept.
+    """
+    os.environ.setdefault("RARE_GEMS_ONEDNN", "1")
+    unkept = "Error writing persistent compilation cache entry for .*: MemoryError: std::bad_alloc"
+    warnings.filterwarnings("ignore", unkept, UserWarning)
+
+
+def is_usable(dtype: Any, products: int) -> bool:
+    """Whether `convolve` is asked for, works here, and is worth its call.
+
+    Args:
+      dtype: of image and kernel; float32 is usable.
+      products: numbers of the kernel times pixels of the output, of all images; 10 million are enough.
+    Returns:
+      False on anything but one CPU device: XLA cannot partition the call.
     Example:
-      >>> is_usable(np.float64)
+      >>> is_usable(np.float64, 10**9)
       False
     """
-    if os.environ.get("RARE_GEMS_ONEDNN") != "1" or dtype != np.float32:
+    if os.environ.get("RARE_GEMS_ONEDNN") != "1" or dtype != np.float32 or products < _LEAST_PRODUCTS:
         return False
     return jax.default_backend() == "cpu" and jax.device_count() == 1 and works()
 

@@ -70,7 +70,7 @@ def _library(request, monkeypatch, _keep_nothing):
     if request.param == "onednn":
         if not onednn.works():
             pytest.skip("this jaxlib has no oneDNN")
-        monkeypatch.setattr(onednn, "is_usable", lambda dtype: dtype == np.float32)
+        monkeypatch.setattr(onednn, "is_usable", lambda dtype, products: dtype == np.float32)
 
 
 @pytest.mark.usefixtures("_library")

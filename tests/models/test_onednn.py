@@ -1,12 +1,16 @@
 """oneDNN is called where it may be, gives what XLA gives, and is left alone elsewhere."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rare_gems.models import onednn
-from rare_gems.models.fast_conv import _plain
+from rare_gems.models.fast_conv import _plain, conv2d
 
 pytestmark = pytest.mark.usefixtures("_keep_nothing")
 needs_onednn = pytest.mark.skipif(not onednn.works(), reason="this jaxlib has no oneDNN")
@@ -67,15 +71,49 @@ def test_inside_scan_and_again_to_the_bit():
 
 def test_it_is_used_where_it_is_asked_for_in_float32_on_one_cpu_device(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    assert not onednn.is_usable(np.float32)
+    monkeypatch.delenv("RARE_GEMS_ONEDNN", raising=False)
+    assert not onednn.is_usable(np.float32, 10**9)
     monkeypatch.setenv("RARE_GEMS_ONEDNN", "1")
-    assert onednn.is_usable(np.float32) == onednn.works()
-    assert not onednn.is_usable(jnp.bfloat16)
+    assert onednn.is_usable(np.float32, 10_000_000) == onednn.works()
+    assert not onednn.is_usable(np.float32, 9_999_999)
+    assert not onednn.is_usable(jnp.bfloat16, 10**9)
     with monkeypatch.context() as patch:
         patch.setattr(jax, "default_backend", lambda: "gpu")
-        assert not onednn.is_usable(np.float32)
+        assert not onednn.is_usable(np.float32, 10**9)
     monkeypatch.setattr(jax, "device_count", lambda: 8)
-    assert not onednn.is_usable(np.float32)
+    assert not onednn.is_usable(np.float32, 10**9)
+
+
+def test_its_work_is_products_of_outputs(monkeypatch):
+    asked = []
+    monkeypatch.setattr(onednn, "is_usable", lambda dtype, products: asked.append(products))
+    jax.eval_shape(lambda x, k: conv2d(x, k, 2, (1, 0)), jnp.ones((2, 9, 8, 3)), jnp.ones((3, 2, 3, 4)))
+    assert asked == [2 * 5 * 4 * (3 * 2 * 3 * 4)]
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_programs_ask_for_it_unless_their_user_said_no(given):
+    """In a process of its own, with one device: a large convolution calls it, a small one does not, and JAX's cache
+    keeps the other programs without a warning."""
+    code = """
+import os, sys, warnings
+warnings.simplefilter("error")
+from rare_gems.models import fast_conv, onednn
+onednn.ask_for()
+import jax, jax.numpy as jnp
+jax.config.update("jax_num_cpu_devices", 1)
+conv = jax.jit(lambda x, k: fast_conv.conv2d(x, k, 1, 1))
+texts = [conv.lower(jnp.ones((n, 32, 32, 16)), jnp.ones((3, 3, 16, 16))).compile().as_text() for n in (8, 2)]
+print(onednn.works(), ["__onednn" in text for text in texts])
+"""
+    env = {name: value for name, value in os.environ.items() if name != "RARE_GEMS_ONEDNN"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env=env | ({} if given is None else {"RARE_GEMS_ONEDNN": given}),
+    )  # fmt: skip
+    assert done.stderr == ""
+    works = onednn.works()
+    assert done.stdout.strip() == f"{works} {[works and given is None, False]}"
 
 
 @pytest.mark.parametrize("change", ["version", "machine", "wrong numbers", "no such call"])
