@@ -18,8 +18,8 @@ from experiments.bench.timing import time_in_turn
 from experiments.bench.torch_step import torch_stepper
 from rare_gems import init, masks, transforms
 from rare_gems.models import onednn
-from rare_gems.models.fast_conv import keep_freed_memory
 from rare_gems.models.model import Model
+from rare_gems.models.platforms import keep_freed_memory
 from rare_gems.models.resnet import resnet20
 from rare_gems.models.vgg import vgg16
 from rare_gems.phase import Key, Params, Phase, Step, Ticket
@@ -101,7 +101,7 @@ def main(args: list[str]) -> int:
         verdict = "met" if ratio <= AGAINST_TORCH else "missed"
         print(f"  to torch: median {ratio:.3f}, min {best:.3f} (target at most {AGAINST_TORCH:.2f}: {verdict})")
     if flags.bytes:
-        for line in step_bytes.report(steps["gem_miner"].as_text(), model, shape):
+        for line in step_bytes.report(steps["gem_miner"].as_text() or "", model, shape):
             print(line)
     device = jax.devices()[0]
     print(f"device: {device.platform} {device.device_kind}, {jax.device_count()} of them; {platform.machine()}")

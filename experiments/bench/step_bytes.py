@@ -12,8 +12,8 @@ from experiments.bench.timing import measured_peak, time_in_turn
 from experiments.compiled.counts import is_free, kind_of
 from experiments.compiled.hlo import Module, bytes_of, parse
 from experiments.problem.network import forward_flop
-from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.model import Model
+from rare_gems.models.platforms import plain_operations
 
 __all__ = ["Passes", "least_bytes", "passes_of", "report"]
 

@@ -26,7 +26,7 @@ from experiments.problem.network import forward_flop
 from experiments.problem.problem import make_problem
 from experiments.training import measure, stacking
 from rare_gems.data.dataset import Dataset, Split
-from rare_gems.models.fast_conv import keep_freed_memory
+from rare_gems.models.platforms import keep_freed_memory
 from rare_gems.pruners.gem_miner import search
 from rare_gems.storage.atomic import write_whole
 from rare_gems.training import trainer

@@ -26,7 +26,7 @@ def program(command: str, args: list[str] | None = None) -> None:
     from experiments.distributed import processes
     from experiments.terminal.errors import RESTART
     from rare_gems.models import onednn
-    from rare_gems.models.fast_conv import keep_freed_memory
+    from rare_gems.models.platforms import keep_freed_memory
 
     _keep_compiled()
     onednn.ask_for()

@@ -22,7 +22,7 @@ from experiments.training.stacking import EACH
 from rare_gems import leaves
 from rare_gems.data.dataset import Dataset, Split
 from rare_gems.data.device_batches import Batch, normalise
-from rare_gems.models.fast_conv import plain_operations
+from rare_gems.models.platforms import plain_operations
 from rare_gems.phase import Context, Phase
 from rare_gems.training import sharding
 from rare_gems.training.feeds import advance_fn

@@ -18,9 +18,9 @@ from experiments.problem.prunable import kernels_of, mask_for
 from experiments.terminal.errors import UsageError, described, one_line, place_of
 from rare_gems import leaves, masks
 from rare_gems.data.device_batches import Batch
-from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.layer_order import Layers, read_layers
 from rare_gems.models.model import Model, shapes_of, with_key
+from rare_gems.models.platforms import plain_operations
 from rare_gems.phase import LossFn, ModelState, Params, Ticket
 from rare_gems.storage import ticket_file
 

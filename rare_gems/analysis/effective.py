@@ -20,8 +20,8 @@ import numpy as np
 from rare_gems import masks
 from rare_gems.analysis.operands import Operand
 from rare_gems.analysis.signals import follow, needed
-from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.model import Apply, with_key
+from rare_gems.models.platforms import plain_operations
 from rare_gems.phase import Mask, ModelState, Params
 
 __all__ = ["cut_layers", "mask", "sparsity"]

@@ -1,30 +1,24 @@
-"""Convolutions and element-wise passes that are fast on CPU; elsewhere they are plain XLA operations.
+"""Convolutions that are fast on CPU; elsewhere they are plain XLA operations.
 
-XLA's CPU compiler (seen in jaxlib 0.10 to 0.12) loses time in five ways that this file works around: its convolutions
+XLA's CPU compiler (seen in jaxlib 0.10 to 0.12) loses time in three ways that this file works around: its convolutions
 take two to three times as long as oneDNN's (which `onednn` calls where a program asks for it), most of all those of 16
-channels or fewer and those over maps of 2x2 pixels; it computes a kernel's gradient as a convolution with an image for
-a kernel; it fuses what made an activation into other loops that read it, and computes it all again there in the wrong
-memory order; and the memory of each step is given back to the system and faulted in again (`keep_freed_memory`).
+channels or fewer and those over maps of 2x2 pixels; and it computes a kernel's gradient as a convolution with an image
+for a kernel (`kernel_gradient`).
 """
 
-import ctypes
 import math
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from rare_gems.models import onednn
+from rare_gems.models.kernel_gradient import kernel_gradient
+from rare_gems.models.platforms import apart, platform
 
-__all__ = ["apart", "conv2d", "keep_freed_memory", "plain_operations", "platform"]
+__all__ = ["conv2d"]
 
-_TARGET: ContextVar[str | None] = ContextVar("_TARGET", default=None)
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -68,76 +62,6 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | tupl
     return _plain(x, kernel, stride, pads)
 
 
-def apart(fn: Callable, *args: Any) -> Any:
-    """Compute `fn(*args)`; on CPU as a computation that XLA neither inlines nor fuses into its users.
-
-    For a cheap element-wise `fn` with several users, of which one reads it in another order.
-
-    Args:
-      fn: a function of arrays, at best one of a module, so that it is traced once.
-      *args: its arguments.
-
-    Returns:
-      `fn(*args)`.
-
-    Example:
-      >>> apart(jnp.negative, jnp.ones(2)).tolist()
-      [-1.0, -1.0]
-    """
-    if platform() != "cpu":
-        return fn(*args)
-    with set_xla_metadata(inlineable="false"):  # XLA's own name, read by its call inliner
-        return jax.jit(fn)(*args)
-
-
-@contextmanager
-def plain_operations(target: str = "other") -> Generator[None, None, None]:
-    """What is traced inside is on CPU, too, what it is elsewhere: XLA's own operations, whose FLOP it can count.
-
-    Args:
-      target: the platform that it is traced for, "gpu", "tpu" or another.
-
-    Example:
-      >>> with plain_operations():
-      ...     "custom" in str(jax.make_jaxpr(conv2d)(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))))
-      False
-    """
-    token = _TARGET.set(target)
-    try:
-        yield
-    finally:
-        _TARGET.reset(token)
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, instead of giving it back to the system (glibc only).
-
-    XLA on CPU allocates the temporary memory of each call anew; a ResNet-20 step then takes some 75,000 page
-    faults. For programs to call once at the start, before the first computation; libraries should not.
-
-    Returns:
-      Whether the C library accepted it.
-    """
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # from glibc's malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    options = ((mmap_threshold, 2**31 - 1), (trim_threshold, 2**31 - 1), (arena_max, 1))
-    return all(mallopt(option, value) == 1 for option, value in options)
-
-
-def platform() -> str:
-    """What is traced now is for: "cpu", "gpu", "tpu", ..., the default backend unless in `plain_operations`.
-
-    Example:
-      >>> with plain_operations("gpu"):
-      ...     platform()
-      'gpu'
-    """
-    return _TARGET.get() or jax.default_backend()
-
-
 def _is_usual(x: jax.Array, kernel: jax.Array, pads: tuple[int, int]) -> bool:
     """Ungrouped, of one dtype, with windows that fit into the padded image, padded by less than a window."""
     sizes = list(zip(x.shape[1:3], kernel.shape[:2], pads, strict=True))
@@ -163,7 +87,7 @@ def _save(x, kernel, stride, padding):  # type: ignore
 
 def _pull(stride, padding, saved, g):  # type: ignore
     x, kernel = saved
-    of_kernel = _kernel_gradient(x, g, kernel.shape[:2], stride, padding)
+    of_kernel = kernel_gradient(x, g, kernel.shape[:2], stride, padding)
     if stride == 1:
         # Also a forward convolution, with the kernel turned by 180 degrees and its channels exchanged.
         turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
@@ -174,34 +98,6 @@ def _pull(stride, padding, saved, g):  # type: ignore
 
 
 _own.defvjp(_save, _pull)
-
-
-def _kernel_gradient(
-    x: jax.Array, g: jax.Array, size: tuple[int, int], stride: int, padding: tuple[int, int]
-) -> jax.Array:
-    """dk[u, v, c, o] = sum_{n, i, j} x[n, i s + u - p, j s + v - p, c] g[n, i, j, o], as one matrix product."""
-    (rows, columns), (top, left) = size, padding
-    inputs, (high, wide, outputs) = x.shape[3], g.shape[1:]
-    if stride > 1:
-        x = jnp.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
-        down, across = stride * (high - 1) + 1, stride * (wide - 1) + 1
-        windows = [x[:, u : u + down : stride, v : v + across : stride] for u in range(rows) for v in range(columns)]
-        dk = _over_pixels(jnp.concatenate(windows, -1), g)
-        return dk.reshape(rows, columns, inputs, outputs)
-    # Columns of x are shifted, and rows of g: u + v copies instead of u v, and a product that is nearly square.
-    x = jnp.pad(x, ((0, 0), (0, 0), (left, left), (0, 0)))
-    x = jnp.concatenate([x[:, :, v : v + wide] for v in range(columns)], -1)
-    rest = rows - 1 - top
-    g = jnp.pad(g, ((0, 0), (rest, rest), (0, 0), (0, 0)))
-    g = jnp.concatenate([g[:, rows - 1 - u : rows - 1 - u + x.shape[1]] for u in range(rows)], -1)
-    dk = _over_pixels(x, g).reshape(columns, inputs, rows, outputs)
-    return dk.transpose(2, 0, 1, 3)
-
-
-def _over_pixels(x: jax.Array, g: jax.Array) -> jax.Array:
-    """Sum over all but the last axes of x[..., c] g[..., o]."""
-    x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])  # with three axes to sum over, XLA copies both
-    return lax.dot_general(x, g, (((0,), (0,)), ((), ())))
 
 
 def _forward(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from rare_gems.models.fast_conv import apart, platform
+from rare_gems.models.platforms import apart, platform
 
 __all__ = ["batch_normalize", "exact", "normalize"]
 

@@ -13,8 +13,8 @@ import jax
 from jax.extend import core
 
 from rare_gems import masks
-from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.model import Apply, with_key
+from rare_gems.models.platforms import plain_operations
 from rare_gems.phase import Mask, ModelState, Params
 
 __all__ = ["Layers", "layer_order", "read_layers"]

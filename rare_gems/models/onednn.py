@@ -1,11 +1,11 @@
-"""oneDNN's convolution inside XLA's programs for CPUs, where RARE_GEMS_ONEDNN=1 is in the environment.
+"""oneDNN's convolution and matrix product in XLA's programs for CPUs, with RARE_GEMS_ONEDNN=1 in the environment.
 
-jaxlib for Linux on x86-64 is built with oneDNN and with an operation that calls it, "__onednn$convolution", but its
-compiler does not choose it. Here it is called by name. That is no interface of XLA, and a program that does so can
-neither be exported (`jax.export`) nor kept in JAX's compilation cache. So a library must not choose it for others: the
-commands ask for it at their start (`ask_for`), other programs may. Only the versions that were looked at are trusted,
-after a convolution whose result is known, and only for convolutions that are large enough to gain by it. Everywhere
-else the caller does without.
+jaxlib for Linux on x86-64 is built with oneDNN and with operations that call it, "__onednn$convolution" and
+"__onednn$matmul", but its compiler does not choose them. Here they are called by name. That is no interface of XLA, and
+a program that does so can neither be exported (`jax.export`) nor kept in JAX's compilation cache. So a library must not
+choose it for others: the commands ask for it at their start (`ask_for`), other programs may. Only the versions that
+were looked at are trusted, after a convolution and a product whose results are known, and only for those that are large
+enough to gain by it. Everywhere else the caller does without.
 """
 
 import functools
@@ -22,12 +22,13 @@ import jaxlib
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-__all__ = ["ask_for", "convolve", "is_usable"]
+__all__ = ["ask_for", "convolve", "is_usable", "product"]
 
 _TESTED = ("0.10", "0.11", "0.12")  # versions of jaxlib
 _LEAST_PRODUCTS = 10_000_000  # ResNet-20's layers: 19 million with 32 images of 16x16 gain a fifth, 5 million nothing
 
 Convolution = Callable[[jax.Array, jax.Array, int, tuple[int, int]], jax.Array]
+Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def ask_for() -> None:
@@ -42,11 +43,11 @@ def ask_for() -> None:
 
 
 def is_usable(dtype: Any, products: int) -> bool:
-    """Whether `convolve` is asked for, works here, and is worth its call.
+    """Whether `convolve` and `product` are asked for, work here, and are worth their call.
 
     Args:
-      dtype: of image and kernel; float32 is usable.
-      products: numbers of the kernel times pixels of the output, of all images; 10 million are enough.
+      dtype: of both arguments; float32 is usable.
+      products: of two numbers each, that are computed; 10 million are enough.
     Returns:
       False on anything but one CPU device: XLA cannot partition the call.
     Example:
@@ -75,9 +76,20 @@ def convolve(
     return _convolution(stride, padding, otherwise)(x, kernel)
 
 
+def product(x: jax.Array, y: jax.Array, otherwise: Product) -> jax.Array:
+    """`otherwise(x, y)`, x transposed times y, computed by oneDNN; under `jax.vmap` and for derivatives as `convolve`.
+
+    Args:
+      x: float32 [n, a]. y: float32 [n, b]. otherwise: the same in JAX.
+    Returns:
+      float32 [a, b], the same as `otherwise` within rounding.
+    """
+    return _with_fallback(_multiply, otherwise)(x, y)
+
+
 @functools.cache
 def works() -> bool:
-    """Whether a convolution of a few pixels comes out right."""
+    """Whether a convolution of a few pixels and a product of small matrices come out right."""
     known = sys.platform == "linux" and platform.machine() == "x86_64"
     if not known or ".".join(jaxlib.__version__.split(".")[:2]) not in _TESTED:
         return False
@@ -85,11 +97,13 @@ def works() -> bool:
     wide, expected = np.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0))), np.zeros((1, 2, 1, 3), np.float32)
     for i, j in np.ndindex(2, 1):
         expected[0, i, j] = np.einsum("hwc,hwco->o", wide[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 3], kernel)
+    y = x.reshape(8, 3)
     try:  # compiled by hand, since it may be asked while another program is traced
         got = jax.jit(functools.partial(_call, stride=2, padding=(1, 0))).lower(x, kernel).compile()(x, kernel)
+        squares = jax.jit(_multiply).lower(y, y[:, :2]).compile()(y, y[:, :2])
     except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError):
         return False
-    return np.array_equal(got, expected)
+    return np.array_equal(got, expected) and np.array_equal(squares, y.T @ y[:, :2])
 
 
 def _call(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]) -> jax.Array:
@@ -108,25 +122,44 @@ def _call(x: jax.Array, kernel: jax.Array, stride: int, padding: tuple[int, int]
     return call(x, kernel)
 
 
+def _multiply(x: jax.Array, y: jax.Array) -> jax.Array:
+    config = {"onednn_matmul_config": {"transpose_a": True, "transpose_b": False}}
+    call = jax.ffi.ffi_call(
+        "__onednn$matmul",
+        jax.ShapeDtypeStruct((x.shape[1], y.shape[1]), x.dtype),
+        custom_call_api_version=1,
+        legacy_backend_config=json.dumps(config),
+    )
+    return call(x, y)
+
+
 @functools.cache
-def _convolution(stride: int, padding: tuple[int, int], otherwise: Convolution) -> Callable:
-    plain = lambda x, kernel: otherwise(x, kernel, stride, padding)  # noqa: E731
+def _convolution(stride: int, padding: tuple[int, int], otherwise: Convolution) -> Product:
+    return _with_fallback(
+        functools.partial(_call, stride=stride, padding=padding),
+        lambda x, kernel: otherwise(x, kernel, stride, padding),
+    )
+
+
+@functools.cache
+def _with_fallback(fn: Product, plain: Product) -> Product:
+    """`fn`, and under `jax.vmap` and for its derivatives `plain`."""
 
     @custom_vmap
-    def call(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _call(x, kernel, stride, padding)
+    def call(x: jax.Array, y: jax.Array) -> jax.Array:
+        return fn(x, y)
 
     @call.def_vmap
-    def batched(axis_size: int, mapped: list[bool], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, bool]:
+    def batched(axis_size: int, mapped: list[bool], x: jax.Array, y: jax.Array) -> tuple[jax.Array, bool]:
         del axis_size
-        return jax.vmap(plain, [0 if one else None for one in mapped])(x, kernel), True
+        return jax.vmap(plain, [0 if one else None for one in mapped])(x, y), True
 
     @jax.custom_jvp
-    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return call(x, kernel)
+    def usual(x: jax.Array, y: jax.Array) -> jax.Array:
+        return call(x, y)
 
-    @convolution.defjvp
+    @usual.defjvp
     def derivative(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-        return convolution(*primals), jax.jvp(plain, primals, tangents)[1]
+        return usual(*primals), jax.jvp(plain, primals, tangents)[1]
 
-    return convolution
+    return usual

@@ -16,7 +16,7 @@ from rare_gems.analysis import effective
 from rare_gems.analysis.operands import Operand
 from rare_gems.analysis.signals import follow
 from rare_gems.models.compact import compact
-from rare_gems.models.fast_conv import plain_operations
+from rare_gems.models.platforms import plain_operations
 from rare_gems.phase import Ticket
 
 

@@ -8,7 +8,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rare_gems.models import onednn
-from rare_gems.models.fast_conv import apart, conv2d, keep_freed_memory, plain_operations
+from rare_gems.models.fast_conv import conv2d
 
 CASES = [
     # height, width, inputs, outputs, size, stride
@@ -154,15 +154,6 @@ def test_few_channels_on_cpu_are_convolved_in_pairs_and_other_backends_get_the_p
     assert "3,2,4,4" not in text()
 
 
-def test_plain_operations_ends_where_it_is_left():
-    trace = lambda: str(jax.make_jaxpr(lambda x, k: conv2d(x, k, 1, 1))(*single(*draw(CASES[0])[:2])))  # noqa: E731
-    with plain_operations():
-        assert "custom_vjp" not in trace()
-    with pytest.raises(KeyError), plain_operations():
-        raise KeyError
-    assert "custom_vjp" in trace()
-
-
 @pytest.mark.usefixtures("_library")
 @pytest.mark.parametrize(("size", "padding"), [((1, 3), (0, 1)), ((3, 1), (1, 0)), ((2, 3), (1, 2)), ((2, 2), (0, 0))])
 def test_rectangles_and_any_padding(size, padding):
@@ -199,35 +190,6 @@ def test_shapes_that_do_not_fit_are_refused():
         conv2d(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 4, 4)))
     with pytest.raises(ValueError, match=r"\(3, 3, 2, 5\)"):  # two groups cannot share five outputs
         conv2d(jnp.ones((1, 4, 4, 4)), jnp.ones((3, 3, 2, 5)))
-
-
-def test_apart_is_not_fused_into_its_users():
-    def both(x, y):
-        z = apart(jnp.maximum, x, y)
-        return z.T + 1, z * 2
-
-    x, y = jnp.arange(6.0).reshape(2, 3), jnp.full((2, 3), 2.0)
-    compiled = jax.jit(both).lower(x, y).compile()
-    assert " call(" in compiled.as_text()
-    np.testing.assert_array_equal(compiled(x, y)[0], np.maximum(np.arange(6.0).reshape(2, 3), 2).T + 1)
-
-
-def test_keep_freed_memory_says_whether_the_c_library_took_it(monkeypatch):
-    calls = []
-
-    class Library:
-        def __init__(self, name):
-            assert name is None
-
-        def mallopt(self, option, value):
-            calls.append((option, value))
-            return int(option != -8)
-
-    monkeypatch.setattr("ctypes.CDLL", Library)
-    assert keep_freed_memory() is False
-    assert calls == [(-3, 2**31 - 1), (-1, 2**31 - 1), (-8, 1)]
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    assert keep_freed_memory() is False
 
 
 @pytest.mark.usefixtures("_library")

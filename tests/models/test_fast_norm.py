@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rare_gems.models.fast_conv import plain_operations
 from rare_gems.models.fast_norm import batch_normalize, normalize
+from rare_gems.models.platforms import plain_operations
 
 CASES = list(itertools.product([False, True], [False, True], [False, True]))  # shortcut, affine, relu
 

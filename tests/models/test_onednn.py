@@ -116,7 +116,23 @@ print(onednn.works(), ["__onednn" in text for text in texts])
     assert done.stdout.strip() == f"{works} {[works and given is None, False]}"
 
 
-@pytest.mark.parametrize("change", ["version", "machine", "wrong numbers", "no such call"])
+@needs_onednn
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.vmap], ids=["eager", "jit", "vmap"])
+def test_product_is_numpys_with_its_derivative(wrap):
+    rng = np.random.default_rng(1)
+    x, y, dx, dy = (jnp.asarray(rng.standard_normal((2, 9, n)), jnp.float32) for n in (5, 3, 5, 3))
+    if wrap is not jax.vmap:
+        x, y, dx, dy = (array[0] for array in (x, y, dx, dy))
+    plain = lambda x, y: x.T @ y  # noqa: E731
+    fn = lambda x, y, dx, dy: jax.jvp(lambda x, y: onednn.product(x, y, plain), (x, y), (dx, dy))  # noqa: E731
+    got = wrap(fn)(x, y, dx, dy)
+    turned = [np.swapaxes(np.asarray(a), -1, -2).astype(np.float64) for a in (x, dx)]
+    np.testing.assert_allclose(got[0], turned[0] @ y, atol=1e-5)
+    np.testing.assert_allclose(got[1], turned[1] @ y + turned[0] @ dy, atol=1e-5)
+    assert ("__onednn$matmul" in _text(wrap(fn), x, y, dx, dy)) == (wrap is not jax.vmap)
+
+
+@pytest.mark.parametrize("change", ["version", "machine", "wrong numbers", "wrong products", "no such call"])
 def test_anything_unknown_or_wrong_turns_it_off(monkeypatch, change):
     if change == "version":
         monkeypatch.setattr("jaxlib.__version__", "0.99.1")
@@ -124,6 +140,8 @@ def test_anything_unknown_or_wrong_turns_it_off(monkeypatch, change):
         monkeypatch.setattr("platform.machine", lambda: "aarch64")
     elif change == "wrong numbers":
         monkeypatch.setattr(onednn, "_call", lambda x, kernel, stride, padding: jnp.ones((1, 2, 1, 3)))
+    elif change == "wrong products":
+        monkeypatch.setattr(onednn, "_multiply", lambda x, y: jnp.ones((3, 2)))
     else:
         monkeypatch.setattr(jax.ffi, "ffi_call", _unknown)
     onednn.works.cache_clear()
