@@ -138,7 +138,9 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
         trained, rest = leaves.split(getattr(carry.ticket, phase.trains))
         view = _view(phase, carry)
         seen, pull_back, fixed = jax.vjp(view, trained, has_aux=True)
-        seen = seen if known is None else known
+        if known is not None:
+            is_none = lambda leaf: leaf is None  # noqa: E731
+            seen = jax.tree.map(lambda made, own: own if made is None else made, known, seen, is_leaf=is_none)
         grad_fn = leaves.value_and_grad(phase.loss_fn or loss_fn)
         network = leaves.join(sharding.whole(seen, mesh), fixed)
         (loss, (model_state, accuracy)), dense_grads = grad_fn(network, carry.model_state, batch, key_loss)
@@ -171,12 +173,15 @@ def step_parts(loss_fn: LossFn, phase: Phase, mesh: Mesh | None = None) -> tuple
 
 
 def seen(phase: Phase, carry: Carry) -> Params:
-    """The weights that the network sees in the step that comes next, view(ticket), None where they have no gradient.
+    """The weights that the network sees in the step that comes next, view(ticket).
 
     A scan has them ready at the end of the step before: there they come out of the kernel that trains what they are
-    made of, and need none of their own.
+    made of, and need none of their own. None where there is no gradient, and where they are the ticket's own: two of
+    the same in a loop's carry are copied in each step.
     """
-    return _view(phase, carry)(leaves.split(getattr(carry.ticket, phase.trains))[0])[0]
+    made = _view(phase, carry)(leaves.split(getattr(carry.ticket, phase.trains))[0])[0]
+    own = {id(leaf) for leaf in jax.tree.leaves(carry.ticket)}
+    return jax.tree.map(lambda leaf: None if id(leaf) in own else leaf, made)
 
 
 def _view(phase: Phase, carry: Carry) -> Callable[[Any], tuple[Params, Params]]:
