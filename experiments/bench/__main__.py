@@ -30,5 +30,8 @@ def main(args: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    onednn.ask_for()  # as all commands do
+    try:
+        onednn.ask_for()  # as all commands do
+    except ValueError as error:
+        sys.exit(f"experiments.bench: error: {error}")
     sys.exit(main(sys.argv[1:]))

@@ -17,7 +17,6 @@ from experiments.bench import step_bytes
 from experiments.bench.timing import time_in_turn
 from experiments.bench.torch_step import torch_stepper
 from rare_gems import init, masks, transforms
-from rare_gems.models import onednn
 from rare_gems.models.model import Model
 from rare_gems.models.platforms import keep_freed_memory
 from rare_gems.models.resnet import resnet20
@@ -74,7 +73,11 @@ def main(args: list[str]) -> int:
     shape = (flags.batch_size, flags.image_size, flags.image_size, 3)
     batch = jax.random.normal(keys[3], shape), jax.random.randint(keys[4], shape[:1], 0, 10)
 
-    steps = {name: _compile(model, phase, ticket, state, batch) for name, phase in phases(ticket).items()}
+    try:
+        steps = {name: _compile(model, phase, ticket, state, batch) for name, phase in phases(ticket).items()}
+    except ValueError as error:  # images that are too small for the network
+        parser.error(str(error))
+    text = steps["gem_miner"].as_text() or ""
     calls = {name: _stepper(step, phases(ticket)[name], ticket, state, batch) for name, step in steps.items()}
     if flags.against:
         try:
@@ -89,7 +92,7 @@ def main(args: list[str]) -> int:
     print(
         f"{flags.repeats} steps in turn"
         + (", freed memory kept" if kept else "")
-        + (", oneDNN" if onednn.is_usable(jnp.dtype(flags.dtype), 10**9) else "")
+        + (", oneDNN" if "__onednn" in text else "")
     )
     for name, times in seconds.items():
         print(f"{name:>10}: median {1e3 * statistics.median(times):8.2f} ms, min {1e3 * min(times):8.2f} ms")
@@ -101,7 +104,7 @@ def main(args: list[str]) -> int:
         verdict = "met" if ratio <= AGAINST_TORCH else "missed"
         print(f"  to torch: median {ratio:.3f}, min {best:.3f} (target at most {AGAINST_TORCH:.2f}: {verdict})")
     if flags.bytes:
-        for line in step_bytes.report(steps["gem_miner"].as_text() or "", model, shape):
+        for line in step_bytes.report(text, model, shape, flags.dtype):
             print(line)
     device = jax.devices()[0]
     print(f"device: {device.platform} {device.device_kind}, {jax.device_count()} of them; {platform.machine()}")

@@ -95,19 +95,19 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
                 yield from _equations(inner)
 
 
-def report(text: str, model: Model, shape: tuple[int, ...]) -> Iterator[str]:
+def report(text: str, model: Model, shape: tuple[int, ...], precision: str = "float32") -> Iterator[str]:
     """Lines that tell the bytes of a compiled step, the least, and how long either takes at this machine's speeds.
 
     Args:
-      text: of the compiled step. shape: of its images.
+      text: of the compiled step. shape: of its images. precision: of its activations.
     """
-    passes, least = passes_of(text), least_bytes(model, shape)
-    middle = jnp.ones(shape[:3] + (16,), jnp.float32)
+    passes, least = passes_of(text), least_bytes(model, shape, jnp.dtype(precision).itemsize)
+    middle = jnp.ones(shape[:3] + (16,), precision)
     copy = jax.jit(jnp.negative)
     seconds = statistics.median(time_in_turn({"copy": lambda: copy(middle)}, 20)["copy"])
     speed = 2 * middle.nbytes / seconds
     products = 3 * shape[0] * forward_flop(model, shape[1:])
-    peak, _ = measured_peak("float32")
+    peak, _ = measured_peak(precision)
     for kind, (number, size) in passes.items():
         yield f"{kind:>14}: {number:4d} passes, {size / 1e9:6.2f} GB"
     total = sum(size for _, size in passes.values())

@@ -29,7 +29,10 @@ def program(command: str, args: list[str] | None = None) -> None:
     from rare_gems.models.platforms import keep_freed_memory
 
     _keep_compiled()
-    onednn.ask_for()
+    try:
+        onednn.ask_for()
+    except ValueError as error:
+        sys.exit(_complain(command, error, 2))
     keep_freed_memory()  # a step on CPU takes a fifth less without its page faults
     status = run(command, sys.argv[1:] if args is None else args)
     sys.stdout.flush()

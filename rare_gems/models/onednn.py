@@ -36,8 +36,14 @@ def ask_for() -> None:
 
     For programs to call once at the start. JAX's warning that such a program cannot be kept in its compilation cache is
     silenced: all other programs are kept.
+
+    Raises:
+      ValueError: if RARE_GEMS_ONEDNN is neither 0, 1 nor empty.
     """
-    os.environ.setdefault("RARE_GEMS_ONEDNN", "1")
+    asked = os.environ.get("RARE_GEMS_ONEDNN") or "1"
+    if asked not in ("0", "1"):
+        raise ValueError(f"RARE_GEMS_ONEDNN: expected 0 or 1, got {asked!r}")
+    os.environ["RARE_GEMS_ONEDNN"] = asked
     unkept = "Error writing persistent compilation cache entry for .*: MemoryError: std::bad_alloc"
     warnings.filterwarnings("ignore", unkept, UserWarning)
 

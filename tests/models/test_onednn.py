@@ -91,7 +91,13 @@ def test_its_work_is_products_of_outputs(monkeypatch):
     assert asked == [2 * 5 * 4 * (3 * 2 * 3 * 4)]
 
 
-@pytest.mark.parametrize("given", [None, "0"])
+def test_an_unknown_wish_is_refused(monkeypatch):
+    monkeypatch.setenv("RARE_GEMS_ONEDNN", "true")
+    with pytest.raises(ValueError, match="RARE_GEMS_ONEDNN: expected 0 or 1, got 'true'"):
+        onednn.ask_for()
+
+
+@pytest.mark.parametrize("given", [None, "", "0"])
 def test_programs_ask_for_it_unless_their_user_said_no(given):
     """In a process of its own, with one device: a large convolution calls it, a small one does not, and JAX's cache
     keeps the other programs without a warning."""
@@ -113,7 +119,7 @@ print(onednn.works(), ["__onednn" in text for text in texts])
     )  # fmt: skip
     assert done.stderr == ""
     works = onednn.works()
-    assert done.stdout.strip() == f"{works} {[works and given is None, False]}"
+    assert done.stdout.strip() == f"{works} {[works and given != '0', False]}"
 
 
 @needs_onednn
