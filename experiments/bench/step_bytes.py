@@ -31,7 +31,7 @@ def passes_of(text: str) -> dict[str, Passes]:
     """The passes of a compiled program by kind, those that move the most first.
 
     Args:
-      text: of a program without loops, as `compiled.as_text()` gives it.
+      text: of a program without loops, as JAX's compiled programs give it (as_text).
     Example:
       >>> text = "ENTRY %main (x: f32[32768]) -> f32[32768] {\\n"
       >>> text += "  %x = f32[32768]{0} parameter(0)\\n  ROOT %y = f32[32768]{0} negate(%x)\\n}"

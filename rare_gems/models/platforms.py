@@ -32,6 +32,7 @@ def apart(fn: Callable, *args: Any) -> Any:
       `fn(*args)`.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> apart(jnp.negative, jnp.ones(2)).tolist()
       [-1.0, -1.0]
     """
@@ -49,6 +50,8 @@ def plain_operations(target: str = "other") -> Generator[None, None, None]:
       target: the platform that it is traced for, "gpu", "tpu" or another.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from rare_gems.models.fast_conv import conv2d
       >>> with plain_operations():
       ...     "custom" in str(jax.make_jaxpr(conv2d)(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))))
       False
