@@ -73,12 +73,13 @@ def main(args: list[str]) -> int:
     shape = (flags.batch_size, flags.image_size, flags.image_size, 3)
     batch = jax.random.normal(keys[3], shape), jax.random.randint(keys[4], shape[:1], 0, 10)
 
+    kinds = phases(ticket)
     try:
-        steps = {name: _compile(model, phase, ticket, state, batch) for name, phase in phases(ticket).items()}
+        steps = {name: _compile(model, phase, ticket, state, batch) for name, phase in kinds.items()}
     except ValueError as error:  # images that are too small for the network
         parser.error(str(error))
     text = steps["gem_miner"].as_text() or ""
-    calls = {name: _stepper(step, phases(ticket)[name], ticket, state, batch) for name, step in steps.items()}
+    calls = {name: _stepper(step, kinds[name], ticket, state, batch) for name, step in steps.items()}
     if flags.against:
         try:
             calls["torch"] = torch_stepper(flags.model, flags.batch_size, flags.image_size)

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from experiments.compiled.hlo import Module, bytes_of, parse
 from experiments.problem.network import forward_flop
 from rare_gems.models.model import Model
 from rare_gems.models.platforms import plain_operations
+from rare_gems.training.control_flow import equations
 
 __all__ = ["Passes", "least_bytes", "passes_of", "report"]
 
@@ -77,22 +78,12 @@ def least_bytes(model: Model, shape: tuple[int, ...], itemsize: int = 4) -> int:
         )
     sizes = [
         itemsize * (3 * math.prod(equation.invars[0].aval.shape) + 7 * math.prod(equation.outvars[0].aval.shape))
-        for equation in _equations(traced.jaxpr)
+        for equation in equations(traced.jaxpr)
         if equation.primitive.name == "conv_general_dilated"
     ]
     if not sizes:
         raise ValueError("model: expected a network with convolutions, got none in it")
     return sum(sizes) - itemsize * math.prod(shape)
-
-
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.tree.leaves(equation.params, is_leaf=lambda value: hasattr(value, "jaxpr")):
-            if hasattr(inner, "jaxpr"):
-                yield from _equations(inner.jaxpr)
-            elif hasattr(inner, "eqns"):
-                yield from _equations(inner)
 
 
 def report(text: str, model: Model, shape: tuple[int, ...], precision: str = "float32") -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-__all__ = ["names"]
+__all__ = ["equations", "names"]
 
 _KINDS = ("cond", "while", "scan", "sort")
 
@@ -20,15 +20,23 @@ def names(fn: Callable, *args: Any) -> set[str]:
       >>> sorted(names(lambda x: jax.lax.cond(x[0] > 0, jax.numpy.sort, jax.numpy.abs, x), jax.numpy.ones(3)))
       ['cond', 'sort']
     """
-    return {name for name in _primitives(jax.make_jaxpr(fn)(*args).jaxpr) if name in _KINDS}
+    found = {equation.primitive.name for equation in equations(jax.make_jaxpr(fn)(*args).jaxpr)}
+    return found.intersection(_KINDS)
 
 
-def _primitives(jaxpr: core.Jaxpr) -> Iterator[str]:
+def equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """The equations of a traced function, at any depth, those of a call after the call.
+
+    Example:
+      >>> traced = jax.make_jaxpr(jax.jit(jax.numpy.sin))(1.0)
+      >>> [equation.primitive.name for equation in equations(traced.jaxpr)][-1]
+      'sin'
+    """
     for equation in jaxpr.eqns:
-        yield equation.primitive.name
+        yield equation
         for value in equation.params.values():
             for one in value if isinstance(value, tuple | list) else (value,):
                 if isinstance(one, core.ClosedJaxpr):
-                    yield from _primitives(one.jaxpr)
+                    yield from equations(one.jaxpr)
                 elif isinstance(one, core.Jaxpr):
-                    yield from _primitives(one)
+                    yield from equations(one)
