@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks, schedules, transforms
+from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Recipe, Scores, Step, Ticket, Transform
 from rare_gems.pruners import rigl as growing
 from rare_gems.pruners import sparse_evolutionary_training as evolving
@@ -16,7 +16,7 @@ from rare_gems.pruners.parts.saliency import one_shot
 from rare_gems.sparse.choices import Scope, Score, checked_mask, counts_at, layers_of, score_fn, shared_out
 from rare_gems.structures import check_structure
 
-__all__ = ["Method", "fixed", "freezing", "gradual", "magnitude", "random", "rigl", "selected",
+__all__ = ["Method", "fixed", "gradual", "magnitude", "random", "rigl", "selected",
            "snip", "sparse_evolutionary_training"]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def fixed(mask: Mask) -> Method:
     def recipe(whole: Mask) -> Recipe:
         check_structure("mask", mask, whole, "the prunable params")
         jax.eval_shape(masks.apply, whole, mask)  # raises for another shape, and for what is not bool
-        return (_edit(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.array, mask))),)  # copies
+        return (edited(lambda ticket, context: ticket._replace(mask=jax.tree.map(jnp.array, mask))),)  # copies
 
     return Method(recipe=recipe, keeps_scores=False, mask=mask)
 
@@ -177,7 +177,7 @@ def selected(select: Callable[[Scores], Mask], *, score: Score = "magnitude", at
         return (after >= 0) & (after % every == 0) if every else after == 0
 
     def recipe(mask: Mask) -> Recipe | Transform:
-        first = _edit(choose)
+        first = edited(choose)
         again = transforms.when(is_round, first.after)
         return again if at or every else (first,)
 
@@ -217,42 +217,8 @@ def _moving(factory: Callable[..., Recipe], sparsity: float, num_steps: int, opt
     return Method(recipe=recipe, keeps_scores=False)
 
 
-def freezing(sparsity: float, *, num_rounds: int, every: int) -> Method:
-    """GEM-MINER's freezing, where the params that the optimizer trains are the scores p.
-
-      p = clip(p, 0, 1);  after every `every` updates the lowest p are frozen at 0, down to
-      round(n (1 - s)^(r / R)) that are not, at round r of R
-
-    The network sees `w * ste.round_half(p)` (frozen scores round to 0); the regulariser is
-    `optax.add_decayed_weights(2 * strength)` in the optimizer.
-
-    Args:
-      sparsity: s, the fraction frozen in the end, in [0, 1). num_rounds: R. every: updates from round to round.
-    Source: Rare Gems, Algorithm 1.
-    """
-    check_whole(1, num_rounds=num_rounds, every=every)
-    due = schedules.every(every)
-
-    def recipe(mask: Mask) -> Transform:
-        counts = schedules.exponential_counts(masks.num_prunable(mask), sparsity, num_rounds)
-        freeze = transforms.keep_next(sorted(set(counts), reverse=True), _scores_as_params)
-        return transforms.chain(
-            _edit(lambda ticket, context: ticket._replace(params=_clipped(ticket))).after,
-            transforms.when(lambda step: due(step) & (step + 1 <= num_rounds * every), freeze),
-        )
-
-    return Method(recipe=recipe, keeps_scores=False)
-
-
-def _scores_as_params(ticket: Ticket) -> Scores:
-    return masks.map_kept(lambda p: p, ticket.params, ticket.mask)
-
-
-def _clipped(ticket: Ticket) -> Any:
-    return jax.tree.map(lambda p, m: p if m is None else jnp.clip(p, 0, 1), ticket.params, ticket.mask)
-
-
-def _edit(fn: Callable[[Ticket, Context], Ticket]) -> Any:
+def edited(fn: Callable[[Ticket, Context], Ticket]) -> Any:
+    """A phase without steps that makes the ticket fn(ticket, context)."""
     return transforms.edit(
         Transform(init=lambda ticket: (), update=lambda ticket, state, context: (fn(ticket, context), state))
     )

@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 
 from rare_gems.phase import Context, LossFn, Phase, Ticket
 from rare_gems.training import sharding
+from rare_gems.training.carry import Carry
 from rare_gems.training.feeds import Feed, Stream, advance_fn
-from rare_gems.training.step import Carry, finish, step_parts, take_round
+from rare_gems.training.step import finish, step_parts, take_round
 
 __all__ = ["MANY", "Programs", "programs_of_phase"]
 

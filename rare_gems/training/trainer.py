@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from rare_gems import leaves
 from rare_gems.phase import Key, LossFn, ModelState, Phase, Recipe, Ticket
 from rare_gems.training import optimizer, sharding
+from rare_gems.training.carry import Carry, Totals, begin
 from rare_gems.training.feeds import Feed, Stream
 from rare_gems.training.programs import MANY, Programs, programs_of_phase
-from rare_gems.training.step import Carry, Totals, begin, finish, make_step, step_parts, take_round
+from rare_gems.training.step import finish, make_step, step_parts, take_round
 from rare_gems.training.stretches import stretches_of
 
 __all__ = ["Carry", "Moment", "Totals", "begin", "epochs", "finish", "make_step", "run", "step_parts", "take_round"]

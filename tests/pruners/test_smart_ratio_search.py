@@ -10,10 +10,10 @@ from rare_gems import init, masks
 from rare_gems.phase import Context, Ticket
 from rare_gems.pruners import smart_ratio_search as tuned
 from rare_gems.pruners.parts.finetune import finetune
+from rare_gems.pruners.parts.ratio_candidates import candidates
 from rare_gems.training import trainer
 from tests.golden.make_gem_miner import gradient
-
-SIZES = np.array([60.0, 40.0])
+from tests.pruners.parts.test_ratio_candidates import SIZES, fitted
 
 
 def make_ticket(seed=0, shapes=((6, 10), (10, 4))):
@@ -40,15 +40,6 @@ def cross_entropy(params, state, batch, key):
     images, labels = batch
     logits = jax.nn.relu(images @ params[0]) @ params[1]
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (state, jnp.float32(0))
-
-
-def fitted(p, sizes, total):
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        middle = (low + high) / 2
-        kept = (sizes * np.clip(middle * p, 1 / sizes, 1)).sum()
-        low, high = (middle, high) if kept < total else (low, middle)
-    return np.clip(high * p, 1 / sizes, 1)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -115,7 +106,7 @@ def test_the_layer_that_matters_wins(sparsity):
 
 def test_the_best_candidate_is_chosen():
     ticket, ratios = ones(), [0.3, 0.3]
-    table = tuned.candidates(ticket.mask, 0.7, ratios, 6, 1.0, seed=3)
+    table = candidates(ticket.mask, 0.7, ratios, 6, 1.0, seed=3)
     expected = (1 - table[:, 0]) * 60 + table[:, 1] * 40  # E L
     best = int(np.argmin(expected))
     assert best > 0
@@ -145,35 +136,8 @@ def test_a_candidate_without_a_number_loses():
     for step, loss in enumerate(losses):
         context = Context(jnp.int32(step), jax.random.key(0), None, None, loss)
         ticket, state = phase.during.update(ticket, state, context)
-    want = tuned.candidates(ticket.mask, 0.7, [0.3, 0.3], 3)[1]
+    want = candidates(ticket.mask, 0.7, [0.3, 0.3], 3)[1]
     np.testing.assert_allclose([s[0, 0] for s in ticket.scores], want, rtol=1e-6)
-
-
-def test_candidates():
-    mask = make_ticket().mask
-    table = tuned.candidates(mask, 0.7, [0.1, 0.6], 5, 0.5, seed=1)
-    assert table.shape == (5, 2)
-    np.testing.assert_allclose(table @ SIZES, 30)
-    np.testing.assert_allclose(table[0], [0.1, 0.6])
-    assert len(np.unique(table[:, 0])) == 5
-    np.testing.assert_array_equal(table, tuned.candidates(mask, 0.7, [0.1, 0.6], 5, 0.5, seed=1))
-    assert not np.array_equal(table[1:], tuned.candidates(mask, 0.7, [0.1, 0.6], 5, 0.5, seed=2)[1:])
-    noise = np.log((table[:, 0] / table[:, 1]) / (0.1 / 0.6)) / 0.5
-    draws = np.array(jax.random.normal(jax.random.key(1), (5, 2)), np.float64)
-    draws[0] = 0
-    np.testing.assert_allclose(noise, draws[:, 0] - draws[:, 1], atol=1e-6)
-    np.testing.assert_allclose(tuned.candidates(mask, 0.9, [0.0, 0.5], 1), [[1 / 60, 9 / 40]])  # a weight at least
-
-
-def test_fit():
-    rng = np.random.default_rng(2)
-    for _ in range(30):
-        sizes = rng.integers(1, 40_000, 20).astype(float)
-        ratios = np.clip(np.exp(rng.normal(-3, 2, 20)), 1e-4, 1)
-        total = int(rng.integers(len(sizes), sizes.sum() + 1))
-        want = fitted(ratios, sizes, total)
-        np.testing.assert_allclose(tuned.fit(ratios, sizes, total, np), want, rtol=1e-9)
-        np.testing.assert_allclose(tuned.fit(jnp.float32(ratios), sizes, total), want, rtol=3e-4)
 
 
 @pytest.mark.parametrize("kept", [2, 3, 50, 99, 100])
@@ -199,7 +163,7 @@ def test_v6_tunes_what_v4_found():
         ticket.mask, sparsity=0.7, ratios=[0.3, 0.3], version="v6", num_steps=20, learning_rate=0.02,
         num_candidates=3, radius=1.0, candidate_steps=10,
     )  # fmt: skip
-    table = tuned.candidates(ticket.mask, 0.7, [0.3, 0.3], 3, 1.0)
+    table = candidates(ticket.mask, 0.7, [0.3, 0.3], 3, 1.0)
     carries, end = run(recipe, ticket, needs_a_hurts_b, [jnp.float32(1)], jax.random.key(1))
     best = np.argmax(table[:, 0])
     np.testing.assert_allclose([s[0, 0] for s in carries[0].ticket.scores], table[best], rtol=1e-6)

@@ -18,7 +18,8 @@ from rare_gems import masks, sparse, transforms, views
 from rare_gems.phase import Phase, Rounds
 from rare_gems.pruners.gmp import gmp
 from rare_gems.pruners.rigl import rigl
-from rare_gems.training.step import begin, make_step
+from rare_gems.training.carry import begin
+from rare_gems.training.step import make_step
 from tests.toy import make_toy
 
 PARAMS = {

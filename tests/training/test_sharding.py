@@ -18,6 +18,7 @@ from rare_gems.phase import Ticket
 from rare_gems.pruners.gem_miner import gem_miner, search
 from rare_gems.pruners.parts.finetune import finetune
 from rare_gems.training import sharding, step, trainer
+from rare_gems.training.carry import begin
 from rare_gems.training.feeds import Feed
 from tests.toy import make_toy, rotated
 
@@ -182,9 +183,7 @@ def _edit_of(mesh, shapes):
     params = {f"layer_{i}": {"kernel": jax.ShapeDtypeStruct(s, jnp.float32)} for i, s in enumerate(shapes)}
     mask = jax.eval_shape(masks.ones, params)
     phase = search(mask, sparsity=0.9, num_epochs=3, steps_per_epoch=2, period=1)
-    carry = jax.eval_shape(
-        lambda t, key: step.begin(phase, t, {}, key), Ticket(params, params, mask), jax.random.key(0)
-    )
+    carry = jax.eval_shape(lambda t, key: begin(phase, t, {}, key), Ticket(params, params, mask), jax.random.key(0))
 
     def lies(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, sharding.spec_of(x.shape, mesh)))

@@ -9,6 +9,7 @@ import pytest
 from rare_gems import transforms, views
 from rare_gems.phase import Phase, Ticket
 from rare_gems.training import step as steps
+from rare_gems.training.carry import begin
 
 IDENTITY = transforms.identity()
 
@@ -20,7 +21,7 @@ def _begun(view):
         {"w": jnp.array([True, False, True]), "b": None, "n": None},
     )
     phase = Phase(view, "params", optax.sgd(0.5), IDENTITY, IDENTITY, 4)
-    return phase, steps.begin(phase, ticket, jnp.int32(0), jax.random.key(0))
+    return phase, begin(phase, ticket, jnp.int32(0), jax.random.key(0))
 
 
 def _loss(params, state, batch, key):

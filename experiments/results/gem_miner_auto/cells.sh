@@ -1,9 +1,31 @@
 #!/bin/bash
 # The cells for reporting of PROTOCOL.md, without (b): bash experiments/results/gem_miner_auto/cells.sh RUN_DIR
-# Started again it goes on where it was stopped. The grid of (b), of the same cells, seed 1: GRID=1 bash .../cells.sh RUN_DIR
+# Started again it goes on where it was stopped. (b) is the grid of the same cells, seed 1: GRID=1 bash .../cells.sh RUN_DIR
+# and then, of each cell, the best of its grid with five seeds: TUNED=1 bash .../cells.sh RUN_DIR
 set -e
 runs=${1:?"expected a folder for the runs"}
 sgd="--training.optimizer=sgd --training.schedule=multistep --init=kaiming_normal"
+
+# gem_miner OPTIMIZER PERIOD LAMBDA
+gem_miner() {
+  echo "gem_miner --gem-miner.period=$2 --gem-miner.l2=$3 $([ "$1" = adam ] && echo "--gem-miner.optimizer=adam --learning-rate=0.02")"
+}
+
+# best GRID_FOLDER SPARSITY: the setting with the highest validation accuracy after its search
+best() {
+  python - "$1" "$2" <<'EOF'
+import csv, pathlib, sys
+
+def accuracy(setting):
+    (metrics,) = (setting / sys.argv[2]).rglob("metrics.csv")
+    with metrics.open() as file:
+        return [float(row["validation_accuracy"]) for row in csv.DictReader(file) if row["phase"] == "search"][-1]
+
+settings = [setting for setting in pathlib.Path(sys.argv[1]).iterdir() if setting.is_dir()]
+assert len(settings) == 12, settings
+print(max(sorted(settings), key=accuracy).name.replace("-", " ", 2))
+EOF
+}
 
 # methods PERIOD ROUNDS ROUND_EPOCHS SLOWER FLAGS_OF_WEIGHTS FLAGS_OF_IMP_AND_LRR
 methods() {
@@ -11,8 +33,7 @@ methods() {
     columns=""
     for period in "$1" "$4"; do
       for l2 in 0 2e-4 1e-3; do
-        columns+="sgd $period $l2: gem_miner --gem-miner.period=$period --gem-miner.l2=$l2; "
-        columns+="adam $period $l2: gem_miner --gem-miner.period=$period --gem-miner.l2=$l2 --gem-miner.optimizer=adam --learning-rate=0.02; "
+        columns+="sgd $period $l2: $(gem_miner sgd "$period" "$l2"); adam $period $l2: $(gem_miner adam "$period" "$l2"); "
       done
     done
     echo "${columns%; }"
@@ -29,7 +50,19 @@ name=${GRID:+grid-}
 
 # cell DATASET FOLDER EPOCHS SPARSITIES COLUMNS FLAGS...
 cell() {
-  python -m experiments.compare "$1" "--run-dir=$runs/$name$2" "--epochs=$3" "--sparsities=$4" "--columns=$5" "${@:6}" \
+  if [ -n "$TUNED" ]; then
+    for sparsity in ${4//,/ }; do
+      setting=$(best "$runs/grid-$2" "$sparsity")
+      echo "$2 at $sparsity: $setting"
+      compare "$1" "tuned-$2-$sparsity" "$3" "$sparsity" "tuned: $(gem_miner $setting)" "${@:6}"
+    done
+  else
+    compare "$1" "$name$2" "${@:3}"
+  fi
+}
+
+compare() {
+  python -m experiments.compare "$1" "--run-dir=$runs/$2" "--epochs=$3" "--sparsities=$4" "--columns=$5" "${@:6}" \
     "${seeds[@]}" --finetune.optimizer=sgd --finetune.schedule=multistep --weight-decay=1e-4 --no-dense
 }
 
