@@ -2,33 +2,26 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.analyses.arrays import like
+from experiments.analyses.image_batches import image_batches
 from experiments.analyses.measures import Row, check_trained, common_mask
 from experiments.analyses.networks import Network
 from experiments.analyses.stability import check_one_mask, label, order_pairs
 from experiments.problem.data import load_data
-from experiments.problem.evaluation import batch_size, stream_batch_size
 from experiments.problem.found_ticket import rewound_to
 from experiments.problem.network import network_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.analysis import connectivity
-from rare_gems.data import dataset, device_batches, stream_batches, streamed_dataset
-from rare_gems.data.dataset import Dataset
 from rare_gems.data.streamed_dataset import Streamed
 from rare_gems.models.model import shapes_of
 
 __all__ = ["barriers", "line_pairs", "lines"]
-
-_DRAWN = 0  # the seed of the images that are chosen
 
 
 def line_pairs(networks: Sequence[Network], *, intersect: bool = False) -> list[tuple[Network, Network]]:
@@ -69,8 +62,8 @@ def lines(
     model = network_for(config, shape, data.num_classes)
     params, state = shapes_of(model)
     along = connectivity.make_along(model.apply)
-    moving = [images for images, _ in _batches(data, "train", statistics, config.batch_size)]
-    tested = list(_batches(data, "test", examples, None))
+    moving = [images for images, _ in image_batches(data, "train", statistics, config.batch_size)]
+    tested = list(image_batches(data, "test", examples, None))
     rows = []
     for a, b in pairs:
         mask, _ = common_mask(a, b)
@@ -100,27 +93,3 @@ def barriers(rows: Sequence[Row]) -> list[Row]:
                    "loss_barrier": connectivity.barrier(loss, alphas)}  # fmt: skip
         found.append(kept | ends | worst | heights)
     return found
-
-
-def _batches(data: Dataset | Streamed, name: str, most: int, size: int | None) -> Iterator[tuple[Any, Any]]:
-    """Images, as the network takes them, and labels, of at most that many examples of a split; not augmented."""
-    split: Any = data.train if name == "train" else data.test
-    parts: Any = streamed_dataset if isinstance(data, Streamed) else dataset
-    num = split.num if isinstance(data, Streamed) else len(split.labels)
-    if 0 < most < num:
-        split, num = parts.subset(split, most, data.num_classes, _DRAWN), most
-    normalised = jax.jit(lambda images: device_batches.normalise(images, data.mean, data.std))
-    if isinstance(data, Streamed):
-        size = min(size or stream_batch_size(num), num)
-        for batch in stream_batches.eval_batches(split, batch_size=size, image_size=data.image_size):
-            there = np.asarray(batch.weights) > 0
-            if there.all():
-                yield normalised(batch.images), batch.labels
-            elif name != "train":
-                yield normalised(batch.images[there]), batch.labels[there]
-        return
-    size = min(size or batch_size(num, split.images.shape[1]), num)
-    order = np.random.default_rng(_DRAWN).permutation(num)  # a split may be sorted by class
-    for first in range(0, num - num % size if name == "train" else num, size):
-        chosen = order[first : first + size]
-        yield normalised(np.asarray(split.images)[chosen]), jnp.asarray(np.asarray(split.labels)[chosen])

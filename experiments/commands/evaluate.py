@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments.analyses.image_batches import image_batches
 from experiments.catalog.datasets import DATASETS
 from experiments.commands.export import finished_ticket
 from experiments.config.config import Config
@@ -26,6 +27,7 @@ from experiments.run_folder import paths
 from experiments.run_folder.summary import dataset_name
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
+from rare_gems.analysis.running_statistics import make_fresh_statistics
 from rare_gems.phase import Mask, ModelState, Params
 from rare_gems.storage import seed_file, ticket_file
 
@@ -44,6 +46,8 @@ class Evaluate:
     """a run folder, or a .json of experiments.export --to=seed"""
     data_dir: Path | None = None
     """where TFDS keeps its data sets, or where the images are, if not where the run found them"""
+    fresh_statistics: int = 0
+    """also with BatchNorm's statistics computed anew for these weights, from so many training images (0: not)"""
 
 
 class _Weights(NamedTuple):
@@ -65,12 +69,30 @@ def evaluate(args: list[str]) -> None:
     asked = read_flags(Evaluate, args, "python -m experiments.evaluate")
     read = _of_run if asked.ticket.is_dir() else _of_seed
     config, weights = read(asked.ticket, asked.data_dir)
-    _report(Console(markup=False, emoji=False), config, _problem(config), weights)
+    problem = _problem(config)
+    if asked.fresh_statistics:
+        weights = _with_fresh(config, problem, weights, asked.fresh_statistics)
+    _report(Console(markup=False, emoji=False), config, problem, weights)
 
 
 def _problem(config: Config) -> Problem:
     """The weights are there: the file of --pretrained, of which the problem has a fingerprint, need not be."""
     return make_problem(load_data(config), dataclasses.replace(config, pretrained=None))
+
+
+def _with_fresh(config: Config, problem: Problem, weights: list[_Weights], num_images: int) -> list[_Weights]:
+    """All of the weights, each followed by itself with statistics that belong to it."""
+    if num_images < 1:
+        raise UsageError(f"--fresh-statistics: expected 1 or more training images, or 0, got {num_images}")
+    refresh = make_fresh_statistics(problem.model.apply)
+    batches = [images for images, _ in image_batches(problem.data, "train", num_images, config.batch_size)]
+    found = []
+    for each in weights:
+        state = refresh(masks.apply(each.params, each.mask), each.state, batches)
+        if all(new is old for new, old in zip(*map(jax.tree.leaves, (state, each.state)), strict=True)):
+            raise UsageError(f"--fresh-statistics: expected a network with running statistics, got {config.model}")
+        found += [each, each._replace(name=f"{each.name}, fresh statistics", state=state, noted=None)]
+    return found
 
 
 def _report(console: Console, config: Config, problem: Problem, weights: list[_Weights]) -> None:

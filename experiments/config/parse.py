@@ -21,7 +21,7 @@ from experiments.config.lengths import fitted
 from experiments.config.refusals import in_one_line
 from experiments.config.saved import fields_of, flat
 from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
-from experiments.presets.lookup import lookup
+from experiments.presets.lookup import lookup, usual_pruner
 from experiments.terminal.errors import UsageError
 
 __all__ = ["config_type", "default_config", "field_of", "known_fields", "parse", "read_flags"]
@@ -115,9 +115,12 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
     """The preset for the pruner, model and sparsity of a command line, and the source of each value in it."""
     spans = _by_field(arg for arg in args if arg != "-h")
     choice = _choice(tuple(arg for name, span in spans.items() if name in vars(_Choice()) for arg in span), program)
+    owners = {name.split(".")[0] for name in spans if "." in name} & PRUNERS.keys()
+    usual, why = usual_pruner(choice.model, dataset, owners)
+    if "pruner" not in spans:
+        choice = dataclasses.replace(choice, pruner=usual)
     removes = PRUNERS[choice.pruner].removes
-    usual = Config.sparsity if removes else 0.0
-    sparsity = usual if math.isnan(choice.sparsity) else choice.sparsity
+    sparsity = (Config.sparsity if removes else 0.0) if math.isnan(choice.sparsity) else choice.sparsity
     if not 0 <= sparsity < 1:
         raise UsageError(f"--sparsity: expected a fraction removed in [0, 1), got {sparsity}")
     if not removes and sparsity != 0:
@@ -131,7 +134,7 @@ def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[
         dataset=dataset, pruner=choice.pruner, model=choice.model, sparsity=sparsity, network=defaults_of(choice.model),
         variant=choice.variant,
     )  # fmt: skip
-    return _replace(named, preset.values), preset.sources
+    return _replace(named, preset.values), {"pruner": why, **preset.sources}
 
 
 def _with_typed(default: Config, args: list[str], program: str) -> Config:

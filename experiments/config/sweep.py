@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.catalog.pruners.options import as_dict
+from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import GROUPS
 from experiments.config.config import Config
 from experiments.config.parse import field_of, parse
@@ -37,8 +38,11 @@ def expand(dataset: str, args: Sequence[str]) -> list[Combination]:
     rest, lists = _split(args)
     if not lists:
         return _checked([Combination(*parse(dataset, rest), {})])
-    base, _ = parse(dataset, rest, all_used=False)
     typed = {field_of(arg) for arg in rest if arg.startswith("--")}
+    owners = {name.replace("-", "_").split(".")[0] for name in lists if "." in name} & PRUNERS.keys()
+    if len(owners) == 1 and "pruner" not in typed:
+        rest = [f"--pruner={next(iter(owners))}", *rest]
+    base, _ = parse(dataset, rest, all_used=False)
     fields = [_field(name, base) for name in lists]
     for name, field in zip(lists, fields, strict=True):
         if field in typed:
@@ -117,7 +121,8 @@ def _field(name: str, base: Config) -> str:
     hint = " (seeds: --num-seeds)" if field in ("seed", "num_seeds") else ""
     some = ["sparsity", "learning_rate", "finetune_learning_rate", "weight_decay", *options]
     raise UsageError(
-        f"{_FLAG}{name}: expected a field of the run, such as {', '.join(map(_dashed, some))}, got {name}{hint}"
+        f"{_FLAG}{name}: expected a field of a run of {base.pruner}, such as {', '.join(map(_dashed, some))}, "
+        f"got {name}{hint}"
     )
 
 

@@ -132,7 +132,7 @@ def why_unused(config: Config, name: str) -> str | None:
     """Why a field would be ignored, or None if it is used."""
     method, flag, (group, _, option) = config.method, flag_of(name), name.rpartition(".")
     if group in PRUNERS and group != config.pruner:
-        return f"{flag}: an option of {group}; expected none with {config.pruner}"
+        return f"{flag}: an option of {group}; expected none with {config.pruner}, or --pruner={group}"
     if group in PRUNERS:
         why = method.why_idle and method.why_idle(config.options, option)
         return f"{flag}: {why}" if why else None

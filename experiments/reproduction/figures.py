@@ -137,8 +137,8 @@ def _columns(shown: Sequence[Shown], file: Path, title: str, note: str | None) -
         _over_places(shown, places, file, title, note)
         return
     rows = [one.row(each, value) for one in shown for each in one.chosen()]
-    rows = rows or [row for one in shown for row in one.dense(value)]  # that alone is shown
-    rows, paper = _by_sparsity(rows, paper_of(shown, value))
+    whole = [row for one in shown if not rows or DENSE.name in one.figure.columns for row in one.dense(value)]
+    rows, paper = _by_sparsity([*whole, *rows], paper_of(shown, value))
     column_points.plot(rows, file, title, (value,), _label(value), paper, note,
                        percent=is_percent(value))  # fmt: skip
 

@@ -123,3 +123,19 @@ def with_an_assertion(*shapes):
         return logits, state
 
     return _network(*shapes, change=change)
+
+
+def centred(image_shape, num_classes):
+    """A linear layer on images less their running mean."""
+    size = int(np.prod(image_shape))
+
+    def init(key):
+        return {"linear": {"kernel": jax.random.normal(key, (size, num_classes)) / 8}}, {"mean": jnp.zeros((1, size))}
+
+    def apply(params, state, x, train):
+        x = x.reshape(len(x), -1)
+        mean = x.mean(0, keepdims=True) if train else state["mean"]
+        state = {"mean": 0.5 * state["mean"] + 0.5 * mean} if train else state
+        return (x - mean) @ params["linear"]["kernel"], state
+
+    return SimpleNamespace(init=init, apply=apply)

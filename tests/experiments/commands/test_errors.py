@@ -73,8 +73,9 @@ def test_options_that_freezing_alone_uses_are_refused_without_it(idle, tmp_path,
 
 @pytest.mark.parametrize("flag", MISTAKES)
 def test_mistake_on_the_command_line(flag, tmp_path, capsys):
-    epochs = [] if "epochs=" in flag else ["--epochs=60"]
-    assert run("digits", [flag, *epochs, f"--run-dir={tmp_path}/run"]) == 2
+    typed = [] if "pruner=" in flag else ["--pruner=gem_miner"]
+    typed += [] if "epochs=" in flag else ["--epochs=60"]
+    assert run("digits", [*typed, flag, f"--run-dir={tmp_path}/run"]) == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1, err
     assert MISTAKES[flag] in err

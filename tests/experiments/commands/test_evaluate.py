@@ -12,6 +12,8 @@ import pytest
 from experiments.commands import evaluate
 from experiments.commands.program import run
 from rare_gems import masks
+from rare_gems.data.dataset import subset
+from rare_gems.data.digits import digits
 from rare_gems.storage import ticket_file
 
 RESULTS = Path(evaluate.__file__).parents[1] / "results"
@@ -95,6 +97,28 @@ def test_a_check_of_a_run_becomes_smaller_too(small_copy, tmp_path, capsys):
     (small_copy / "config.json").write_text(json.dumps(config | {"check": "shuffle"}))
     assert run("export", [str(small_copy), "--to=compact", f"--output={tmp_path}/c.safetensors"]) == 0
     assert "parameters 50,610 -> " in capsys.readouterr().out
+
+
+def test_with_fresh_statistics(small_run, tmp_path, capsys):
+    """Beside NumPy: the running mean of a network is that of the images that were asked for."""
+    flags = ["--pruner=random", "--model=tests.experiments.nets:centred", "--sparsity=0.5", "--finetune-epochs=1"]
+    assert run("digits", [*flags, "--batch-size=100", f"--run-dir={tmp_path / 'run'}"]) == 0
+    capsys.readouterr()
+    first, _, *lines = evaluated(capsys, tmp_path / "run", "--fresh-statistics=200").splitlines()[2:]
+    assert first.startswith(" before finetuning")
+    assert [line.strip().split("  ")[0] for line in lines] == ["trained", "trained, fresh statistics"]
+    noted = json.loads((tmp_path / "run" / "summary.json").read_text())["accuracy"]["after_finetune"]
+    assert lines[0].split()[-2:] == [f"{noted:.2%}"] * 2
+    data = digits()
+    pixels = lambda images: ((images / 255 - data.mean) / data.std).reshape(len(images), -1)  # noqa: E731
+    mean = pixels(subset(data.train, 200, 10, seed=0).images).mean(0)
+    kernel = ticket_file.load(tmp_path / "run" / "ticket.safetensors").ticket.params["linear"]["kernel"]
+    right = ((pixels(data.test.images) - mean) @ np.float64(kernel)).argmax(1) == data.test.labels
+    assert lines[1].split()[-1] == f"{right.mean():.2%}"
+    assert "expected a network with running statistics" in refused(
+        capsys, "evaluate", small_run, "--fresh-statistics=9"
+    )
+    assert "expected 1 or more training images" in refused(capsys, "evaluate", small_run, "--fresh-statistics=-1")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null"])

@@ -35,3 +35,24 @@ def test_flag_by_flag_is_as_a_whole(flags):
 def test_what_cannot_be_read_is_named(flags):
     with pytest.raises(UsageError, match=flags[-1]):
         parse("cifar10", flags)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "flags", "pruner"),
+    [
+        ("cifar10", [], "gem_miner"),
+        ("cifar10", ["--model=lenet_300_100"], "gem_miner_auto"),
+        ("tiny_imagenet", ["--model=resnet18"], "gem_miner"),
+        ("tiny_imagenet", [], "gem_miner_auto"),
+        ("digits", [], "gem_miner_auto"),  # its settings for digits are ours, not the paper's
+        ("digits", ["--gem-miner.l2=0"], "gem_miner"),
+        ("cifar10", ["--rigl.every=10", "--model=resnet20"], "rigl"),
+        ("digits", ["--dense=conv1", "--network.width=0.5"], "gem_miner_auto"),  # a flag that is named as a method
+    ],
+)
+def test_the_method_where_none_is_named(dataset, flags, pruner):
+    config, sources = parse(dataset, flags)
+    assert config.pruner == pruner
+    assert sources["pruner"].startswith("default: ")
+    named, told = parse(dataset, [*flags, f"--pruner={pruner}"])
+    assert (config, sources) == (named, told | {"pruner": sources["pruner"]})

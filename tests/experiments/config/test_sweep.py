@@ -28,7 +28,14 @@ def _rows(file):
 
 
 def test_a_combination_is_the_command_it_stands_for(tmp_path):
-    asked = ["--sweep.sparsity=0.5,0.9", "--sweep.l2", "0,1e-3", "--seed=3", f"--run-dir={tmp_path}"]
+    asked = [
+        "--pruner=gem_miner",
+        "--sweep.sparsity=0.5,0.9",
+        "--sweep.l2",
+        "0,1e-3",
+        "--seed=3",
+        f"--run-dir={tmp_path}",
+    ]
     members = sweep.expand("digits", asked)
     assert [(m.config.sparsity, m.config.options.l2) for m in members] == [
         (0.5, 0),
@@ -49,7 +56,7 @@ def test_a_combination_is_the_command_it_stands_for(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--sweep.lambda=1,2"], "--sweep.lambda: expected a field of the run, such as sparsity, .*l2.*got"),
+        (["--sweep.lambda=1,2"], "--sweep.lambda: expected a field of a run of gem_miner, such as sparsity, .*l2.*got"),
         (["--sweep.seed=1,2"], r"--sweep.seed: expected a field .* \(seeds: --num-seeds\)"),
         (["--sweep.imp.rate=0.1"], "--sweep.imp.rate: expected a field"),
         (["--sweep.l2="], "--sweep.l2: expected values, separated by commas, got none"),
@@ -64,7 +71,7 @@ def test_a_combination_is_the_command_it_stands_for(tmp_path):
 )  # fmt: skip
 def test_mistakes(flags, message):
     with pytest.raises(UsageError, match=message):
-        sweep.expand("digits", flags)
+        sweep.expand("digits", ["--pruner=gem_miner", *flags])
 
 
 def test_nothing_is_trained_before_all_combinations_can_be(tmp_path, capsys):

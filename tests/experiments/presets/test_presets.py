@@ -294,7 +294,7 @@ def test_between_two_rows_the_nearest_is_taken_and_named():
 
 
 def test_elsewhere_the_source_says_so():
-    _, sources = parse("cifar10", ["--model=lenet_300_100"])
+    _, sources = parse("cifar10", ["--pruner=gem_miner", "--model=lenet_300_100"])
     assert sources["learning_rate"] == "our choice: the papers are silent; as ResNet-20 on CIFAR-10"
 
 

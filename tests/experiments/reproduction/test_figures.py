@@ -32,6 +32,17 @@ def test_the_dense_network_is_drawn_where_it_is_alone(tmp_path, monkeypatch):
     assert [(row["name"], row["after"]) for row in drawn] == [("dense", 0.9)]
 
 
+def test_the_dense_network_is_drawn_where_it_is_named(tmp_path, monkeypatch):
+    drawn, value = [], "connectivity.error_barrier"
+    monkeypatch.setattr(figures.column_points, "plot", lambda rows, *_, **__: drawn.extend(rows))
+    item = "small-networks-connectivity"
+    part = runs_of(item, tmp_path, "dense", "0.0")
+    part = part._replace(combinations=[*part.combinations, part.combinations[0]._replace(column="k=0", sparsity="0.9")])
+    values = {("dense", "0.0", 0): {value: 0.4}, ("k=0", "0.9", 0): {value: 0.1}}
+    figures.draw(ITEMS[item], [part], [values], tmp_path)
+    assert [(row["name"], row[value]) for row in drawn] == [("dense", 0.4), ("k=0", 0.1)]
+
+
 def test_points_of_several_sparsities_have_panels_of_their_own(tmp_path, monkeypatch):
     """They were one mean, with a deviation that was no noise of seeds."""
     drawn = []
