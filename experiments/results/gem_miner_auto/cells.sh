@@ -21,7 +21,7 @@ def accuracy(setting):
     with metrics.open() as file:
         return [float(row["validation_accuracy"]) for row in csv.DictReader(file) if row["phase"] == "search"][-1]
 
-settings = [setting for setting in pathlib.Path(sys.argv[1]).iterdir() if setting.is_dir()]
+settings = [setting for setting in pathlib.Path(sys.argv[1]).iterdir() if (setting / sys.argv[2]).is_dir()]
 assert len(settings) == 12, settings
 print(max(sorted(settings), key=accuracy).name.replace("-", " ", 2))
 EOF
