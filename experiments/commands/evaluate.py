@@ -47,7 +47,7 @@ class Evaluate:
     data_dir: Path | None = None
     """where TFDS keeps its data sets, or where the images are, if not where the run found them"""
     fresh_statistics: int = 0
-    """also with BatchNorm's statistics computed anew for these weights, from so many training images (0: not)"""
+    """also with BatchNorm's statistics computed anew for these weights, from so many training images at most"""
 
 
 class _Weights(NamedTuple):
