@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -110,15 +110,27 @@ def without_training(item: Item) -> bool:
     return bool(values) and not claims and all(v.startswith(_UNTRAINED) or v in _COUNTED for v in values)
 
 
+def _joined(words: Sequence[str], known: Collection[str]) -> list[str]:
+    """The names, of which some have commas in them, among the words between the commas of a list: the longest first."""
+    names, first = [], 0
+    while first < len(words):
+        ends = range(len(words), first, -1)
+        end = next((end for end in ends if ", ".join(words[first:end]) in known), first + 1)
+        names.append(", ".join(words[first:end]))
+        first = end
+    return names
+
+
 def _chosen(item: Item, names: Sequence[str]) -> list[Part]:
     """The parts that any of the names fits, as the paper has them; all if there are none."""
     if "" in names:
         raise UsageError(f"--parts: a name is empty in {','.join(names)!r}")
+    known = dict.fromkeys(name for part in item.parts for name in _names_of(part))
+    names = _joined(names, known)
     fitting = {name: [i for i, part in enumerate(item.parts) if name in _names_of(part)] for name in names}
     unknown = [name for name, places in fitting.items() if not places]
     if unknown:
-        known = dict.fromkeys(name for part in item.parts for name in _names_of(part))
-        raise UsageError(f"--parts: {item.id} has no {unknown[0]!r}; expected any of {', '.join(known)}")
+        raise UsageError(f"--parts: {item.id} has no {unknown[0]!r}; expected any of {'; '.join(known)}")
     chosen = {place for places in fitting.values() for place in places}
     return [part for i, part in enumerate(item.parts) if i in chosen or not names]
 

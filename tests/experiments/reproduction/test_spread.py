@@ -9,7 +9,7 @@ from experiments.commands import reproduce_list
 from experiments.papers.item import Column, Item, Part, Small, cells
 from experiments.papers.table import ITEMS
 from experiments.problem import network
-from experiments.reproduction.spread import Wanted, item_folder, item_of, spread, without_training
+from experiments.reproduction.spread import Wanted, _chosen, _names_of, item_folder, item_of, spread, without_training
 from experiments.terminal.errors import UsageError
 
 COSTS = json.loads(reproduce_list.COSTS.read_text())
@@ -100,11 +100,21 @@ def test_some_parts_alone(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("third", "no 'third'; expected any of lenet_300_100, digits"), ("", "empty")]
+    ("name", "message"), [("third", "no 'third'; expected any of lenet_300_100; digits"), ("", "empty")]
 )
 def test_parts_that_are_not_there(name, message):
     with pytest.raises(UsageError, match=message):
         spread(ITEM, Wanted("small", Path("runs"), parts=(name,)))
+
+
+def test_every_part_can_be_typed_by_its_name():
+    named = [(item, part) for item in ITEMS.values() for part in item.parts if part.name]
+    assert any(", " in part.name for _, part in named)
+    for item, part in named:
+        words = [word.strip() for word in part.name.split(",")]
+        assert _chosen(item, words) == [other for other in item.parts if part.name in _names_of(other)]
+    both = ["resnet20", "sanity checks", "mnist"]
+    assert len(_chosen(ITEMS["small-networks-sanity"], both)) == 3
 
 
 def test_equal_runs_are_shared_by_items():
