@@ -24,7 +24,7 @@ from experiments.commands.export_formats import FORMATS
 from experiments.commands.overview import overview
 from experiments.commands.program import run
 from experiments.commands.sanity import Sanity
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.problem import network
 from rare_gems import masks
 from rare_gems.phase import Ticket

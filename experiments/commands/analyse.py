@@ -13,7 +13,7 @@ from experiments.analyses import lines, measures, stability
 from experiments.analyses.dead_weights import dead_weights
 from experiments.analyses.networks import Network, networks_of, whole_rounds
 from experiments.commands.analyse_report import Report, write
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError

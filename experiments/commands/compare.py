@@ -19,7 +19,7 @@ from experiments.comparison import columns, make, rows
 from experiments.comparison.columns import Column, Speaks
 from experiments.comparison.expand import DENSE, Asked, Combination, Expanded, expand
 from experiments.config.config import Config
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.problem.data import facts_of
 from experiments.run_folder import paths
 from experiments.terminal.errors import RunFailed, UsageError

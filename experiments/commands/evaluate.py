@@ -15,7 +15,7 @@ from experiments.analyses.image_batches import image_batches
 from experiments.catalog.datasets import DATASETS
 from experiments.commands.export import finished_ticket
 from experiments.config.config import Config
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.config.saved import from_fields
 from experiments.problem.data import load_data
 from experiments.problem.evaluation import tops_of
@@ -67,6 +67,8 @@ def evaluate(args: list[str]) -> None:
       UsageError: for a mistake, and for a run that is not finished.
     """
     asked = read_flags(Evaluate, args, "python -m experiments.evaluate")
+    if asked.fresh_statistics < 0:
+        raise UsageError(f"--fresh-statistics: expected 1 or more training images, or 0, got {asked.fresh_statistics}")
     read = _of_run if asked.ticket.is_dir() else _of_seed
     config, weights = read(asked.ticket, asked.data_dir)
     problem = _problem(config)
@@ -82,8 +84,6 @@ def _problem(config: Config) -> Problem:
 
 def _with_fresh(config: Config, problem: Problem, weights: list[_Weights], num_images: int) -> list[_Weights]:
     """All of the weights, each followed by itself with statistics that belong to it."""
-    if num_images < 1:
-        raise UsageError(f"--fresh-statistics: expected 1 or more training images, or 0, got {num_images}")
     refresh = make_fresh_statistics(problem.model.apply)
     batches = [images for images, _ in image_batches(problem.data, "train", num_images, config.batch_size)]
     found = []

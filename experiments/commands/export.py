@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments.commands.export_compact import image_shape, write_compact
 from experiments.commands.export_formats import FORMATS, Exported
 from experiments.commands.export_seed import write_seed
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 from rare_gems import masks

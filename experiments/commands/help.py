@@ -14,8 +14,10 @@ import tyro
 from experiments.catalog.networks import NETWORKS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.config.config import Config
-from experiments.config.parse import config_type, default_config, read_flags
+from experiments.config.flags import read_flags
+from experiments.config.parse import config_type, default_config
 from experiments.config.validate import flag_of, why_unused
+from experiments.presets.lookup import usual_pruner
 
 __all__ = ["print_help"]
 
@@ -141,6 +143,11 @@ def _everything() -> type:
 def _print_all(dataset: str) -> None:
     kind = _everything()
     try:
-        read_flags(kind, ["--help"], f"python -m experiments.{dataset}", default=kind(dataset=dataset))
+        read_flags(
+            kind,
+            ["--help"],
+            f"python -m experiments.{dataset}",
+            default=kind(dataset=dataset, pruner=usual_pruner(Config.model, dataset)[0]),
+        )
     except SystemExit:  # of tyro, after the help
         return

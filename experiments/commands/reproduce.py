@@ -16,7 +16,7 @@ from experiments.commands import reproduce_list
 from experiments.comparison import make
 from experiments.comparison.columns import Speaks, paired
 from experiments.comparison.expand import Combination
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.reproduction import report
 from experiments.reproduction.spread import PartRuns, Scale, Wanted, item_folder, item_of, spread, without_training
 from experiments.reproduction.values import Values, values_of
@@ -46,7 +46,7 @@ class Reproduce:
     dataset: str | None = None
     """another data set for all parts"""
     parts: str | None = None
-    """some parts of the item alone, by their names, networks or data sets: LeNet or lenet_300_100, ..."""
+    """some parts of the item alone, by names, networks or data sets, separated by commas: LeNet, ..."""
     run_dir: Path = paths.RUNS / "reproduce"
     """where the folders of items go, and the runs that they share"""
     dry_run: bool = False

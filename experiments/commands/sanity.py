@@ -10,7 +10,7 @@ from rich.console import Console
 from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands.sanity_report import report_checks
 from experiments.config.config import Config
-from experiments.config.parse import read_flags
+from experiments.config.flags import read_flags
 from experiments.config.saved import fields_of, from_fields
 from experiments.config.validate import chosen_checks
 from experiments.problem.recipe import check_recipes

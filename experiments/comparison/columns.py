@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.catalog.pruners.table import PRUNERS
-from experiments.config.parse import field_of, known_fields
+from experiments.config.flags import field_of
+from experiments.config.parse import known_fields
 from experiments.config.validate import no_such_flag
 from experiments.terminal.errors import UsageError
 

@@ -11,7 +11,8 @@ from experiments.catalog.sanity_checks import CHECKS
 from experiments.comparison import network
 from experiments.comparison.columns import Column, Flags
 from experiments.config.config import Config
-from experiments.config.parse import field_of, parse
+from experiments.config.flags import field_of
+from experiments.config.parse import parse
 from experiments.config.saved import digest, fields_of
 from experiments.config.validate import check_used, chosen_checks, flag_of, why_unused
 from experiments.terminal.errors import UsageError

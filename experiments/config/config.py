@@ -24,8 +24,8 @@ class Config:
     dataset: str
     """the data set, a name of the catalogue"""
     pruner: str = "gem_miner"
-    """how the ticket is found (default: the method whose options are typed; else gem_miner where its paper has settings
-    for the network and data set, and gem_miner_auto, which needs none, elsewhere)"""
+    """how the ticket is found (if not typed: the method whose options are typed, or gem_miner where its paper has
+    settings for the network and the data set, or gem_miner_auto, which needs none)"""
     model: str = "resnet20"
     """the network, or module:function of your own: function(image_shape, num_classes) returns something with
     init(key) -> (params, state) and apply(params, state, x, train) -> (logits, state), or with a key for dropout"""

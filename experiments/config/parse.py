@@ -1,10 +1,7 @@
 """The command line: typed flags, defaults from presets, one-line errors."""
 
-import contextlib
 import dataclasses
 import functools
-import io
-import keyword
 import math
 import re
 import typing
@@ -17,14 +14,14 @@ from experiments.catalog.networks import NETWORKS, NetworkOptions, defaults_of
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
+from experiments.config.flags import field_of, read_flags
 from experiments.config.lengths import fitted
-from experiments.config.refusals import in_one_line
 from experiments.config.saved import fields_of, flat
 from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
 from experiments.presets.lookup import lookup, usual_pruner
 from experiments.terminal.errors import UsageError
 
-__all__ = ["config_type", "default_config", "field_of", "known_fields", "parse", "read_flags"]
+__all__ = ["config_type", "default_config", "known_fields", "parse"]
 
 PrunerName: Any = Literal[tuple(PRUNERS)]  # type: ignore
 ModelName: Any = Literal[tuple(NETWORKS)]  # type: ignore
@@ -40,11 +37,13 @@ class _Choice:
     variant: str | None = None
 
 
-def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Config, dict[str, str]]:
+def parse(
+    dataset: str, args: list[str], *, all_used: bool = True, swept: Iterable[str] = ()
+) -> tuple[Config, dict[str, str]]:
     """The configuration of a command line, and the source of each value in it.
 
     Args:
-      all_used: refuse flags that would be ignored.
+      all_used: refuse flags that would be ignored. swept: fields of lists, which say what method is meant, as flags do.
 
     Raises:
       UsageError: for anything that cannot be read or run.
@@ -52,7 +51,7 @@ def parse(dataset: str, args: list[str], *, all_used: bool = True) -> tuple[Conf
     """
     program = f"python -m experiments.{dataset}"
     typed = {field_of(arg) for arg in args if arg.startswith("--")}
-    default, told = _default(dataset, args, program)
+    default, told = _default(dataset, args, program, swept)
     _check_known(default, typed)
     _check_switches(default, args)
     config, scaled = fitted(_with_typed(default, args, program), default, typed)
@@ -92,9 +91,9 @@ def _check_known(config: Config, typed: set[str]) -> None:
     known = known_fields(config.pruner)
     for name in sorted(typed - known):
         group = name.split(".")[0]
-        if group in PRUNERS and group != config.pruner:
+        if "." in name and group in PRUNERS and group != config.pruner:
             raise UsageError(why_unused(config, name) or name)
-        raise UsageError(no_such_flag(name, known))
+        raise UsageError(no_such_flag(name, known if "pruner" in typed else known_fields()))
 
 
 def _check_switches(config: Config, args: list[str]) -> None:
@@ -111,13 +110,17 @@ def _check_switches(config: Config, args: list[str]) -> None:
             raise UsageError(f"{flag}: there is no such flag; the nearest is {right}")
 
 
-def _default(dataset: str, args: list[str], program: str) -> tuple[Config, dict[str, str]]:
+def _default(dataset: str, args: list[str], program: str, swept: Iterable[str] = ()) -> tuple[Config, dict[str, str]]:
     """The preset for the pruner, model and sparsity of a command line, and the source of each value in it."""
     spans = _by_field(arg for arg in args if arg != "-h")
     choice = _choice(tuple(arg for name, span in spans.items() if name in vars(_Choice()) for arg in span), program)
-    owners = {name.split(".")[0] for name in spans if "." in name} & PRUNERS.keys()
-    usual, why = usual_pruner(choice.model, dataset, owners)
+    why = "command line"
     if "pruner" not in spans:
+        owners = {name.split(".")[0] for name in (*spans, *swept) if "." in name} & PRUNERS.keys()
+        if len(owners) > 1:
+            several = " and ".join(sorted(owners))
+            raise UsageError(f"options of {several}: expected those of one method, or --pruner=NAME")
+        usual, why = usual_pruner(choice.model, dataset, *owners)
         choice = dataclasses.replace(choice, pruner=usual)
     removes = PRUNERS[choice.pruner].removes
     sparsity = (Config.sparsity if removes else 0.0) if math.isnan(choice.sparsity) else choice.sparsity
@@ -208,30 +211,6 @@ def config_type(pruner: str) -> type:
         frozen=True,
         namespace={"__doc__": Config.__doc__},
     )
-
-
-def field_of(flag: str) -> str:
-    """The field that a flag sets: --gem-miner.no-freeze -> gem_miner.freeze."""
-    name = flag.removeprefix("--").split("=")[0].replace("-", "_")
-    name = f"{name}_" if keyword.iskeyword(name) else name
-    return re.sub(r"(^|\.)no_", r"\1", name)
-
-
-def read_flags(kind: Any, args: list[str], program: str, **options: Any) -> Any:
-    """What tyro reads, its boxed errors folded into one line.
-
-    Raises:
-      UsageError: for what it cannot read. SystemExit: with status 0, after --help.
-    """
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(kind, args=args, prog=program, **options)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        known = [*(field.name for field in dataclasses.fields(kind)), "help"]
-        raise UsageError(in_one_line(errors.getvalue(), args, known)) from None
 
 
 def _replace(config: Config, values: Mapping[str, Any]) -> Config:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from experiments.catalog.pruners.options import as_dict
-from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import GROUPS
 from experiments.config.config import Config
-from experiments.config.parse import field_of, parse
+from experiments.config.flags import field_of
+from experiments.config.parse import parse
 from experiments.config.saved import FREE
 from experiments.terminal.errors import UsageError
 
@@ -39,10 +39,11 @@ def expand(dataset: str, args: Sequence[str]) -> list[Combination]:
     if not lists:
         return _checked([Combination(*parse(dataset, rest), {})])
     typed = {field_of(arg) for arg in rest if arg.startswith("--")}
-    owners = {name.replace("-", "_").split(".")[0] for name in lists if "." in name} & PRUNERS.keys()
-    if len(owners) == 1 and "pruner" not in typed:
-        rest = [f"--pruner={next(iter(owners))}", *rest]
-    base, _ = parse(dataset, rest, all_used=False)
+    models = [f"--model={name}" for name in lists.get("model", ())]
+    named = [name.replace("-", "_") for name in lists]
+    base, told = parse(dataset, [*rest, *models[:1]], all_used=False, swept=named)
+    if "pruner" not in typed:  # one method for all
+        rest = [f"--pruner={base.pruner}", *rest]
     fields = [_field(name, base) for name in lists]
     for name, field in zip(lists, fields, strict=True):
         if field in typed:
@@ -54,6 +55,7 @@ def expand(dataset: str, args: Sequence[str]) -> list[Combination]:
         swept = dict(zip(map(_dashed, fields), values, strict=True))
         own = [_flag(field, value, base) for field, value in zip(fields, values, strict=True)]
         config, sources = parse(dataset, [*rest, *own])
+        sources["pruner"] = told["pruner"]
         if config.run_dir is not None:
             place = "_".join(f"{name}-{value}".replace("/", "-") for name, value in swept.items())
             config = dataclasses.replace(config, run_dir=config.run_dir / place)

@@ -142,7 +142,7 @@ def why_unused(config: Config, name: str) -> str | None:
     if name in ("epochs", "learning_rate") and not searches:
         return f"{flag}: of the search, which {config.pruner} has not; see --finetune-{flag.removeprefix('--')}"
     if name == "learning_rate" and not method.takes_rate:
-        return f"{flag}: the steps of {config.pruner} follow from its length; expected no such flag"
+        return f"{flag}: steps of {config.pruner} follow from its length; expected no such flag, or another --pruner"
     if group in GROUPS:
         return _why_untrained(config, group, option)
     trains_weights = config.finetune_epochs > 0 or method.trains == "weights"

@@ -8,7 +8,7 @@ edge-popup elsewhere; Sparse Training, Deep R, SNFS, DSR and OBD.
 
 import math
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.catalog.training import GROUPS
@@ -58,17 +58,17 @@ TABLES = _merged(
 VARIANTS = stabilizing.VARIANTS
 
 
-def usual_pruner(model: str, dataset: str, typed: Collection[str] = ()) -> tuple[str, str]:
+def usual_pruner(model: str, dataset: str, meant: str | None = None) -> tuple[str, str]:
     """The method that finds a ticket where none is named, and why: GEM-MINER where its paper has settings for it.
 
     Args:
-      typed: methods of which options are typed: if it is one, it is meant.
+      meant: the method of which options are typed.
     Example:
       >>> usual_pruner("resnet20", "cifar10")[0], usual_pruner("resnet20", "folder")[0]
       ('gem_miner', 'gem_miner_auto')
     """
-    if len(typed) == 1:
-        return next(iter(typed)), "default: the method whose options are typed"
+    if meant is not None:
+        return meant, "default: the method whose options are typed"
     if ("gem_miner", model, dataset) in TABLES:
         return "gem_miner", f"default: Rare Gems has its settings for {model} on {dataset}"
     return "gem_miner_auto", f"default: Rare Gems has no settings of gem_miner for {model} on {dataset}"

@@ -14,7 +14,7 @@ There is no `__all__`, so that the reference has a page for each module.
 """
 
 from rare_gems.sparse.dense_gradient import straight_through as straight_through
-from rare_gems.sparse.freezing import freezing as freezing
+from rare_gems.sparse.gem_miner_freezing import freezing as freezing
 from rare_gems.sparse.methods import Method as Method
 from rare_gems.sparse.methods import fixed as fixed
 from rare_gems.sparse.methods import gradual as gradual

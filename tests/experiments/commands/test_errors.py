@@ -40,6 +40,7 @@ MISTAKES = {
     "--gem-miner.period=0": "1 or more",
     "--gem-miner.period=60": "at most",
     "--gem-miner.perod=5": "--gem-miner.period",
+    "--gem-miner=5": "--gem-miner: there is no such flag; the nearest is --gem-miner.l2",
     "--gem-miner.norm=l3": "l1",
     "--learning-rate=0": "positive",
     "--learning-rate=inf": "positive",
@@ -133,7 +134,7 @@ def test_a_full_disk_fails_in_one_line(tmp_path):
     [
         (
             ["--learning-rate=0.1"],
-            "--learning-rate: the steps of gem_miner_auto follow from its length; expected no such",
+            "--learning-rate: steps of gem_miner_auto follow from its length; expected no such flag, or another",
         ),
         (
             ["--momentum=0.5", "--finetune-epochs=0"],

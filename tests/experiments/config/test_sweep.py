@@ -53,6 +53,17 @@ def test_a_combination_is_the_command_it_stands_for(tmp_path):
     assert [m.config.options.freeze for m in switched] == [True, False]
 
 
+def test_one_method_for_all_combinations():
+    both = sweep.expand("cifar10", ["--sweep.model=resnet20,lenet_300_100", "--sweep.l2=0,1e-3"])
+    assert {each.config.pruner for each in both} == {"gem_miner"}
+    assert all(each.sources["pruner"].startswith("default: Rare Gems has its settings") for each in both)
+    meant = sweep.expand("digits", ["--sweep.rigl.every=10,20"])
+    assert [each.config.options.every for each in meant] == [10, 20]
+    assert {each.sources["pruner"] for each in meant} == {"default: the method whose options are typed"}
+    with pytest.raises(UsageError, match="options of imp and rigl: expected those of one method, or --pruner=NAME"):
+        sweep.expand("digits", ["--rigl.every=10", "--sweep.imp.rounds=1,2"])
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
