@@ -39,9 +39,8 @@ def expand(dataset: str, args: Sequence[str]) -> list[Combination]:
     if not lists:
         return _checked([Combination(*parse(dataset, rest), {})])
     typed = {field_of(arg) for arg in rest if arg.startswith("--")}
-    models = [f"--model={name}" for name in lists.get("model", ())]
-    named = [name.replace("-", "_") for name in lists]
-    base, told = parse(dataset, [*rest, *models[:1]], all_used=False, swept=named)
+    model = [f"--model={lists['model'][0]}"] if "model" in lists else []
+    base, told = parse(dataset, [*rest, *model], all_used=False, swept=[name.replace("-", "_") for name in lists])
     if "pruner" not in typed:  # one method for all
         rest = [f"--pruner={base.pruner}", *rest]
     fields = [_field(name, base) for name in lists]
