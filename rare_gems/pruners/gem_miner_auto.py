@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 
 from rare_gems import masks, transforms, views
 from rare_gems.phase import Context, Mask, Params, Phase, Recipe, Rounds, State, Ticket, Transform
+from rare_gems.pruners.parts import unused_weights
 from rare_gems.pruners.parts.counts import check_positive, target_counts
 
 __all__ = ["gem_miner_auto", "numbers_on", "round_up_given", "scaled"]
@@ -34,6 +35,7 @@ def gem_miner_auto(
     finetune: Phase | None = None,
     unit: Literal["network", "layer", "weight"] = "network",
     freeze: bool = False,
+    drop_unused: bool = True,
     invert: bool = False,
 ) -> Recipe:
     """The search for a mask over untrained weights by steps of a given length, under an exact count of weights.
@@ -41,12 +43,16 @@ def gem_miner_auto(
       r(p) = 1[p >= 1/2],  g = dL/dp at the weights w r(p), straight through,  p ~ U[0, 1) at first
       v <- 0.9 v + 0.1 rms(g),   m <- 0.9 m + 0.1 g / v    (both corrected for their start at 0; rms over the network)
       p <- clip(p - a (1 + cos(pi t / T)) m, 0, 1),   a = 8 / T,   so that all steps together have length 8
-      60 times, at t / T = x = 1/60, 2/60, ..., 1:   p <- p + c, where c is such that sum r(p) = k(x),
+      60 times, at t / T = x = 1/60, 2/60, ..., 1:
+      p <- 0 where dL/dw was exactly 0 in each step since the last time,
+      p <- p + c, where c is such that sum r(p) = k(x),
       k(x) = n/2 (2 k / n)^min(1, x / 0.7): from the half that are on at first down to the k that are asked for
 
     In place of a penalty lambda sum p whose strength is tuned, c is what such a penalty would have taken from every
     score since the last round, chosen so that its constraint holds exactly. Nothing is frozen before the end: a weight
     that is off may come back. From 0.7 T on the count stays, and weights change places until the steps have shrunk.
+    A weight without a gradient is at a unit that no image reaches, or that no logit needs: it can do nothing, and would
+    keep its score. At high sparsities most weights that are on would be such, so they make room.
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: s, the fraction removed, in [0, 1).
@@ -54,6 +60,7 @@ def gem_miner_auto(
       finetune: the last phase, on the initial weights; None stops at the mask.
       unit: over what the size of gradients is taken: all weights; or, for ablations, a layer, or a weight (Adam)
       freeze: for ablations, never let a weight back that a round has switched off
+      drop_unused: at each round set scores to 0 that had no gradient since the last; without it is for ablations
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search,) or (search, finetune). What is kept is r(p), so that the accuracy before finetuning is that of a network
@@ -80,11 +87,12 @@ def gem_miner_auto(
         share = jnp.asarray(step).astype(jnp.float32) * np.float32(math.pi / num_steps)
         return np.float32(PATH / num_steps) * (1 + jnp.cos(share))
 
+    clip = transforms.clip_scores()
     search = Phase(
         view=views.rounded,
         trains="scores",
         optimizer=optax.chain(scaled(unit), optax.scale_by_learning_rate(rate)),
-        during=transforms.clip_scores(),
+        during=transforms.chain(clip, unused_weights.drop_unused(steps)) if drop_unused else clip,
         after=transforms.keep_top(num_kept, invert=invert, at_least=floor),
         num_steps=num_steps,
         name="search",
