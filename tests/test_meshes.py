@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from rare_gems import init, keep_ratios, masks, sanity, selection, ste, transforms, views
 from rare_gems.phase import Context, Ticket
+from rare_gems.pruners.parts.unused_weights import drop_unused
 from rare_gems.storage import ticket_file
 
 KEY, RNG = jax.random.key(1), np.random.default_rng(0)
@@ -44,6 +45,17 @@ def _edit(transform):
         return transform.update(ticket, transform.init(ticket), context)[0]
 
     return edit
+
+
+def _state(transform):
+    """That after a step, of the type that it had: as a scan of the steps needs it."""
+
+    def step(ticket):
+        start = transform.init(ticket)
+        context = Context(jnp.int32(3), KEY, None, ticket.params, jnp.float32(0))
+        return jax.lax.scan(lambda state, _: (transform.update(ticket, state, context)[1], None), start, length=2)[0]
+
+    return step
 
 
 def _seen(view):
@@ -104,6 +116,8 @@ OPERATIONS = {
     "drop_and_grow": _edit(transforms.drop_and_grow(_share, _sizes)),
     "drop_and_grow at random": _edit(transforms.drop_and_grow(_share, lambda t, c: init.uniform_scores(c.key, t.mask))),
     "erk": lambda t: jax.tree.map(jnp.int32, keep_ratios.erk(t.mask, 20)),
+    "drop_unused": _edit(drop_unused([4])),
+    "drop_unused, its state": _state(drop_unused([5])),
     "reinit": _edit(sanity.reinit(init.signed_constant)),
 }
 # What selects in the same way as "keep_top" and "drop_and_grow": compiling it again would take half a minute.

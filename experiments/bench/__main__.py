@@ -4,6 +4,7 @@ import argparse
 import importlib
 import sys
 
+from experiments.terminal.streams import outlast_readers
 from rare_gems.models import onednn
 
 __all__ = ["main"]
@@ -30,6 +31,7 @@ def main(args: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    outlast_readers()
     try:
         onednn.ask_for()  # as all commands do
     except ValueError as error:

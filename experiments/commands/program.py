@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import platform
-import select
 import signal
 import sys
 import threading
@@ -17,7 +16,6 @@ from typing import Any
 __all__ = ["program", "run"]
 
 _STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
-_UNREAD = 141  # what a shell says of a program whose reader has left, as `head` does
 
 
 def program(command: str, args: list[str] | None = None) -> None:
@@ -27,9 +25,11 @@ def program(command: str, args: list[str] | None = None) -> None:
     # Imported only now: a signal meanwhile ends in one line, not in a traceback.
     from experiments.distributed import processes
     from experiments.terminal.errors import RESTART
+    from experiments.terminal.streams import outlast_readers
     from rare_gems.models import onednn
     from rare_gems.models.platforms import keep_freed_memory
 
+    outlast_readers()
     _keep_compiled()
     try:
         onednn.ask_for()
@@ -37,8 +37,7 @@ def program(command: str, args: list[str] | None = None) -> None:
         sys.exit(_complain(command, error, 2))
     keep_freed_memory()  # a step on CPU takes a fifth less without its page faults
     status = run(command, sys.argv[1:] if args is None else args)
-    if _is_unread():
-        status = status or _UNREAD
+    sys.stdout.flush()
     sys.stderr.flush()
     if status:  # after a failed write, threads of Orbax would keep the process alive
         if status != RESTART:
@@ -51,8 +50,7 @@ def run(command: str, args: list[str]) -> int:
 
     Returns:
       the exit status: 0; 2 for a mistake of the user (one line on standard error); 3 for a run that failed; 75
-      after SIGTERM, or where another process of the run is lost, and 130 after Ctrl-C: there the same command goes on;
-      141, without a word, where nobody reads what it prints any more.
+      after SIGTERM, or where another process of the run is lost, and 130 after Ctrl-C: there the same command goes on.
     """
     from experiments.catalog.datasets import DATASETS
     from experiments.commands import analyse, compare, evaluate, export, reproduce, sanity, train
@@ -80,8 +78,6 @@ def run(command: str, args: list[str]) -> int:
             processes.leave()  # all stop together; the first to end would make the others complain of it
             return _complain(command, error.args[0], _STATUS[error.args[1]])
         except OSError as error:
-            if isinstance(error, BrokenPipeError) and _is_unread():
-                return _UNREAD
             return _complain(command, errors.spell(error), 2)
         except Exception as error:
             if os.environ.get("RARE_GEMS_TRACEBACK"):
@@ -94,23 +90,6 @@ def run(command: str, args: list[str]) -> int:
             hint = "RARE_GEMS_TRACEBACK=1 in the environment shows where"
             return _complain(command, f"{type(error).__name__}: {errors.one_line(error)[:300]} ({hint})", 3)
     return 0
-
-
-def _is_unread() -> bool:
-    """Whether the reader of standard output, a pipe, has left; what is still to be printed goes nowhere then."""
-    try:
-        sys.stdout.flush()
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        left = any(seen & (select.POLLERR | select.POLLHUP) for _, seen in poll.poll(0))
-    except BrokenPipeError:
-        left = True
-    except (OSError, AttributeError):  # no file, or a system without poll
-        return False
-    if left:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    return left
 
 
 def _complain(command: str, error: Any, status: int) -> int:

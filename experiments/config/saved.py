@@ -32,6 +32,7 @@ _LATER: dict[str, Any] = {
 # Options of methods that older versions did not have, likewise.
 _LATER_OPTIONS = {
     "gem_miner": {"freeze_at": "code", "at_least": 0},
+    "gem_miner_auto": {"drop_unused": False},
     "grasp": {"at_least": 0},
     "jackpot": {"start": "mask", "budgets": "magnitude"},
     "magnitude": {"at_least": 0},
@@ -69,6 +70,7 @@ def from_fields(fields: Mapping[str, Any]) -> Config:
         values["network"] = NetworkOptions(**fields["network"])
         values |= {group: TrainingOptions(**fields.get(group) or {}) for group in GROUPS}
         kind, own = PRUNERS[pruner].options, dict(fields.get(pruner) or {}) if pruner not in common else {}
+        own = _LATER_OPTIONS.get(pruner, {}) | own
         for name, hint in typing.get_type_hints(kind).items():
             if Path in typing.get_args(hint) and own.get(name) is not None:
                 own[name] = Path(own[name])

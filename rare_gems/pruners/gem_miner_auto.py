@@ -44,15 +44,15 @@ def gem_miner_auto(
       v <- 0.9 v + 0.1 rms(g),   m <- 0.9 m + 0.1 g / v    (both corrected for their start at 0; rms over the network)
       p <- clip(p - a (1 + cos(pi t / T)) m, 0, 1),   a = 8 / T,   so that all steps together have length 8
       60 times, at t / T = x = 1/60, 2/60, ..., 1:
-      p <- 0 where dL/dw was exactly 0 in each step since the last time,
+      p <- 0 where dL/dw was exactly 0 in each step since the last time (unless it was for all weights),
       p <- p + c, where c is such that sum r(p) = k(x),
       k(x) = n/2 (2 k / n)^min(1, x / 0.7): from the half that are on at first down to the k that are asked for
 
     In place of a penalty lambda sum p whose strength is tuned, c is what such a penalty would have taken from every
     score since the last round, chosen so that its constraint holds exactly. Nothing is frozen before the end: a weight
     that is off may come back. From 0.7 T on the count stays, and weights change places until the steps have shrunk.
-    A weight without a gradient is at a unit that no image reaches, or that no logit needs: it can do nothing, and would
-    keep its score. At high sparsities most weights that are on would be such, so they make room.
+    A weight without a gradient did nothing for the images since the last round, mostly because no kept path leads
+    through it. Its score would stay: in a deep network with few steps most weights that are on can be such.
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: s, the fraction removed, in [0, 1).
@@ -60,7 +60,7 @@ def gem_miner_auto(
       finetune: the last phase, on the initial weights; None stops at the mask.
       unit: over what the size of gradients is taken: all weights; or, for ablations, a layer, or a weight (Adam)
       freeze: for ablations, never let a weight back that a round has switched off
-      drop_unused: at each round set scores to 0 that had no gradient since the last; without it is for ablations
+      drop_unused: at each round, set scores to 0 that had no gradient since the last one; `no-` is for ablations
       invert: keep the lowest scores instead (the inverted-scores sanity check).
     Returns:
       (search,) or (search, finetune). What is kept is r(p), so that the accuracy before finetuning is that of a network

@@ -15,14 +15,15 @@ def drop_unused(steps: Sequence[int]) -> Transform:
     """p = 0 where dL/dw was exactly 0 in each step since the last of `steps`.
 
     Where nothing reaches a weight, or nothing is made of its product, the gradient of every batch is exactly 0, whether
-    the weight is on or off. Its score never moves: what does nothing stays on, and what does something is switched off
-    in its place. At the bottom it costs nothing; between two units that are alive it has a gradient, which may raise
-    it again. If no weight of the network had a gradient, all scores stay.
+    the weight is on or off. Steps do not move its score: what does nothing stays on, and what does something is
+    switched off in its place. At the bottom it costs nothing; between two units that are alive it has a gradient, which
+    may raise it again. If no weight of the network had a gradient, all scores stay.
 
     Args:
       steps: after which steps of the phase scores are looked at, rising from 1 or more; a `during` transform, which
-        needs the gradient of each step. Beside weights on no path, it drops those behind an input that was zero in all
-        images, or at a unit that none of them turned on: let there be many images between two of `steps`.
+        needs the gradient of each step. Also weights behind an input that was zero in all images between two of `steps`
+        are dropped, those of a unit that none of these images turned on, and all of a layer that the loss gives no
+        gradient. So let there be many images between two.
     Returns:
       a transform whose state says which weights were used: bool, in the structure of the mask.
     Example:
@@ -39,11 +40,11 @@ def drop_unused(steps: Sequence[int]) -> Transform:
     """
 
     def init(ticket: Ticket) -> Mask:
-        return jax.tree.map(lambda m: jnp.zeros(m.shape, bool), ticket.mask)
+        return jax.tree.map(jnp.zeros_like, ticket.mask)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
         now = jnp.any(jnp.asarray(steps, jnp.int32) == jnp.asarray(context.step, jnp.int32) + 1)
-        moved = masks.map_kept(lambda g: g != 0, context.grads, ticket.mask)
+        moved = masks.map_kept(lambda g: jnp.asarray(g) != 0, context.grads, ticket.mask)
         used = jax.tree.map(jnp.logical_or, state, moved)
         drop = jnp.logical_and(now, jnp.any(jnp.stack([jnp.any(u) for u in jax.tree.leaves(used)])))
         scores = jax.tree.map(lambda p, u: jnp.where(drop & ~u, jnp.zeros_like(p), p), ticket.scores, used)

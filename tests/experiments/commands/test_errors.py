@@ -283,14 +283,3 @@ def test_help_and_dry_run_need_no_data(tmp_path, capsys, monkeypatch):
     for piece in ("268,336", "1,583", "Table 8", "29 freezing rounds", "391 steps"):
         assert piece in shown, piece
     assert not list(Path(tmp_path).iterdir())
-
-
-def test_a_reader_that_leaves_is_no_mistake(monkeypatch, capsys):
-    """As in `... --help-all | head`: nothing is said, and the status is that of a program which SIGPIPE ends."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "w") as stdout:  # noqa: PTH123 - a descriptor
-        monkeypatch.setattr(sys, "stdout", stdout)
-        assert run("digits", ["--help-all"]) == 141
-        stdout.write("more")  # goes nowhere
-    assert capsys.readouterr().err == ""

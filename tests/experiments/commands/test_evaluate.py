@@ -72,6 +72,7 @@ def test_the_ticket_among_the_results_is_drawn_as_when_it_was_found():
     file = RESULTS / "gem_miner_auto" / "resnet20_16x16" / "seed.json"
     config, (found,) = evaluate._of_seed(file, None)
     assert (config.dataset, config.model, masks.num_kept(found.mask)) == ("cifar10", "resnet20", 3_864)
+    assert not config.options.drop_unused  # which it is older than
     sizes = sorted({float(jnp.abs(leaf).min()) for leaf in jax.tree.leaves(found.params)})
     assert sizes == pytest.approx([(2 / fan_in) ** 0.5 for fan_in in (576, 288, 144, 64, 27)])
 

@@ -27,3 +27,14 @@ def test_options_that_older_versions_did_not_have(pruner):
     for name, value in others.items():
         other = parse("digits", [f"--pruner={pruner}", *flags, f"--{pruner}.{name}={value}".replace("_", "-")])[0]
         assert digest(fields_of(other)) != digest(fields)
+
+
+def test_an_older_run_of_gem_miner_auto_did_not_drop_what_is_unused():
+    """The first option whose default is not what older versions did."""
+    config, as_before = (
+        parse("digits", ["--pruner=gem_miner_auto", *flags])[0] for flags in ([], ["--gem-miner-auto.no-drop-unused"])
+    )
+    fields = fields_of(as_before)
+    older = fields | {"gem_miner_auto": {k: v for k, v in fields["gem_miner_auto"].items() if k != "drop_unused"}}
+    assert from_fields(older) == as_before
+    assert digest(older) == digest(fields) != digest(fields_of(config))

@@ -100,7 +100,7 @@ def gradients(ticket, on, images):
 
 
 def test_a_search_ends_with_weights_on_paths():
-    """Without the drop, none of these 18 weights of 432 lies on a path."""
+    """All of 18 weights of 432, in four layers."""
     ticket = make_ticket(0)
     ticket = ticket._replace(scores=init.uniform_scores(KEY, ticket.mask))
     (phase,) = gem_miner_auto(ticket.mask, sparsity=1 - 18 / 432, num_epochs=10, steps_per_epoch=12)
