@@ -30,7 +30,7 @@ _LATER: dict[str, Any] = {
     "data_seed": None, "keep": "ticket", "normalize": True,
 } | dict.fromkeys(GROUPS)  # fmt: skip
 # Options of methods that older versions did not have, likewise.
-_LATER_OPTIONS = {
+_LATER_OPTIONS: dict[str, dict[str, Any]] = {
     "gem_miner": {"freeze_at": "code", "at_least": 0},
     "gem_miner_auto": {"drop_unused": False},
     "grasp": {"at_least": 0},
