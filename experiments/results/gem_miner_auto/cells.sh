@@ -1,9 +1,11 @@
 #!/bin/bash
 # The cells for reporting of PROTOCOL.md, without (b): bash experiments/results/gem_miner_auto/cells.sh RUN_DIR
+# and those that its second version adds: UNSEEN=1 bash .../cells.sh RUN_DIR
 # Started again it goes on where it was stopped. (b) is the grid of the same cells, seed 1: GRID=1 bash .../cells.sh RUN_DIR
 # and then, of each cell, the best of its grid with five seeds: TUNED=1 bash .../cells.sh RUN_DIR
 set -e
 runs=${1:?"expected a folder for the runs"}
+[ -n "$UNSEEN" ] && [ -n "$GRID$TUNED" ] && { echo "UNSEEN: expected neither GRID nor TUNED with it" >&2; exit 2; }
 sgd="--training.optimizer=sgd --training.schedule=multistep --init=kaiming_normal"
 
 # gem_miner OPTIMIZER PERIOD LAMBDA
@@ -38,7 +40,8 @@ methods() {
     done
     echo "${columns%; }"
   else
-    echo "auto: gem_miner_auto; paper: gem_miner --gem-miner.period=$1 --gem-miner.l2=1e-4; edge-popup: edge_popup;" \
+    echo "auto: gem_miner_auto; first: gem_miner_auto --gem-miner-auto.no-drop-unused;" \
+      "paper: gem_miner --gem-miner.period=$1 --gem-miner.l2=1e-4; edge-popup: edge_popup;" \
       "imp: imp --imp.decay --imp.rounds=$2 --imp.round-epochs=$3 --imp.rewind-step=20 $5;" \
       "lrr: lrr --lrr.decay --lrr.rounds=$2 --lrr.round-epochs=$3 $5"
   fi
@@ -46,7 +49,7 @@ methods() {
 
 seeds=(--seed=42 --num-seeds=5)
 [ -n "$GRID" ] && seeds=(--seed=1 --num-seeds=1)
-name=${GRID:+grid-}
+name=${GRID:+grid-}${UNSEEN:+unseen-}
 
 # cell DATASET FOLDER EPOCHS SPARSITIES COLUMNS FLAGS...
 cell() {
@@ -78,9 +81,14 @@ resnet() {
 }
 
 rate="--learning-rate=0.1 $sgd"
-lenet 6 0.9,0.995 "$(methods 1 3 2 2 "$rate")"
-lenet 24 0.9856 "$(methods 2 6 4 4 "$rate")"
-resnet 5 0.9856 "$(methods 1 5 1 2 "$rate --finetune-learning-rate=0.1")"
-resnet 20 0.9,0.995 "$(methods 1 5 4 4 "$rate --finetune-learning-rate=0.1")"
-lenet 96 0.9,0.995 "$(methods 5 12 8 20 "$rate")"
-resnet 80 0.9856 "$(methods 5 10 8 20 "$rate --finetune-learning-rate=0.1")"
+if [ -n "$UNSEEN" ]; then
+  lenet 6 0.95,0.998 "$(methods 1 3 2 2 "$rate")"
+  resnet 5 0.95,0.998 "$(methods 1 5 1 2 "$rate --finetune-learning-rate=0.1")"
+else
+  lenet 6 0.9,0.995 "$(methods 1 3 2 2 "$rate")"
+  lenet 24 0.9856 "$(methods 2 6 4 4 "$rate")"
+  resnet 5 0.9856 "$(methods 1 5 1 2 "$rate --finetune-learning-rate=0.1")"
+  resnet 20 0.9,0.995 "$(methods 1 5 4 4 "$rate --finetune-learning-rate=0.1")"
+  lenet 96 0.9,0.995 "$(methods 5 12 8 20 "$rate")"
+  resnet 80 0.9856 "$(methods 5 10 8 20 "$rate --finetune-learning-rate=0.1")"
+fi
