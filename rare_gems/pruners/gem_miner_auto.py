@@ -52,7 +52,8 @@ def gem_miner_auto(
     score since the last round, chosen so that its constraint holds exactly. Nothing is frozen before the end: a weight
     that is off may come back. From 0.7 T on the count stays, and weights change places until the steps have shrunk.
     A weight without a gradient did nothing for the images since the last round, mostly because no kept path leads
-    through it. Its score would stay: in a deep network with few steps most weights that are on can be such.
+    through it. Its score would stay: in a deep network with few steps most weights that are on can be such. Where T is
+    less than 60 there is a round after each step, and one batch decides.
 
     Args:
       mask: the prunable structure (arrays or `ShapeDtypeStruct`s). sparsity: s, the fraction removed, in [0, 1).
