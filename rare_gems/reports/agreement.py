@@ -17,7 +17,8 @@ class Agreement(NamedTuple):
     """Our seeds beside a paper's number, all in the unit that the paper prints.
 
     `mean`, `std` and `n` of our seeds (std None with fewer than two), `difference` = mean - paper, `noise` (None where
-    std is), `in_noise` = difference / noise (None where noise is None or 0), the verdict, and `why` in a few words.
+    std is, and for an exact number), `in_noise` = difference / noise (None where noise is None or 0), the verdict, and
+    `why` in a few words.
     Mean and difference are None without seeds, verdict and difference without a number of the paper.
     """
 
@@ -75,15 +76,16 @@ def agreement(
         raise ValueError(f"expected finite numbers, got paper {paper}, error {error}, margin {margin}, ours {numbers}")
     if (error or 0) < 0 or margin < 0:
         raise ValueError(f"expected an error and a margin of 0 or more, got {error} and {margin}")
-    n, mean = len(numbers), math.fsum(numbers) / len(numbers) if numbers else None
+    n, alike = len(numbers), len(set(numbers)) == 1  # the mean of equal numbers may differ from them in the last bit
+    mean = numbers[0] if alike else math.fsum(numbers) / n if numbers else None
     interval = verdicts.interval(numbers, confidence) if n > 1 else None
-    std = math.sqrt(math.fsum((x - interval.mean) ** 2 for x in numbers) / (n - 1)) if interval else None
+    std = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1)) if mean is not None and n > 1 else None
     if paper is None or mean is None:
         why = "the paper prints no number" if paper is None else "no runs"
         return Agreement(mean, std, n, None, None, None, None if paper is None else "undecided", why)
 
     difference, printed = mean - float(paper), float(error or 0)
-    noise = None if std is None else math.hypot(std, printed)
+    noise = None if std is None or exact else math.hypot(std, printed)
     in_noise = difference / noise if noise else None
     if exact:
         verdict, why = _decide(difference, 0.0, 0.0), "an exact number"

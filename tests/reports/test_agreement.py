@@ -84,3 +84,12 @@ def test_mistakes():
         agreement(1.0, [1.0], margin=-1)
     with pytest.raises(ValueError, match=r"confidence: expected a fraction in \(0, 1\), got 95"):
         agreement(1.0, [1.0, 2.0], confidence=95)
+
+
+def test_equal_numbers_have_no_noise():
+    """The mean of three times 1.44 is not 1.44, and what it is off by is no noise to measure a difference with."""
+    assert sum([1.44] * 3) / 3 != 1.44
+    for exact in (False, True):
+        found = agreement(1.47, [1.44] * 3, exact=exact, margin=0.01)
+        assert (found.mean, found.std, found.in_noise, found.verdict) == (1.44, 0.0, None, "below")
+    assert agreement(3, [2, 4], exact=True).in_noise is None
