@@ -9,7 +9,9 @@ if __name__ == "__main__":
     name, args = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("-h", "--help"):
         from experiments.commands.overview import overview
+        from experiments.terminal.streams import outlast_readers
 
+        outlast_readers()
         print(overview())
         sys.exit(0)
     if name == "bench":

@@ -1,6 +1,7 @@
 """Does our number agree with the one that a paper prints? One rule for all kinds of numbers. Needs SciPy."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -76,10 +77,9 @@ def agreement(
         raise ValueError(f"expected finite numbers, got paper {paper}, error {error}, margin {margin}, ours {numbers}")
     if (error or 0) < 0 or margin < 0:
         raise ValueError(f"expected an error and a margin of 0 or more, got {error} and {margin}")
-    n, alike = len(numbers), len(set(numbers)) == 1  # the mean of equal numbers may differ from them in the last bit
-    mean = numbers[0] if alike else math.fsum(numbers) / n if numbers else None
+    n, mean = len(numbers), statistics.mean(numbers) if numbers else None  # exact: equal numbers have no noise
     interval = verdicts.interval(numbers, confidence) if n > 1 else None
-    std = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1)) if mean is not None and n > 1 else None
+    std = statistics.stdev(numbers) if n > 1 else None
     if paper is None or mean is None:
         why = "the paper prints no number" if paper is None else "no runs"
         return Agreement(mean, std, n, None, None, None, None if paper is None else "undecided", why)

@@ -1,6 +1,7 @@
 """Comparing runs over seeds: is a ticket better than what a sanity check made of it? Needs SciPy."""
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -60,14 +61,14 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Drop:
         raise ValueError(f"confidence: expected a fraction in (0, 1), got {confidence}")
     if not len(values) or not all(math.isfinite(value) for value in values):
         raise ValueError(f"expected at least one value, all finite, got {list(values)}")
-    n = len(values)
-    mean = math.fsum(values) / n
+    n, values = len(values), [float(value) for value in values]
+    mean = statistics.mean(values)  # exact, so that equal values have no spread
     if n == 1:
         return Drop(mean, None, None, 1)
 
     from scipy import stats  # slow to import
 
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    spread = statistics.stdev(values) / math.sqrt(n)
     reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * spread
     return Drop(mean, mean - reach, mean + reach, n)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from rare_gems.reports import verdicts
 from rare_gems.reports.agreement import agreement
 
 
@@ -93,3 +94,4 @@ def test_equal_numbers_have_no_noise():
         found = agreement(1.47, [1.44] * 3, exact=exact, margin=0.01)
         assert (found.mean, found.std, found.in_noise, found.verdict) == (1.44, 0.0, None, "below")
     assert agreement(3, [2, 4], exact=True).in_noise is None
+    assert verdicts.interval([1.44] * 3) == (1.44, 1.44, 1.44, 3)

@@ -50,10 +50,10 @@ def test_a_stream_that_is_none_or_closed_stays(monkeypatch):
         assert sys.stdout is stream
 
 
-def test_a_command_ends_as_if_it_were_read():
+@pytest.mark.parametrize("command", [["experiments"], ["experiments.digits", "--dry-run"]], ids=" ".join)
+def test_a_command_ends_as_if_it_were_read(command):
     """Its table is printed by rich, which would end the process itself, with a status of its own."""
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "experiments.digits", "--dry-run"]
-    assert subprocess.run(command, stdout=writing, stderr=writing).returncode == 0
+    assert subprocess.run([sys.executable, "-m", *command], stdout=writing, stderr=writing).returncode == 0
     os.close(writing)
