@@ -18,6 +18,7 @@ from experiments.comparison.columns import Speaks, paired
 from experiments.comparison.expand import Combination
 from experiments.config.flags import read_flags
 from experiments.reproduction import report
+from experiments.reproduction.choose import Chosen
 from experiments.reproduction.spread import PartRuns, Scale, Wanted, item_folder, item_of, spread, without_training
 from experiments.reproduction.values import Values, values_of
 from experiments.run_folder import paths
@@ -47,6 +48,10 @@ class Reproduce:
     """another data set for all parts"""
     parts: str | None = None
     """some parts of the item alone, by names, networks or data sets, separated by commas: LeNet, ..."""
+    columns: str | None = None
+    """some columns alone, by their names, separated by commas; with the dense network and the columns that they need"""
+    sparsities: str | None = None
+    """some sparsities alone: 0.9,0.9856"""
     run_dir: Path = paths.RUNS / "reproduce"
     """where the folders of items go, and the runs that they share"""
     dry_run: bool = False
@@ -63,11 +68,11 @@ class _Place:
     run_dir: Path | None = None
 
 
-# Methods, sparsities and checks are the paper's.
-_CHANGES = "--dataset, --num-seeds, or flags of a run that its columns take, such as --epochs"
+# Methods and checks are the paper's.
+_CHANGES = "--columns, --sparsities, --dataset, --num-seeds, or flags of a run that its columns take, such as --epochs"
 _SPEAKS = Speaks(
     flags=tuple(field.name for field in dataclasses.fields(Reproduce)),
-    instead=dict.fromkeys(("pruners", "columns", "sparsities"), _CHANGES),
+    instead=dict.fromkeys(("pruners",), _CHANGES),
     otherwise=_CHANGES,
     lists="one value, whose results have a folder of their own",
 )
@@ -91,10 +96,10 @@ def reproduce(args: list[str]) -> None:
     console = Console(markup=False, emoji=False)
     wanted = Wanted(
         scale=asked.scale, root=asked.run_dir, flags=extra, dataset=asked.dataset, num_seeds=asked.num_seeds,
-        seed=asked.seed, parts=() if asked.parts is None else tuple(name.strip() for name in asked.parts.split(",")),
+        seed=asked.seed, chosen=Chosen(*map(_words, (asked.parts, asked.columns, asked.sparsities))),
     )  # fmt: skip
     if asked.item in (None, "[]"):  # what tyro makes of it where only flags follow that are a run's
-        if extra or asked.dry_run or asked.launch.launcher or asked.dataset or asked.parts is not None:
+        if extra or asked.dry_run or asked.launch.launcher or asked.dataset or wanted.chosen != Chosen():
             raise UsageError("expected a table, figure or claim first; python -m experiments.reproduce lists them")
         if asked.count:
             reproduce_list.count_all()
@@ -124,6 +129,10 @@ def reproduce(args: list[str]) -> None:
     if failures:
         number = len(_everything(parts))
         raise RunFailed(f"{len(failures)} of {number} runs failed: {'; '.join(failures)}")
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    return () if text is None else tuple(word.strip() for word in text.split(","))
 
 
 def _typed(args: list[str]) -> str:

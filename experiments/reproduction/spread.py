@@ -2,7 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from experiments.papers import item as papers
 from experiments.papers.item import Item, Part, Small
 from experiments.papers.table import ITEMS
 from experiments.presets.lookup import lookup
+from experiments.reproduction.choose import Chosen, choose
 from experiments.terminal.errors import UsageError
 
 __all__ = ["PartRuns", "Scale", "Wanted", "item_folder", "item_of", "notes_of", "spread", "without_training"]
@@ -27,8 +28,7 @@ _COUNTED = ("epochs", "search_epochs")
 
 class Wanted(NamedTuple):
     """How an item is wanted. root: where runs are, shared by all items. flags: changes of the recipe, as typed.
-    num_seeds: None for the paper's trials, or those of the reduction. parts: names, networks or data sets of those that
-    are wanted; empty, all."""
+    num_seeds: None for the paper's trials, or those of the reduction. chosen: some of it alone."""
 
     scale: Scale
     root: Path
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
     dataset: str | None = None
     num_seeds: int | None = None
     seed: int = 42
-    parts: tuple[str, ...] = ()
+    chosen: Chosen = Chosen()
 
 
 class PartRuns(NamedTuple):
@@ -75,7 +75,7 @@ def spread(item: Item, wanted: Wanted) -> list[PartRuns]:
     if without_training(item):
         wanted = wanted._replace(scale="paper")  # there is nothing to reduce
     parts, taken = [], set()
-    for part in _chosen(item, wanted.parts):
+    for part in choose(item, wanted.chosen).parts:
         runs, used = _part(item, part, wanted)
         parts.append(runs)
         taken |= used
@@ -108,35 +108,6 @@ def without_training(item: Item) -> bool:
     values = {value for part in item.parts for cell in part.printed.values() for value in cell}
     claims = any(part.claims or part.analyses for part in item.parts)
     return bool(values) and not claims and all(v.startswith(_UNTRAINED) or v in _COUNTED for v in values)
-
-
-def _joined(words: Sequence[str], known: Collection[str]) -> list[str]:
-    """The names, of which some have commas in them, among the words between the commas of a list: the longest first."""
-    names, first = [], 0
-    while first < len(words):
-        ends = range(len(words), first, -1)
-        end = next((end for end in ends if ", ".join(words[first:end]) in known), first + 1)
-        names.append(", ".join(words[first:end]))
-        first = end
-    return names
-
-
-def _chosen(item: Item, names: Sequence[str]) -> list[Part]:
-    """The parts that any of the names fits, as the paper has them; all if there are none."""
-    if "" in names:
-        raise UsageError(f"--parts: a name is empty in {','.join(names)!r}")
-    known = dict.fromkeys(name for part in item.parts for name in _names_of(part))
-    names = _joined(names, known)
-    fitting = {name: [i for i, part in enumerate(item.parts) if name in _names_of(part)] for name in names}
-    unknown = [name for name, places in fitting.items() if not places]
-    if unknown:
-        raise UsageError(f"--parts: {item.id} has no {unknown[0]!r}; expected any of {'; '.join(known)}")
-    chosen = {place for places in fitting.values() for place in places}
-    return [part for i, part in enumerate(item.parts) if i in chosen or not names]
-
-
-def _names_of(part: Part) -> tuple[str, ...]:
-    return tuple(filter(None, (part.name, part.model, part.dataset)))
 
 
 def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
@@ -201,8 +172,7 @@ def _tunes_nothing(made: Column, part: Part) -> bool:
 
 def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
     lines = (f"small scale: {small.says}",) if small.says else ()
-    if wanted.parts:
-        lines += (f"some of its parts alone: {', '.join(wanted.parts)}",)
+    lines += tuple(wanted.chosen.told())
     changes = [f"--dataset={wanted.dataset}"] if wanted.dataset else []
     changes += [spelled({name: args}) for name, args in paired(wanted.flags).items()]
     if changes:
@@ -219,9 +189,10 @@ def _place(root: Path, config: Config) -> Path:
 
 
 def item_folder(item: Item, wanted: Wanted) -> Path:
-    """Where the tables and figures of an item go: one folder for each change of its recipe and choice of its parts."""
+    """Where the tables and figures of an item go: one folder for each change of its recipe and each choice."""
     changes = [arg for name, args in sorted(paired(wanted.flags).items()) if name not in FREE for arg in args]
     changes += [wanted.dataset] if wanted.dataset else []
-    changes += [f"parts {name}" for name in sorted(set(wanted.parts))]
+    for kind, names in wanted.chosen._asdict().items():
+        changes += [f"{kind} {name}" for name in sorted(set(names))]
     own = hashlib.sha256(" ".join(changes).encode()).hexdigest()[:8] if changes else ""
     return wanted.root / "-".join(filter(None, (item.id, wanted.scale, own)))

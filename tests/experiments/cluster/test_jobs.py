@@ -17,6 +17,7 @@ from experiments.cluster.flags import Launch, Slurm
 from experiments.commands.program import run
 from experiments.comparison import make
 from experiments.papers.table import ITEMS
+from experiments.reproduction.choose import Chosen
 from experiments.reproduction.spread import Wanted, spread
 from experiments.run_folder.folder import held
 from experiments.terminal.errors import Busy, Interrupted, UsageError
@@ -233,7 +234,7 @@ def test_local_jobs_keep_to_their_share_of_the_cores(monkeypatch):
     ],
 )
 def test_long_runs_of_dense_layers_are_local_jobs_of_a_core_each(flags, scale, asked, jobs, tmp_path, monkeypatch):
-    wanted = Wanted(scale, tmp_path, list(flags), num_seeds=2, parts=("LeNet",))
+    wanted = Wanted(scale, tmp_path, list(flags), num_seeds=2, chosen=Chosen(("LeNet",)))
     (runs,) = spread(ITEMS["stabilizing-figure-3"], wanted)
     planned = make.plans(runs.combinations)
     monkeypatch.setattr(make, "cores", lambda share: {0, 1, 2})

@@ -9,7 +9,7 @@ from experiments.commands import reproduce_list
 from experiments.papers.item import Column, Item, Part, Small, cells
 from experiments.papers.table import ITEMS
 from experiments.problem import network
-from experiments.reproduction.spread import Wanted, _chosen, _names_of, item_folder, item_of, spread, without_training
+from experiments.reproduction.spread import Wanted, item_folder, item_of, spread, without_training
 from experiments.terminal.errors import UsageError
 
 COSTS = json.loads(reproduce_list.COSTS.read_text())
@@ -86,35 +86,6 @@ def test_another_data_set_and_network_leave_out_what_they_cannot_take():
     config = runs.combinations[0].config
     assert (config.model, config.image_size, config.train_examples) == ("lenet_300_100", None, None)
     assert runs.title == "lenet_300_100, digits"
-
-
-@pytest.mark.parametrize("name", ["Second", "lenet_300_100", "mnist"])
-def test_some_parts_alone(name):
-    item = ITEM._replace(parts=(PART._replace(model="conv2"), PART._replace(name="Second", dataset="mnist")))
-    small = Wanted("small", Path("runs"), parts=(name,))
-    (runs,) = spread(item, small)
-    assert runs.part == item.parts[1]
-    assert runs.notes == ("small scale: fewer images", f"some of its parts alone: {name}")
-    assert [part.part for part in spread(item, small._replace(parts=("conv2", name)))] == list(item.parts)
-    assert len({item_folder(item, small._replace(parts=some)) for some in ((), (name,), ("conv2",))}) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "message"), [("third", "no 'third'; expected any of lenet_300_100; digits"), ("", "empty")]
-)
-def test_parts_that_are_not_there(name, message):
-    with pytest.raises(UsageError, match=message):
-        spread(ITEM, Wanted("small", Path("runs"), parts=(name,)))
-
-
-def test_every_part_can_be_typed_by_its_name():
-    named = [(item, part) for item in ITEMS.values() for part in item.parts if part.name]
-    assert any(", " in part.name for _, part in named)
-    for item, part in named:
-        words = [word.strip() for word in part.name.split(",")]
-        assert _chosen(item, words) == [other for other in item.parts if part.name in _names_of(other)]
-    both = ["resnet20", "sanity checks", "mnist"]
-    assert len(_chosen(ITEMS["small-networks-sanity"], both)) == 3
 
 
 def test_equal_runs_are_shared_by_items():
