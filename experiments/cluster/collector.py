@@ -91,7 +91,7 @@ def _submit(executor: Any, launch: Launch, command: list[str], share: str, tries
     local = launch.launcher == "local"
     own = {worker.SHARE: share} | (worker.devices(share) if local else {})
     on = worker.cores(share) if local else frozenset()  # a cluster gives a job its own
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the collector's: it tells the local jobs
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it is this process's, not the job's: `worker`
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # what submitit raises, it prints too
             job = executor.submit(worker.work, command, own, on)
@@ -99,7 +99,7 @@ def _submit(executor: Any, launch: Launch, command: list[str], share: str, tries
         said = " ".join(str(error).split())
         raise UsageError(f"--launcher={launch.launcher}: the job was refused: {said}") from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     again = f" (again, {tries - 1} of at most {_RESTARTS} times)" if tries > 1 else ""
     if local:  # an old process of that number
         job.paths.result_pickle.unlink(missing_ok=True)

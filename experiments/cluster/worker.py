@@ -42,6 +42,8 @@ def work(command: list[str], own: dict[str, str | None], on: frozenset[int] = fr
         told.append(signum)
         hand_on()
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the collector's, which then tells its local jobs
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as it was submitted
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # the last: SLURM's time is nearly up
         signal.signal(signum, stop)
     if on:

@@ -147,19 +147,10 @@ def test_slurm_is_asked_for_what_the_flags_say(slurm, capfd):
 
 def test_slurm_jobs_that_are_still_there_are_not_submitted_again(slurm, capfd, monkeypatch):
     """The job runs the same command without the flags of the launcher."""
-    (slurm / "bin" / "sbatch").write_text(f"#!/bin/bash\ntouch {slurm}/scripts/$$; echo Submitted batch job 7\n")
+    told = f"kill -INT {os.getpid()}"  # Ctrl-C while a job is submitted
+    (slurm / "bin" / "sbatch").write_text(f"#!/bin/bash\n{told}; echo Submitted batch job 7\n")
     command = [*RUNS, f"--run-dir={slurm}/runs", "--launcher", "slurm", "--num-jobs=1", "--slurm.partition=long"]
     folder = slurm / "runs" / "jobs"
-
-    def fail():
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:  # while a job is submitted nobody listens
-            if (folder / "7_submitted.pkl").exists() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-                break
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=fail).start()
     assert run("compare", command) == 130
     assert "the jobs go on, the same command waits for them, and scancel 7 ends them" in capfd.readouterr().err
     started, own, on = submitit.SlurmJob(folder, "7").submission().args
@@ -248,6 +239,13 @@ def test_long_runs_of_dense_layers_are_local_jobs_of_a_core_each(flags, scale, a
         assert "pip install 'rare_gems[slurm]'" in line
     monkeypatch.setenv("RARE_GEMS_JOB", "0/2")
     assert make.launch_for(Launch(), runs.combinations, planned) == (Launch(), [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_a_worker_takes_the_signals_of_its_own(tmp_path):
+    """While a job is submitted Ctrl-C waits, which the job inherits."""
+    assert _have_run(tmp_path, 'grep SigBlk /proc/self/status >"$0/mask"; finish', Launch("local", 1), 1) == []
+    assert int((tmp_path / "mask").read_text().split()[1], 16) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no cores to choose")
