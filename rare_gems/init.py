@@ -61,7 +61,7 @@ def uniform(key: Key, params: Params, mask: Mask, keep_ratio: float = 1.0) -> Pa
 
 def uniform_scores(key: Key, mask: Mask) -> Scores:
     """p ~ U[0, 1) in float32, None where the mask is None. Source: Rare Gems, Algorithm 1, line 3."""
-    return _split(jax.random.uniform(key, (num_prunable(mask),)), mask)
+    return _split(jax.random.uniform(key, (num_prunable(mask),), jnp.float32), mask)
 
 
 def kaiming_uniform_scores(key: Key, mask: Mask) -> Scores:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["as_jax", "check_arrays", "check_kept", "check_sortable", "cut_dtype", "is_key", "join", "key_impl",
-           "numbers", "rounded", "split", "value_and_grad"]  # fmt: skip
+           "numbers", "rounded", "split", "value_and_grad", "wide"]  # fmt: skip
 
 PyTree = Any
 
@@ -217,6 +217,16 @@ def value_and_grad(loss_fn: Callable) -> Callable:
         return jax.value_and_grad(lambda trained: loss_fn(join(trained, rest), *args), has_aux=True)(trained)
 
     return of
+
+
+def wide(dtype: Any) -> Any:
+    """The dtype in which floats of `dtype` are drawn, added and ranked: float32, but float64 stays.
+
+    Example:
+      >>> wide(jnp.bfloat16), wide(np.float64)
+      (dtype('float32'), dtype('float64'))
+    """
+    return np.dtype(dtype) if np.dtype(dtype) == np.float64 else np.dtype(np.float32)
 
 
 def _named(name: str, path: tuple) -> str:

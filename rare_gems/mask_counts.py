@@ -106,7 +106,8 @@ def layer_sparsity(mask: PyTree) -> dict[str, float]:
 
 def check(mask: PyTree, num_kept: int) -> None:
     """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights. On the host only."""
-    kept = sum(k for k, _ in layer_counts(mask).values())
+    layer_counts(mask)  # raises for what is not bool, or traced
+    kept = sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(mask))
     if kept != num_kept:
         raise ValueError(f"mask: expected {num_kept} weights kept, got {kept} of {num_prunable(mask)}")
 

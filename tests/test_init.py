@@ -104,6 +104,9 @@ def test_uniform_scores():
     shapes = jax.eval_shape(lambda: MASK)
     assert jnp.array_equal(init.uniform_scores(jax.random.key(6), shapes)["twin"], scores["twin"])
     assert init.uniform_scores(jax.random.key(6), {"a": None}) == {"a": None}
+    with jax.enable_x64(True):
+        again = init.uniform_scores(jax.random.key(6), MASK)["twin"]
+    assert (again.dtype, again.tolist()) == (jnp.float32, scores["twin"].tolist())
 
 
 @pytest.mark.parametrize("draw", [init.signed_constant, init.kaiming_normal, init.uniform])

@@ -656,6 +656,13 @@ def test_nothing_to_prune():
         assert masks.keep_top(nothing, nothing if scope == "layer" else 0, scope) == nothing
 
 
+def test_check_counts_leaves_of_one_name():
+    mask = {"a": {"b": jnp.array([True, True])}, "a/b": jnp.array([True, False, False])}
+    masks.check(mask, 3)
+    with pytest.raises(ValueError, match="expected 1 weights kept, got 3 of 5"):
+        masks.check(mask, 1)
+
+
 @pytest.mark.parametrize("fn", [masks.layer_counts, masks.layer_sparsity, lambda mask: masks.check(mask, 1)])
 def test_counts_per_layer_are_for_the_host(fn):
     with pytest.raises(ValueError, match=r"mask of a: expected values .*outside jit"):

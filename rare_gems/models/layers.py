@@ -155,8 +155,15 @@ def max_pool(
         height, width = (n // 2 * 2 for n in x.shape[1:3])
         rows = jnp.maximum(x[:, 0:height:2, :width], x[:, 1:height:2, :width])
         return jnp.maximum(rows[:, :, 0::2], rows[:, :, 1::2])
-    over = [(padding, padding + (-(n + 2 * padding - size) % stride if ceil else 0)) for n in x.shape[1:3]]
+    over = [(padding, _pad_after(n, size, stride, padding) if ceil else padding) for n in x.shape[1:3]]
     return nnx.max_pool(x, (size, size), (stride, stride), over)
+
+
+def _pad_after(n: int, size: int, stride: int, padding: int) -> int:
+    """What fills a last window that is cut off; none begins in the padding behind, as in torch."""
+    over = -(n + 2 * padding - size) % stride
+    last = n + 2 * padding + over - size  # where it begins, the padding before counted
+    return padding + over - (stride if last >= n + padding else 0)
 
 
 def avg_pool(x: jax.Array, size: int = 2, stride: int | None = None, padding: int = 0) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Params, Phase, Recipe, Scores, Ticket, Transform
 from rare_gems.pruners.parts import descent as descents
-from rare_gems.pruners.parts.counts import counts_at
+from rare_gems.pruners.parts.counts import counts_at, stop_step
 from rare_gems.pruners.parts.descent import Descent
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import held, random_start, regrow
@@ -106,7 +106,7 @@ def deep_r(
         return Transform(lambda ticket: (), update)
 
     during = transforms.when(
-        lambda step: step + 1 < math.ceil(stop * phase.num_steps),
+        lambda step: step + 1 < math.ceil(stop_step(stop, phase.num_steps)),
         hyperparams.transform(
             walk, rates=descents.rates_of(how, learning_rate, num_epochs), l1=float(l1),
             temperature=float(temperature), cooling=float(cooling),

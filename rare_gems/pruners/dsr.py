@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Ticket, Transform
-from rare_gems.pruners.parts.counts import check_whole, counts_at, target_counts
+from rare_gems.pruners.parts.counts import check_whole, counts_at, stop_step, target_counts
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import check_moves, held, random_start, regrow
 from rare_gems.pruners.parts.random_scores import random_scores
@@ -84,7 +84,7 @@ def dsr(
     if not 0 < threshold < math.inf:
         raise ValueError(f"threshold: expected a positive number, got {threshold}")
     check_whole(doublings=doublings)
-    end = stop * phase.num_steps
+    end = stop_step(stop, phase.num_steps)
     first_mask = random_start(mask, sparsity, counts_at(mask, sparsity, ratios) if counts is None else counts)
     check_moves(every, end, moved=moved, tolerance=tolerance)
     part = max(1, -(-phase.num_steps // (doublings + 1)))

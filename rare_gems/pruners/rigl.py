@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks
 from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket
-from rare_gems.pruners.parts.counts import counts_at
+from rare_gems.pruners.parts.counts import counts_at, stop_step
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import evolve
 
@@ -73,10 +73,10 @@ def rigl(
         sparsity=sparsity,
         counts=counts_at(mask, sparsity, ratios) if counts is None else counts,
         drop_fraction=drop_fraction,
-        fraction=lambda zeta: cosine_fraction(zeta, stop * steps),
+        fraction=lambda zeta: cosine_fraction(zeta, stop_step(stop, steps)),
         grow=gradient_size,
         every=every,
-        end=stop * steps,
+        end=stop_step(stop, steps),
         training=train(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, learning_rate=learning_rate, **training),
         finetune=finetune,
         by_gradient=True,

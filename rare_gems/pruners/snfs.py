@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Scores, Ticket, Transform
-from rare_gems.pruners.parts.counts import counts_at
+from rare_gems.pruners.parts.counts import counts_at, stop_step
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import check_moves, held, random_start, regrow
 from rare_gems.pruners.parts.shares import share_out
@@ -80,7 +80,7 @@ def snfs(
         raise ValueError(f"stop: expected a fraction in (0, 1], got {stop}")
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing: expected a number in [0, 1), got {smoothing}")
-    every, end = steps_per_epoch if every is None else every, stop * phase.num_steps
+    every, end = steps_per_epoch if every is None else every, stop_step(stop, phase.num_steps)
     check_moves(every, end, drop_fraction=drop_fraction)
     counts = counts_at(mask, sparsity, ratios) if counts is None else counts
     first_mask = random_start(mask, sparsity, counts, lambda ticket, _: jax.tree.map(jnp.zeros_like, ticket.scores))

@@ -6,7 +6,7 @@ Source: Mocanu et al., Scalable Training of Artificial Neural Networks with Adap
 from typing import Any, Literal
 
 from rare_gems.phase import Mask, Phase, Recipe
-from rare_gems.pruners.parts.counts import counts_at
+from rare_gems.pruners.parts.counts import counts_at, stop_step
 from rare_gems.pruners.parts.finetune import finetune as train
 from rare_gems.pruners.parts.moving_mask import evolve
 from rare_gems.pruners.parts.random_scores import random_scores
@@ -70,7 +70,7 @@ def sparse_evolutionary_training(
         fraction=lambda zeta: lambda step: zeta,
         grow=random_scores,
         every=every,
-        end=stop * phase.num_steps,
+        end=stop_step(stop, phase.num_steps),
         training=phase,
         finetune=finetune,
     )

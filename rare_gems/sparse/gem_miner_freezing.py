@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks, schedules, transforms
 from rare_gems.phase import Mask, Scores, Ticket, Transform
-from rare_gems.pruners.parts.counts import check_whole
+from rare_gems.pruners.parts.counts import check_whole, freezing_counts
 from rare_gems.sparse.methods import Method, edited
 
 __all__ = ["freezing"]
@@ -24,14 +24,16 @@ def freezing(sparsity: float, *, num_rounds: int, every: int) -> Method:
 
     Args:
       sparsity: s, the fraction frozen in the end, in [0, 1). num_rounds: R. every: updates from round to round.
+    Raises:
+      ValueError: in `init`, where nothing would be left.
     Source: Rare Gems, Algorithm 1.
     """
     check_whole(1, num_rounds=num_rounds, every=every)
     due = schedules.every(every)
 
     def recipe(mask: Mask) -> Transform:
-        counts = schedules.exponential_counts(masks.num_prunable(mask), sparsity, num_rounds)
-        freeze = transforms.keep_next(sorted(set(counts), reverse=True), _scores_as_params)
+        counts = freezing_counts(mask, sparsity, num_rounds)
+        freeze = transforms.keep_top(counts, score=_scores_as_params, at=lambda step: (step + 1) // every - 1)
         return transforms.chain(
             edited(lambda ticket, context: ticket._replace(params=_clipped(ticket))).after,
             transforms.when(lambda step: due(step) & (step + 1 <= num_rounds * every), freeze),

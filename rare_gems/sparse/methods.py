@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rare_gems import masks, transforms
-from rare_gems.phase import Context, Mask, Recipe, Scores, Step, Ticket, Transform
+from rare_gems.phase import Context, Mask, Phase, Recipe, Scores, Step, Ticket, Transform
 from rare_gems.pruners import rigl as growing
 from rare_gems.pruners import sparse_evolutionary_training as evolving
 from rare_gems.pruners.gmp import cubic_counts
@@ -21,11 +21,11 @@ __all__ = ["Method", "fixed", "gradual", "magnitude", "random", "rigl", "selecte
 
 
 class Method(NamedTuple):
-    """How a network is pruned: `recipe(mask)`, called with the prunable structure, returns a recipe of the trainer
-    or a transform that follows every step. `keeps_scores`: whether the ticket's scores live on from step to step.
-    `mask`: that of `fixed`, in the structure of the params."""
+    """How a network is pruned: `recipe(mask)`, called with the prunable structure, returns a recipe of the trainer,
+    a transform that follows every step, or edits and such a transform. `keeps_scores`: whether the ticket's scores live
+    on from step to step. `mask`: that of `fixed`, in the structure of the params."""
 
-    recipe: Callable[[Mask], Recipe | Transform]
+    recipe: Callable[[Mask], Recipe | Transform | tuple[Phase | Transform, ...]]
     keeps_scores: bool = True
     mask: Mask | None = None
 
@@ -115,7 +115,8 @@ def gradual(
       score: what ranks: "magnitude" |w|, "saliency" |w * dL/dw| of the last batch, "random", or a function
         (ticket, context) -> float arrays in the structure of the mask.
       scope: as in `magnitude`.
-      initial_sparsity: s_i, removed after update `start`; with `start` 0 nothing is, before the first round.
+      initial_sparsity: s_i, removed after update `start`; with `start` 0 nothing is, before the first round. 0 where
+        all goes at once.
       revive: rank removed weights too, which are 0 as weights.
     Raises:
       ValueError: for updates out of order; in `init` for a sparsity outside its range, and where nothing, or nothing
@@ -129,6 +130,8 @@ def gradual(
     if start < stop and not 1 <= every <= stop - start:
         raise ValueError(f"every: expected 1 to {stop - start} updates, got {every}")
     num_rounds = (stop - start) // every
+    if not num_rounds and initial_sparsity:
+        raise ValueError(f"initial_sparsity: expected 0 where all goes at once, got {initial_sparsity}")
     rank = score_fn(score)
 
     def recipe(mask: Mask) -> Transform:
@@ -176,10 +179,10 @@ def selected(select: Callable[[Scores], Mask], *, score: Score = "magnitude", at
         after = jnp.asarray(step) + 1 - at
         return (after >= 0) & (after % every == 0) if every else after == 0
 
-    def recipe(mask: Mask) -> Recipe | Transform:
+    def recipe(mask: Mask) -> tuple[Phase | Transform, ...]:
         first = edited(choose)
-        again = transforms.when(is_round, first.after)
-        return again if at or every else (first,)
+        again = (transforms.when(is_round, first.after),) if at or every else ()
+        return again if at else (first, *again)
 
     return Method(recipe=recipe, keeps_scores=False)
 

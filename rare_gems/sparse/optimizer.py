@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from rare_gems import masks as mask_ops
-from rare_gems.leaves import is_key
+from rare_gems.leaves import is_key, wide
 from rare_gems.phase import Context, Key, Mask, Params, Scores, Ticket, Transform
 from rare_gems.sparse.boxes import boxed, unboxed
 from rare_gems.sparse.inner import checked, shown
@@ -29,7 +29,7 @@ def prune(
     optimizer: optax.GradientTransformation | optax.MultiSteps,
     method: Method | Transform | Mask,
     *,
-    prunable: Callable[[tuple, Any], bool] = mask_ops.is_prunable,
+    prunable: Callable[[tuple, Any], bool] | None = None,
     stacked: Stacked | None = None,
     key: Key | int = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -47,7 +47,7 @@ def prune(
         method may look at.
       method: one of `rare_gems.sparse` (`magnitude`, `rigl`, ...), a `Transform` that is applied after every step to
         a network that starts whole, or a mask (bool arrays like the params) that stays as it is.
-      prunable: (key path, leaf) -> bool, as for `masks.ones`.
+      prunable: (key path, leaf) -> bool; by default the rule of `masks.ones`, as `masks.report` tells it.
       stacked: (key path, leaf) -> True where the first axis counts layers (as `nn.scan` makes them by default), or
         the axis that does (1: MaxText). Each slice is then a layer of its own to the method. By default a leaf is one.
       key: for methods that draw; a typed key, also a traced one (a key for each run under `vmap`), or a seed.
@@ -192,7 +192,9 @@ def _plan(method: Method, mask: Mask, axes: Axes | None) -> Plan:
 
 
 def _blank(params: Params, mask: Mask) -> Scores:
-    return mask_ops.map_kept(jnp.zeros_like, params, mask)
+    """Zeros, in float32 at least: in 16 bits random draws are ties, and sums of many gradients stand still."""
+
+    return mask_ops.map_kept(lambda weights: jnp.zeros_like(weights, dtype=wide(weights.dtype)), params, mask)
 
 
 def _where(condition: jax.Array, yes: Any, no: Any) -> Any:

@@ -24,19 +24,23 @@ class Plan(NamedTuple):
     moves: bool
 
 
-def plan_of(recipe: Recipe | Transform) -> Plan:
+def plan_of(recipe: Recipe | Transform | tuple[Phase | Transform, ...]) -> Plan:
     """The edits of a recipe, or a transform that follows every step, without their optimizers and views.
 
     Args:
       recipe: phases without steps, then at most one that scores weights at rest (`hold_dead` is False), then at most
-        one that trains the params.
+        one that trains the params; or phases without steps and a transform.
     Raises:
       ValueError: for other recipes, and where a phase trains scores or has a loss of its own.
     """
-    if isinstance(recipe, Transform):
-        return _plan((), None, recipe)
-    edits = [phase for phase in recipe if phase.num_steps == 0]
-    rest = recipe[len(edits) :]
+    parts = (recipe,) if isinstance(recipe, Transform) else recipe
+    phases = [part for part in parts if not isinstance(part, Transform)]
+    following = [part for part in parts if isinstance(part, Transform)]
+    mixed = any(isinstance(part, Transform) for part in parts[:-1])
+    if mixed or (following and any(phase.num_steps for phase in phases)):
+        raise ValueError("recipe: expected edits and then one transform, or phases alone, got them mixed")
+    edits = [phase for phase in phases if phase.num_steps == 0]
+    rest = phases[len(edits) :]
     if any(phase.num_steps == 0 for phase in rest):
         raise ValueError("recipe: expected its edits before its training, got an edit after it; use the trainer")
     for phase in rest:
@@ -45,7 +49,9 @@ def plan_of(recipe: Recipe | Transform) -> Plan:
     training = rest[scoring is not None :]
     if len(training) > 1 or any(not phase.hold_dead for phase in training):
         raise ValueError(f"recipe: expected one training, got {len(rest)} phases with steps; use the trainer")
-    return _plan(edits, scoring, rounds.each_step(training[0]) if training else transforms.identity())
+    if training:
+        following = [rounds.each_step(training[0])]
+    return _plan(edits, scoring, following[0] if following else transforms.identity())
 
 
 def _check(phase: Phase) -> None:

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from rare_gems import masks
+from rare_gems import leaves, masks
 from rare_gems.phase import Mask, Scores
 from rare_gems.pruners.parts.counts import check_whole
 
@@ -78,6 +78,7 @@ def keep_blocks(scores: Scores, sparsity: float, block: tuple[int, int]) -> Mask
         pads = [(0, 0)] * (s.ndim - 2) + [(0, -s.shape[-2] % rows), (0, -s.shape[-1] % columns)]
         padded = jnp.pad(s, pads)
         high, wide = padded.shape[-2] // rows, padded.shape[-1] // columns
+        padded = padded.astype(leaves.wide(s.dtype))  # sums of 16 bits round to ties, or overflow
         sums = padded.reshape(*s.shape[:-2], high, rows, wide, columns).sum((-3, -1))
         kept = masks.count_for(math.prod(sums.shape), sparsity)
         if kept < 1:

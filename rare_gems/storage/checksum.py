@@ -48,6 +48,8 @@ def _words(leaf: Array) -> list[jax.Array]:
     """The bits of each element, in uint32: one word, or the low and the high one, of a complex both parts'."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return _words(jnp.real(leaf)) + _words(jnp.imag(leaf))
+    if jnp.issubdtype(leaf.dtype, jnp.integer) and jnp.iinfo(leaf.dtype).bits < 8:  # int4 lies in bytes
+        leaf = jnp.asarray(leaf).astype(jnp.int8)
     if leaf.dtype == jnp.bool:
         return [jnp.asarray(leaf, jnp.uint32)]
     if leaf.dtype.itemsize == 8:

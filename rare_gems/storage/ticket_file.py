@@ -106,7 +106,7 @@ def save(
     layers = _layers(groups["mask"])
     totals = {count: sum(layer[count] for layer in layers) for count in ("num_kept", "num_prunable")}
     header = {"method": None, "seed": None, **metadata, **totals, "layers": layers, "groups": sorted(groups)}
-    header["sparsity"] = 1 - totals["num_kept"] / max(totals["num_prunable"], 1)
+    header["sparsity"] = 1 - totals["num_kept"] / totals["num_prunable"] if totals["num_prunable"] else 0.0
     header["format_version"] = FORMAT_VERSION
     header.pop("prng_keys", None)
     header |= {"prng_keys": keys} if keys else {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from rare_gems.phase import Key
@@ -49,6 +50,8 @@ def _order_fn(
 ) -> Callable:
     def order_of(keys: tuple[Key, Key | None], epoch: jax.Array) -> jax.Array:
         orders = [order(key) for key in order_keys(keys, epoch, first_step, num_batches)]
+        if np.shape(orders[0])[:1] != (num_batches,):
+            raise ValueError(f"order: expected {num_batches} rows, one for each batch, got {np.shape(orders[0])}")
         return orders[0] if len(orders) == 1 else jnp.concatenate(orders)
 
     return jax.jit(sharding.over_runs(order_of, mesh, (0, None), 0) if many else order_of)

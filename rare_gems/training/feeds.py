@@ -153,7 +153,13 @@ def _from_stream(
     def opened(seeds: list[int], place: int) -> Iterator[Any]:
         for i, seed in enumerate(seeds):
             if place < (i + 1) * feed.num_batches:
-                yield from feed.open(seed, max(0, place - i * feed.num_batches))
+                first, num = max(0, place - i * feed.num_batches), 0
+                for batch in feed.open(seed, first):
+                    yield batch
+                    num += 1
+                if first + num < feed.num_batches:
+                    expected = f"expected {feed.num_batches - first} batches from open({seed}, {first})"
+                    raise ValueError(f"stream: {expected}, got {num}")
 
     jit_step = jax.jit(step, donate_argnums=0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from rare_gems import masks, sparse, ste
+from rare_gems import masks, sparse, ste, transforms
 from rare_gems.pruners.snfs import snfs
 from tests.sparse.test_prune import PARAMS, gradient, train
 
@@ -146,6 +146,23 @@ def test_n_of_m_and_blocks_by_schedule():
     assert sparsities == [0, 0.5, 0.5, 0.5, 0.5, 0.5]
 
 
+def test_a_mask_that_is_made_anew_is_there_from_the_start():
+    tx = sparse.prune(optax.sgd(0.1), sparse.selected(lambda s: sparse.keep_n_of_m(s, 2, 4), every=3))
+    assert sparse.sparsity(tx.init(PARAMS)) == 0.5
+    for step, (_, state) in enumerate(train(tx, num_steps=7), 1):
+        assert sparse.sparsity(state) == 0.5
+        if step == 3:
+            third = sparse.masks(state)
+        assert step != 5 or masks.num_kept(jax.tree.map(jnp.equal, third, sparse.masks(state))) == 40  # it stays
+
+
+def test_freezing_follows_its_schedule_where_rounds_remove_less_than_a_weight():
+    params = {"kernel": jnp.linspace(0.1, 0.9, 40).reshape(8, 5)}
+    tx = sparse.prune(optax.set_to_zero(), sparse.freezing(0.9, num_rounds=30, every=1))
+    kept_after = [masks.num_kept(sparse.masks(state)) for _, state in train(tx, params, 30)]
+    assert kept_after == [round(40 * 0.1 ** (r / 30)) for r in range(1, 31)]
+
+
 def test_freezing_trains_scores_as_gem_miner_does():
     """Beside NumPy: projected SGD with the regulariser, freezing the lowest scores every two updates."""
     weights = {"kernel": jnp.sin(jnp.arange(1.0, 9.0)).reshape(2, 4)}
@@ -176,6 +193,38 @@ def test_freezing_trains_scores_as_gem_miner_does():
         np.testing.assert_allclose(trained["kernel"], p, rtol=2e-5, atol=1e-6)
 
 
+METHODS_THAT_RANK = {
+    "random": (sparse.random(0.75), 1),
+    "gradual": (sparse.gradual(0.75, stop=2, every=1, score="random"), 2),
+    "rigl": (sparse.rigl(0.75, num_steps=8, every=2), 4),
+    "snip": (sparse.snip(0.75, batches=300), 300),
+    "snfs": (sparse.Method(lambda mask: snfs(mask, sparsity=0.75, num_epochs=8, steps_per_epoch=1, every=4)), 6),
+    "freezing": (sparse.freezing(0.75, num_rounds=2, every=1), 2),
+}
+
+
+@pytest.mark.parametrize("name", METHODS_THAT_RANK)
+def test_params_of_16_bits_get_the_masks_of_32(name):
+    """Scores are drawn and added in float32: sums of 300 gradients would stand still at 256, and draws be ties."""
+    method, num_steps = METHODS_THAT_RANK[name]
+    narrow = {"kernel": jnp.linspace(0.5, 1.5, 2048).astype(jnp.bfloat16).reshape(64, 32)}
+    grads = {"kernel": (1 + jnp.arange(2048) % 7 / 8).astype(jnp.bfloat16).reshape(64, 32)}
+    masks_of = []
+    for dtype in (jnp.bfloat16, jnp.float32):
+        params, steps = (jax.tree.map(lambda x: x.astype(dtype), tree) for tree in (narrow, grads))  # noqa: B023
+        tx = sparse.prune(optax.set_to_zero(), method)
+        state = tx.init(params)
+        update = jax.jit(tx.update)
+        for _ in range(num_steps):
+            updates, state = update(steps, state, params)
+            params = optax.apply_updates(params, updates)
+        masks_of.append(sparse.masks(state)["kernel"])
+    assert masks_of[0].tolist() == masks_of[1].tolist()
+    quarters = masks_of[0].reshape(4, -1).sum(1)  # 128 each, with a deviation of 8.5
+    assert name != "random" or (abs(quarters - 128) < 45).all()
+
+
+MOVES, START = transforms.clip_scores(), transforms.edit()
 THREE = {name: {"kernel": 3, "bias": None} for name in SIZES}
 
 
@@ -188,6 +237,10 @@ def begun(method, **options):
     [
         (lambda: sparse.gradual(0.5, start=5, stop=3), "start, stop: expected 0 <= start <= stop"),
         (lambda: sparse.gradual(0.5, stop=3, every=4), "every: expected 1 to 3 updates, got 4"),
+        (lambda: sparse.gradual(0.5, start=3, stop=3, initial_sparsity=7.0), "initial_sparsity: expected 0 where all"),
+        (lambda: begun(sparse.freezing(0.99, num_rounds=2, every=1)), "sparsity: 0.99 keeps none of 40 weights"),
+        (lambda: begun(sparse.Method(lambda mask: (MOVES, START))), "recipe: expected edits and then one transform"),
+        (lambda: begun(sparse.Method(lambda mask: (MOVES, MOVES))), "recipe: expected edits and then one transform"),
         (lambda: sparse.gradual(0.5, start=3, stop=3, score="size"), "score: expected one of magnitude, sal"),
         (lambda: sparse.selected(lambda s: s, score="saliency"), "at: expected 1 or more"),
         (lambda: sparse.rigl(0.5, num_steps=10, momentum=0.9), "options: expected some of every, drop_fraction"),

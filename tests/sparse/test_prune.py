@@ -393,6 +393,25 @@ def test_what_is_nan_when_it_is_removed_is_told():
     assert sparse.report(after, state).endswith("1 removed weights are NaN or infinite, which no update undoes")
 
 
+def test_what_is_pruned_is_what_masks_prune():
+    """Beside one leaf the rule looks at its neighbours and at the classes that hold it."""
+
+    class Block(equinox.Module):
+        pre: equinox.nn.LayerNorm
+        fc: equinox.nn.Linear
+
+    def block(key):
+        return Block(equinox.nn.LayerNorm(8), equinox.nn.Linear(8, 8, key=key))
+
+    stack = equinox.filter_vmap(block)(jax.random.split(jax.random.key(0), 3))
+    norm = {name: jnp.ones((8, 8)) for name in ("weight", "bias", "kernel")}
+    for params in (equinox.filter(stack, equinox.is_inexact_array), norm):
+        whole = masks.ones(params)
+        state = sparse.prune(optax.sgd(0.1), sparse.random(0.5)).init(params)
+        assert masks.layer_counts(sparse.masks(state)).keys() == masks.layer_counts(whole).keys()
+        sparse.prune(optax.sgd(0.1), whole).init(params)  # a ticket's own mask is taken
+
+
 def test_bfloat16_params_keep_their_dtype():
     params = {"kernel": jnp.sin(jnp.arange(8.0)).astype(jnp.bfloat16).reshape(4, 2)}
     tx = sparse.prune(optax.sgd(0.1), MOVING)

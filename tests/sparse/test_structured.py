@@ -39,6 +39,17 @@ def test_blocks(block, sparsity):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "rows", "values"), [(jnp.float16, 1000, [90, 91, 92, 89]), (jnp.bfloat16, 300, [1] * 4)]
+)
+def test_blocks_are_ranked_by_sums_of_32_bits(dtype, rows, values):
+    """In 16 bits the first would be infinite, and neighbours of 300 differ by 2."""
+    scores = np.repeat(np.array([values], np.float32), rows, 0)
+    scores[0] += [0.0, 0.5, 1.0, 0.0]
+    kept = sparse.keep_blocks([jnp.array(scores, dtype)], 0.5, (-1, 1))[0]
+    assert kept[0].tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda s: sparse.keep_n_of_m(s, 3, 2), "expected 1 <= n <= m"),

@@ -46,6 +46,11 @@ def test_checksum_in_numpy(dtype):
         assert int(checksum(jnp.asarray(array))) == numpy_checksum(array)
 
 
+def test_checksum_of_four_bits():
+    array = np.array([-8, 7, 3], np.int8)
+    assert int(checksum(jnp.asarray(array, jnp.int4))) == numpy_checksum(array)
+
+
 def test_checksum_is_that_of_any_sharding_and_moves_no_array():
     array = np.random.default_rng(4).normal(size=(8, 16, 512)).astype(np.float32)
     for spec in [(), ("data", "model"), (None, None, ("data", "model")), ("model", None, "data")]:

@@ -72,6 +72,16 @@ def test_a_stream_trains_as_the_same_batches_from_the_device(streamed):
     assert int(state[1]["seen"]) == 14
 
 
+def test_feeds_that_give_too_little_are_told():
+    toy = make_toy()
+    short = Stream(NUM_BATCHES, lambda seed, first: iter([np.asarray(toy.feed.data)[:4]] * 2), lambda made, key: made)
+    feed = toy.feed._replace(order=lambda key: jax.random.permutation(key, 8).reshape(2, 4))
+    for given, message in ((short, r"stream: expected 3 batches from open\(\d+, 0\), got 2"),
+                           (feed, r"order: expected 3 rows, one for each batch, got \(2, 4\)")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            trainer.run(recipe_of(7), toy.ticket, toy.model_state, loss_fn=toy.loss_fn, feed=given, key=KEY)
+
+
 @pytest.mark.parametrize("stop", [2, 3, 8])
 def test_a_stream_goes_on_in_the_middle_of_an_epoch(stop, streamed):
     toy, opened, stream = streamed

@@ -1,5 +1,6 @@
 """How many weights a pruner keeps: checked, and computed on the host."""
 
+import decimal
 import math
 from typing import Any, Literal
 
@@ -18,8 +19,19 @@ __all__ = [
     "counts_at",
     "falling_counts",
     "freezing_counts",
+    "stop_step",
     "target_counts",
 ]
+
+
+def stop_step(stop: float, num_steps: int) -> float:
+    """stop * num_steps, from the digits that were typed: 0.55 of 100 steps is 55, not 55.00000000000001.
+
+    Example:
+      >>> stop_step(0.55, 100)
+      55.0
+    """
+    return float(decimal.Decimal(str(stop)) * int(num_steps))
 
 
 def check_counts(mask: Mask, counts: Any) -> None:

@@ -38,7 +38,7 @@ def candidates(
     if num_candidates < 1 or not (radius >= 0 and math.isfinite(radius)):
         raise ValueError(f"candidates: expected 1 or more at a radius of 0 or more, got {num_candidates} at {radius}")
     with jax.ensure_compile_time_eval():
-        noise = np.array(jax.random.normal(jax.random.key(seed), (num_candidates, len(sizes))), np.float64)
+        noise = np.array(jax.random.normal(jax.random.key(seed), (num_candidates, len(sizes)), jnp.float32), np.float64)
     noise[0] = 0
     tried = np.maximum(start, 1 / sizes) * np.exp(radius * noise)
     return np.array([fit(row, sizes, target, np) for row in tried])
