@@ -91,13 +91,14 @@ def parts_of(path: tuple) -> Parts:
 
 
 def last_of(parts: Parts) -> str:
-    """The last name in snake case: list indices are no names.
+    """The last name in snake case: list indices are no names, nor are keys that name what their parent belongs to, as
+    in Flax's WeightNorm.
 
     Example:
-      >>> last_of(("blocks", "posEmbed", "0"))
-      'pos_embed'
+      >>> last_of(("blocks", "posEmbed", "0")), last_of(("weight_norm", "scales", "('kernel',)"))
+      ('pos_embed', 'scales')
     """
-    named = [part for part in parts if not part.isdecimal()]
+    named = [part for part in parts if not part.isdecimal() and not part.startswith("(")]
     return _snake(named[-1]) if named else ""
 
 

@@ -174,6 +174,12 @@ def test_nnx(form, stacked, nets):
     assert {leaf.name.removesuffix("/value") for leaf in masks.report(params) if leaf.prunable} == names
 
 
+def test_scales_under_the_key_of_their_weight():
+    """As WeightNorm of Flax 0.12.12 has them; here stacked."""
+    params = {"layer_instance": {"kernel": jnp.ones((3, 8, 8))}, "scales": {("kernel",): jnp.ones((3, 8))}}
+    assert [leaf.prunable for leaf in masks.report(params)] == [True, False]
+
+
 TORCH = {
     "conv1.weight": (8, 1, 3, 3), "layer1.0.downsample.0.weight": (8, 8, 1, 1), "fc.weight_orig": (4, 8),
     "encoder.layers.0.self_attn.in_proj_weight": (24, 8), "h.0.attn.c_attn.weight": (8, 24),

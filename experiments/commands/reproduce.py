@@ -99,12 +99,15 @@ def reproduce(args: list[str]) -> None:
         seed=asked.seed, chosen=Chosen(*map(_words, (asked.parts, asked.columns, asked.sparsities))),
     )  # fmt: skip
     if asked.item in (None, "[]"):  # what tyro makes of it where only flags follow that are a run's
-        if extra or asked.dry_run or asked.launch.launcher or asked.dataset or wanted.chosen != Chosen():
+        unused = Wanted(wanted.scale, wanted.root)
+        if wanted._replace(flags=()) != unused or extra or asked.dry_run or asked.launch.launcher:
             raise UsageError("expected a table, figure or claim first; python -m experiments.reproduce lists them")
         if asked.count:
             reproduce_list.count_all()
         reproduce_list.print_items(console, wanted, measured=asked.time)
         return
+    if asked.count:
+        raise UsageError("--count: counts all items for the list; expected no table, figure or claim with it")
     item = item_of(asked.item)
     if asked.launch.launcher in ("local", "slurm"):
         jax.config.update("jax_platforms", "cpu")  # the accelerators are the jobs'

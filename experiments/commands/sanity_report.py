@@ -43,7 +43,8 @@ def report_checks(console: Console, folder: Path, summaries: list[list[dict[str,
         row |= {"drop": drop._asdict(), "verdict": verdicts.verdict(drop)}
     text, figure = _tidy(rows).encode(), paths.figure(folder, "sanity")
     known = folder / paths.SANITY_CSV
-    if not (figure.exists() and known.exists() and known.read_bytes() == text):  # a finished report is left alone
+    there = all(file.exists() for file in (figure, known, folder / paths.SANITY_JSON))
+    if not (there and known.read_bytes() == text):  # a finished report is left alone
         write_json(folder / paths.SANITY_JSON, rows)
         comparison_figures.plot_sanity(rows, figure, title)
         write_whole(known, text)

@@ -49,7 +49,7 @@ def _write_table(file: Path, swept: Sequence[dict[str, str]], means: Sequence[di
     """
     rows = []
     for values, row in zip(swept, means, strict=True):
-        numbers = {"sparsity": row["sparsity"], "num_kept": row["num_kept"]}
+        numbers = {"sparsity_got": row["sparsity"], "num_kept": row["num_kept"]}
         numbers |= {name: row["accuracy"][name] for name in ("before_finetune", "after_finetune")}
         best = row["accuracy"]["best_validation"]
         numbers |= {"at_best": best["test"]} if best else {}

@@ -9,6 +9,7 @@ from experiments.catalog.pruners.table import PRUNERS
 from experiments.config.flags import field_of
 from experiments.config.parse import known_fields
 from experiments.config.validate import no_such_flag
+from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 
 __all__ = [
@@ -100,6 +101,8 @@ def distinct(columns: Sequence[Column]) -> list[Column]:
     """
     seen: dict[str, str] = {}
     for each in columns:
+        if each.folder in (".", "..", paths.PLOTS, paths.JOBS):
+            raise UsageError(f"--columns: expected a name that can be a folder of a comparison, got {each.name!r}")
         if each.folder in seen:
             raise UsageError(f"--columns: expected a name for each column, got {each.name!r} and {seen[each.folder]!r}")
         seen[each.folder] = each.name
@@ -120,6 +123,10 @@ def column(name: str, text: str) -> Column:
     if not words or words[0] not in PRUNERS:
         got = words[0] if words else ""
         raise UsageError(f"{where}: expected a method first, one of {', '.join(PRUNERS)}, got {got!r}")
+    if name == "dense" and PRUNERS[words[0]].removes:
+        raise UsageError(f"{where}: expected another name, that of the whole network stands for its row")
+    if "--sparsities" in words:
+        raise UsageError(f"{where}: expected --sparsities=A,B, got --sparsities without a list")
     own = [word for word in words[1:] if word.startswith("--sparsities=")]
     flags = paired([word for word in words[1:] if word not in own], where=f"{where}: ")
     values = listed("sparsities", own[-1].partition("=")[2], "fractions removed") if own else None
@@ -158,15 +165,27 @@ def paired(args: Sequence[str], speaks: Speaks = _IN_COLUMN, where: str = "") ->
 
 
 def listed(flag: str, text: str, wanted: str) -> list[str]:
-    """The entries of a list typed with commas, each once.
+    """The entries of a list typed with commas, each once: 0.9 and 0.90 are one.
 
     Raises:
       UsageError: if there are none.
+    Example:
+      >>> listed("sparsities", "0.9, 0.90, 0.5", "fractions removed")
+      ['0.9', '0.5']
     """
-    entries = list(dict.fromkeys(entry.strip() for entry in text.split(",") if entry.strip()))
+    entries: dict[float | str, str] = {}
+    for entry in filter(None, map(str.strip, text.split(","))):
+        entries.setdefault(_value(entry), entry)
     if not entries:
         raise UsageError(f"--{flag}: an empty comparison; expected {wanted}, got none")
-    return entries
+    return list(entries.values())
+
+
+def _value(entry: str) -> float | str:
+    try:
+        return float(entry)
+    except ValueError:
+        return entry
 
 
 def spelled(flags: Mapping[str, Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from rare_gems.analysis import distance, overlap
 from rare_gems.phase import Mask, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["KINDS", "computed", "stability"]
+__all__ = ["KINDS", "TOGETHER", "computed", "stability"]
 
 Cell = tuple[str, str, int]  # column, sparsity, seed
 
@@ -151,4 +151,5 @@ def _ticket(each: Combination) -> Ticket:
     return ticket_file.load(each.folder / paths.TICKET).ticket
 
 
+TOGETHER = frozenset({"stability", "connectivity"})  # kinds of which the columns are compared with each other
 KINDS = {"overlap": _overlaps, "stability": _stabilities, "connectivity": _connectivities}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from experiments.comparison.columns import column
 from experiments.comparison.expand import DENSE
 from experiments.papers.item import Column, Item, Part
+from experiments.reproduction.analyses import TOGETHER
 from experiments.terminal.errors import UsageError
 
 __all__ = ["Chosen", "choose", "names_of"]
@@ -16,8 +17,8 @@ _SPARSITIES = "--sparsities="
 class Chosen(NamedTuple):
     """What is wanted of an item, as typed between commas; all where nothing is named.
 
-    parts: names, networks or data sets. columns: those that they need come along, and the dense network. sparsities:
-    fractions removed.
+    parts: names, networks or data sets. columns: those whose runs they read come along, those that their analyses
+    compare them with, and the dense network. sparsities: fractions removed.
     """
 
     parts: tuple[str, ...] = ()
@@ -62,10 +63,19 @@ def _with_columns(item: Item, parts: Sequence[Part], words: Sequence[str]) -> li
     own = [[each.name for each in part.columns] + [DENSE.name] * part.dense for part in parts]
     names = _named(item, "columns", words, dict.fromkeys(name for some in own for name in some))
     return [
-        part._replace(columns=_needed(part, names), small=part.small._replace(columns=()))
+        part._replace(columns=_needed(part, names | _compared(part, names)), small=part.small._replace(columns=()))
         for part, some in zip(parts, own, strict=True)
         if names & set(some)
     ]
+
+
+def _compared(part: Part, names: set[str]) -> set[str]:
+    """What the analyses of these columns compare them with."""
+    found: set[str] = set()
+    for asked in part.analyses:
+        if not asked.columns or not names.isdisjoint(asked.columns):
+            found |= {asked.against} | (set(asked.columns) if asked.what in TOGETHER else set())
+    return found
 
 
 def _needed(part: Part, names: Collection[str]) -> tuple[Column, ...]:
@@ -91,9 +101,13 @@ def _at_sparsities(item: Item, parts: Sequence[Part], words: Sequence[str]) -> l
     for part in parts:
         sparsities = tuple(one for one in part.sparsities if one in names)
         columns = tuple(each for one in part.columns if (each := _only(one, names, sparsities)) is not None)
-        if sparsities or columns:
+        if columns or (sparsities and not part.columns):
             small = part.small._replace(sparsities=())
             found.append(part._replace(columns=columns, sparsities=sparsities, small=small))
+    if not found:
+        there = "; ".join(f"{each.name} at {', '.join(_own_sparsities([each]) or part.sparsities)}"
+                          for part in parts for each in part.columns)  # fmt: skip
+        raise UsageError(f"--sparsities: none of these columns is at {', '.join(words)}; expected some of {there}")
     return found
 
 

@@ -44,6 +44,8 @@ def _versions(summary: dict[str, Any]) -> str:
 
 
 def _summaries(parts: Sequence[PartRuns]) -> list[dict[str, Any]]:
-    """Of the finished runs, each once."""
-    folders = dict.fromkeys(each.folder for runs in parts for each in runs.combinations)
+    """Of the finished runs and their checks, each once."""
+    made = [each for runs in parts for each in runs.combinations]
+    folders = dict.fromkeys(each.folder for each in made)
+    folders |= dict.fromkeys(paths.check_folder(each.folder, name) for each in made for name in each.checks)
     return [json.loads(file.read_text()) for folder in folders if (file := folder / paths.SUMMARY).is_file()]

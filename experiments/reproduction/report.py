@@ -59,7 +59,8 @@ def _own_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict[
             name = f"{column}, {runs.title}" if len(parts) > 1 else column
             kinds = tuple(f"{asked.what}." for asked in runs.part.analyses)
             computed = dict.fromkeys(value for cell in cells for value in cell if value.startswith(kinds))
-            for value in ("before", "after", *(computed if kinds else ())):
+            checks = dict.fromkeys(name for each in runs.combinations if each.column == column for name in each.checks)
+            for value in ("before", "after", *checks, *(computed if kinds else ())):
                 ours = [cell.get(value) for cell in cells]
                 if any(one is not None for one in ours):
                     row = {"name": name, "what": spelled(value, sparsity), "paper": None, "ours": ours}

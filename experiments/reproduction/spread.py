@@ -128,7 +128,7 @@ def _part(item: Item, part: Part, wanted: Wanted) -> tuple[PartRuns, set[str]]:
         strict=False,
     )
     expanded = expand(asked, lambda config, column, sparsity: _place(wanted.root, config))
-    return PartRuns(part, expanded.combinations, _notes(small, wanted) + expanded.notes), set(expanded.taken)
+    return PartRuns(part, expanded.combinations, _notes(part, small, wanted) + expanded.notes), set(expanded.taken)
 
 
 def _fitting(dataset: str, flags: Flags, other_network: bool) -> Flags:
@@ -170,7 +170,7 @@ def _tunes_nothing(made: Column, part: Part) -> bool:
     return lookup(made.pruner, part.model, part.dataset, sparsity).values.get("finetune_epochs") == 0
 
 
-def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
+def _notes(part: Part, small: Small, wanted: Wanted) -> tuple[str, ...]:
     lines = (f"small scale: {small.says}",) if small.says else ()
     lines += tuple(wanted.chosen.told())
     changes = [f"--dataset={wanted.dataset}"] if wanted.dataset else []
@@ -178,7 +178,8 @@ def _notes(small: Small, wanted: Wanted) -> tuple[str, ...]:
     if changes:
         lines += (f"changed: {' '.join(changes)}",)
         lines += ("what is changed takes the place of the small scale's",) if small.says else ()
-    if wanted.dataset or "model" in paired(wanted.flags):
+    models = paired(wanted.flags).get("model", [f"--model={part.model}"])
+    if wanted.dataset not in (None, part.dataset) or models[-1] != f"--model={part.model}":
         lines += ("not the paper's data set or network: verdicts tell how far apart the numbers are, no more",)
     return lines
 

@@ -125,7 +125,7 @@ def print_whole(console: Console, table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    wide = Console(file=io.StringIO(), width=400)
+    wide = Console(file=io.StringIO(), width=400, markup=False, emoji=False)  # [a-z] of a regular expression stays
     wide.width = max(wide.measure(table).maximum, len(str(table.title or "")))
     with wide.capture() as captured:
         wide.print(table)

@@ -41,6 +41,16 @@ def layers(kept=(108, 23, 0, 64)):
     ]
 
 
+def test_what_is_typed_is_printed_as_it_is(capsys):
+    """Brackets are markup to rich: [a-z] would vanish, and [/] end the command."""
+    table = run_tables.summary_table([], title="--dense=linear[a-z1][/] :heart:")
+    table.caption = "'--dense=[/]'"
+    run_tables.print_whole(Console(markup=False, emoji=False), table)
+    out = capsys.readouterr().out
+    assert "--dense=linear[a-z1][/] :heart:" in out
+    assert "'--dense=[/]'" in out
+
+
 def line(axes, label):
     (found,) = [item for item in axes.lines if item.get_label() == label]
     return found

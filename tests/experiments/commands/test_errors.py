@@ -151,6 +151,15 @@ def test_a_search_without_knobs_refuses_them(flags, said, capsys):
 DENSE = ["--model=lenet_300_100", "--pruner=dense", "--batch-size=100", "--train-examples=200", "--checkpoint-every=1"]
 
 
+def test_a_nan_loss_in_the_last_part_of_an_epoch_stops_the_run(tmp_path, capsys):
+    """A finetuning rewound by a step ends in a part of an epoch, which has no row."""
+    imp = "--pruner=imp --imp.rounds=1 --imp.round-epochs=1 --imp.rewind-step=1 --sparsity=0.5 --batch-size=50"
+    flags = "--model=lenet_300_100 --train-examples=200 --finetune-epochs=1 --finetune-learning-rate=1e30"
+    assert run("digits", [*imp.split(), *flags.split(), f"--run-dir={tmp_path}/run"]) == 3
+    assert "the loss is not finite at step 1 of the finetune" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "ticket.safetensors").exists()
+
+
 def test_nan_loss_stops_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
     flags = [*DENSE, "--finetune-epochs=30", "--finetune-learning-rate=300", f"--run-dir={tmp_path}/run"]
     assert run("digits", flags) == 3

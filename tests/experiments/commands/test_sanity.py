@@ -167,5 +167,10 @@ def test_mistakes_in_the_folder(two_seeds, tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.count("\n") == 1, err
         assert message in err
+    mixed = shutil.copytree(two_seeds, tmp_path / "mixed")
+    config = json.loads((mixed / "seed-43" / "config.json").read_text())
+    (mixed / "seed-43" / "config.json").write_text(json.dumps(config | {"weight_decay": 0.5}))
+    assert run("sanity", [str(mixed)]) == 2
+    assert "expected the weight_decay of " in capsys.readouterr().err
     assert run("sanity", [str(two_seeds), "--checks="]) == 2
     assert "got none" in capsys.readouterr().err

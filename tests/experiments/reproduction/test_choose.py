@@ -51,6 +51,10 @@ def test_some_parts_alone(name):
         (Chosen(parts=("mnist",), columns=("dense",)), "no 'dense'; expected any of SNIP"),
         (Chosen(sparsities=("0.7",)), "--sparsities: a-table has no '0.7'; expected any of 0.9; 0.95; 0.5; 0.98"),
         (Chosen(columns=("IMP",), sparsities=("0.5",)), "no '0.5'; expected any of 0.9; 0.95"),
+        (
+            Chosen(columns=("pair",), sparsities=("0.95",)),
+            "none of these columns is at 0.95; expected some of pair at 0.5",
+        ),
         (Chosen(sparsities=("many",)), "--sparsities: expected fractions removed, got 'many'"),
     ],
 )
@@ -64,6 +68,18 @@ def test_a_column_brings_the_dense_network_and_what_it_reads():
     assert runs == [("dense", "0.0")] + [(name, at) for name in ("k=0", "k=0, order 2") for at in ("0.9", "0.95")]
     assert cells(Chosen(columns=("dense",))) == [("dense", "0.0")]
     assert cells(Chosen(columns=("SNIP",))) == [("SNIP", "0.98")]  # that part has no dense network
+
+
+def test_what_an_analysis_compares_comes_along():
+    cases = {
+        ("small-networks-connectivity", "random"): ("k=0", "random", "random, order 2"),  # not k=0, order 2
+        ("small-networks-connectivity", "dense"): ("dense, order 2",),
+        ("stabilizing-figure-4", "k=500"): ("k=500", "k=500, order 2"),
+        ("lottery-jackpots-table-4", "300"): ("0", "300"),
+    }
+    for (item, name), columns in cases.items():
+        part = choose(ITEMS[item], Chosen(columns=(name,))).parts[0]
+        assert tuple(each.name for each in part.columns) == columns
 
 
 def test_what_is_named_counts_at_small_scale_too():
