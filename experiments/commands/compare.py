@@ -106,7 +106,8 @@ def compare(args: list[str]) -> None:
     if asked.dry_run:
         phases = [phase for _, plan in planned for phase in plan.recipe]
         passes = asked.num_seeds * sum(phase.num_steps * phase.passes for phase in phases)
-        told = f"{len(combinations)} runs, {passes:,} forward and backward passes of a batch, in {folder}"
+        checks = ", without the sanity checks" if any(each.checks for each in combinations) else ""
+        told = f"{len(combinations)} runs, {passes:,} forward and backward passes of a batch{checks}, in {folder}"
         console.print(told, soft_wrap=True)
         if asked.for_ is not None:
             fit_report.print_fits(console, [own.config for own in combinations], asked.for_)

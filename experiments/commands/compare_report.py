@@ -43,5 +43,6 @@ def report_sanity(console: Console, combinations: Sequence[Combination]) -> None
         if each.checks and found is not None and len(found) == 1 + len(each.checks):
             cells.setdefault((each.column, each.sparsity), []).append(list(found.values()))
             places[each.column, each.sparsity] = each.folder.parent
-    for cell, summaries in cells.items():
-        report_checks(console, places[cell], summaries)
+    for (column, sparsity), summaries in cells.items():
+        of = f"{column} at {100 * float(sparsity):.6g} %"
+        report_checks(console, places[column, sparsity], summaries, of)

@@ -84,8 +84,8 @@ def print_plan(console: Console, config: Config, sources: dict[str, str]) -> Non
         )  # fmt: skip
 
     console.print(
-        f"about {total:.2g} floating-point operations in all: {forward / 1e6:,.0f} million for the forward pass of an "
-        "image, the backward pass twice that", soft_wrap=True,
+        f"about {total:.2g} floating-point operations a run{', without its sanity checks' if config.sanity else ''}: "
+        f"{forward / 1e6:,.3g} million for the forward pass of an image, the backward pass twice that", soft_wrap=True,
     )  # fmt: skip
 
 

@@ -17,11 +17,12 @@ from rare_gems.storage.atomic import write_whole
 __all__ = ["report_checks"]
 
 
-def report_checks(console: Console, folder: Path, summaries: list[list[dict[str, Any]]]) -> None:
+def report_checks(console: Console, folder: Path, summaries: list[list[dict[str, Any]]], of: str | None = None) -> None:
     """Prints the table of the checks and leaves sanity.csv, sanity.json and plots/sanity.png in `folder`.
 
     Args:
       summaries: for each seed the ticket's summary and those of its checks, in one order.
+      of: what the title names, where it is not the pruner.
     """
     if len({summary["pruner"] for seed in summaries for summary in seed}) != 1:
         raise UsageError(f"{folder}: expected the seeds of one pruner, got several")
@@ -36,7 +37,7 @@ def report_checks(console: Console, folder: Path, summaries: list[list[dict[str,
         })  # fmt: skip
     first = summaries[0][0]
     seeds = "1 seed" if len(summaries) == 1 else f"{len(summaries)} seeds"
-    title = f"{first['pruner']}, {first['model']} on {first['dataset_name']}, {seeds}"
+    title = f"{of or first['pruner']}, {first['model']} on {first['dataset_name']}, {seeds}"
     run_tables.print_whole(console, comparison_tables.sanity_table(rows, title))
     for row in rows[1:]:
         drop = verdicts.paired_drop(rows[0]["after"], row["after"])
