@@ -85,13 +85,18 @@ def layer_counts(mask: PyTree) -> dict[str, tuple[int, int]]:
     Raises:
       ValueError: if a leaf is not a bool array, or is traced.
     """
+    return {name: (kept, n) for name, kept, n in _counted(mask)}
+
+
+def _counted(mask: PyTree) -> list[tuple[str, int, int]]:
+    """(name, kept, prunable) of each leaf; two may have one name."""
     leaves = jax.tree_util.tree_leaves_with_path(mask)
     for path, leaf in leaves:
         check_bool("mask", path, leaf)
         if not is_concrete(leaf):
             raise ValueError(f"mask of {path_name(path)}: expected values (counts per layer are taken on the host, "
                              f"outside jit), got the tracer {leaf}")  # fmt: skip
-    return {path_name(path): (int(np.count_nonzero(leaf)), math.prod(leaf.shape)) for path, leaf in leaves}
+    return [(path_name(path), int(np.count_nonzero(leaf)), math.prod(leaf.shape)) for path, leaf in leaves]
 
 
 def layer_sparsity(mask: PyTree) -> dict[str, float]:
@@ -106,8 +111,7 @@ def layer_sparsity(mask: PyTree) -> dict[str, float]:
 
 def check(mask: PyTree, num_kept: int) -> None:
     """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights. On the host only."""
-    layer_counts(mask)  # raises for what is not bool, or traced
-    kept = sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(mask))
+    kept = sum(kept for _, kept, _ in _counted(mask))
     if kept != num_kept:
         raise ValueError(f"mask: expected {num_kept} weights kept, got {kept} of {num_prunable(mask)}")
 

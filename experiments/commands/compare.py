@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
@@ -165,7 +165,8 @@ def _combinations(asked: Comparison, extra: list[str], folder: Path) -> Expanded
     if asked.dataset not in DATASETS:
         raise UsageError(f"expected a data set, one of {', '.join(DATASETS)}, got {asked.dataset!r}")
     sparsities = columns.listed("sparsities", asked.sparsities, "fractions removed, such as 0.95,0.9856")
-    sparsities = [s for i, s in enumerate(sparsities) if _number(s) not in map(_number, sparsities[:i])]
+    for sparsity in sparsities:
+        _check_number(sparsity)
     if asked.num_seeds < 1:
         raise UsageError(f"--num-seeds: expected 1 or more, got {asked.num_seeds}")
 
@@ -206,8 +207,8 @@ def _columns(asked: Comparison) -> list[Column]:
     return columns.distinct(found)
 
 
-def _number(text: str) -> Any:
+def _check_number(text: str) -> None:
     try:
-        return float(text)
+        float(text)
     except ValueError:
         raise UsageError(f"--sparsities: expected fractions removed, such as 0.95,0.9856, got {text!r}") from None

@@ -95,12 +95,11 @@ def reproduce(args: list[str]) -> None:
     paired(extra, _SPEAKS)
     console = Console(markup=False, emoji=False)
     wanted = Wanted(
-        scale=asked.scale, root=asked.run_dir, flags=extra, dataset=asked.dataset, num_seeds=asked.num_seeds,
+        scale=asked.scale, root=asked.run_dir, flags=tuple(extra), dataset=asked.dataset, num_seeds=asked.num_seeds,
         seed=asked.seed, chosen=Chosen(*map(_words, (asked.parts, asked.columns, asked.sparsities))),
     )  # fmt: skip
     if asked.item in (None, "[]"):  # what tyro makes of it where only flags follow that are a run's
-        unused = Wanted(wanted.scale, wanted.root)
-        if wanted._replace(flags=()) != unused or extra or asked.dry_run or asked.launch.launcher:
+        if wanted != Wanted(wanted.scale, wanted.root) or asked.dry_run or asked.launch.launcher:
             raise UsageError("expected a table, figure or claim first; python -m experiments.reproduce lists them")
         if asked.count:
             reproduce_list.count_all()

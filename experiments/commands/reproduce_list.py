@@ -127,8 +127,7 @@ def print_plan(
         run_tables.print_whole(console, table)
     found = counted(item, parts, plans)
     hours = cost.measure(found) if measured else cost.known_hours(found)
-    unchanged = Wanted(wanted.scale, wanted.root, wanted.flags, seed=wanted.seed)
-    if measured and wanted == unchanged and not wanted.flags:
+    if measured and wanted == Wanted(wanted.scale, wanted.root, seed=wanted.seed):
         cost.remember(item.id, wanted.scale, hours or 0.0)
     told = "not timed here yet; --time does it" if hours is None else f"about {hours:.2g} hours on this device"
     if not found.runs:

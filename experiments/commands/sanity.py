@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -11,7 +11,7 @@ from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands.sanity_report import report_checks
 from experiments.config.config import Config
 from experiments.config.flags import read_flags
-from experiments.config.saved import FREE, fields_of, flat, from_fields
+from experiments.config.saved import differing, fields_of, from_fields
 from experiments.config.validate import chosen_checks
 from experiments.problem.recipe import check_recipes
 from experiments.run_folder import folder as run_folders
@@ -66,19 +66,15 @@ def sanity(args: list[str]) -> None:
         if ticket is None:
             raise UsageError(f"{folder}: expected a finished run, got one without {paths.SUMMARY}; finish it first")
         first = runs[0] if runs else (config, folder, names, ticket)
-        for what, there, here in (*_recipes(first[0], config), ("checks", first[2], names)):
+        recipes = (fields_of(dataclasses.replace(one, seed=config.seed)) for one in (first[0], config))
+        pruners, checks = ("pruner", first[0].pruner, config.pruner), ("checks", first[2], names)
+        for what, there, here in (pruners, *differing(*recipes), checks):
             if there != here:
                 raise UsageError(f"{folder}: expected the {what} of {first[1]}, {there}, got {here}")
         check_folders([config], [folder], names)
         runs.append((config, folder, names, ticket))
     summaries = [[ticket, *finish_checks(config, folder, names)] for config, folder, names, ticket in runs]
     report_checks(Console(markup=False, emoji=False), asked.run_dir, summaries)
-
-
-def _recipes(first: Config, other: Config) -> list[tuple[str, Any, Any]]:
-    """What may not differ between the seeds of one table: all that changes what a run computes."""
-    one, two = (flat(fields_of(dataclasses.replace(config, seed=0))) for config in (first, other))
-    return [(name, one.get(name), two.get(name)) for name in one | two if name not in FREE]
 
 
 def _run_folders(folder: Path) -> list[Path]:

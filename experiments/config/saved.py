@@ -15,7 +15,7 @@ from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
 from experiments.terminal.errors import UsageError
 
-__all__ = ["FREE", "digest", "fields_of", "flat", "from_fields", "of_problem", "without_free"]
+__all__ = ["FREE", "differing", "digest", "fields_of", "flat", "from_fields", "of_problem", "without_free"]
 
 # Fields that do not change what a run computes, so that they may differ when it is resumed.
 FREE = (
@@ -107,6 +107,16 @@ def digest(fields: Mapping[str, Any]) -> str:
         if name in decisive:
             decisive[name] = {k: v for k, v in decisive[name].items() if k not in old or v != old[k]}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, value, the other's) of the fields in which two configurations differ, those of `FREE` last; none where
+    both compute the same."""
+    if digest(one) == digest(other):
+        return []
+    a, b = flat(one), flat(other)
+    names = sorted(a | b, key=lambda name: (name in FREE, name))
+    return [(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)]
 
 
 def without_free(config: Config) -> Config:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.config import Config
-from experiments.config.saved import digest, flat, from_fields
+from experiments.config.saved import differing, from_fields
 from experiments.run_folder import paths
 from experiments.terminal.errors import Busy, UsageError
 from rare_gems.storage.atomic import write_whole
@@ -126,13 +126,9 @@ def held(folder: Path, mode: str = "w", busy: str = "another process is running 
 def _check_same(folder: Path, fields: dict[str, Any]) -> None:
     try:
         found = read_fields(folder)
-        there, here = flat(found), flat(fields)
+        told = differing(found, fields)
     except (ValueError, AttributeError):
         raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run, got something else") from None
-    if digest(found) != digest(fields):
-        differing = [
-            f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
-            for name in sorted(there.keys() | here.keys())
-            if there.get(name) != here.get(name)
-        ]
-        raise UsageError(f"{folder} belongs to another configuration: {'; '.join(differing[:3])}")
+    if told:
+        some = "; ".join(f"{name} {there!r} there, {here!r} here" for name, there, here in told[:3])
+        raise UsageError(f"{folder} belongs to another configuration: {some}")

@@ -42,7 +42,7 @@ def _write(books: Sequence[Logbook], moment: trainer.Moment) -> None:
         kept = np.asarray(measure.layer_counts(moment.ticket.mask, first.slot is not None))
         for book in books:  # of all runs, before any writes what it found
             book.table.finish()
-            _check_finite(stacking.moment_of(moment, book.slot))  # the last part of an epoch has no row
+            _check_finite(moment, book.slot)  # the last part of an epoch has no row
             collapse.check_end(book.table, book.run, moment, kept, book.slot)
         for book in books:
             end_phase(book, stacking.moment_of(moment, book.slot))
@@ -97,13 +97,15 @@ def _epochs_before(run: Run, index: int) -> int:
 def _save(book: Logbook, moment: trainer.Moment) -> None:
     book.table.finish()
     book.notes["index"] = moment.index
-    _check_finite(moment)  # of an epoch that was not finished
+    _check_finite(moment, None)  # of an epoch that was not finished
     position = book.offsets[moment.index] + int(moment.carry.step)
     count_seconds(book, moment.phase)
     previous = book.previous if book.slot is None else stacking.pick(book.previous, book.slot)
     checkpoint.save(book.manager, position, Checkpoint(moment.carry, previous, book.best), book.notes)
 
 
-def _check_finite(moment: trainer.Moment) -> None:
-    if int(moment.carry.totals.first_bad) >= 0:
-        fail_not_finite(int(moment.carry.totals.first_bad), moment.phase.name, moment.epoch + 1)
+def _check_finite(moment: trainer.Moment, slot: int | None) -> None:
+    found = moment.carry.totals.first_bad
+    first_bad = int(found if slot is None else stacking.pick(found, slot))
+    if first_bad >= 0:
+        fail_not_finite(first_bad, moment.phase.name, moment.epoch + 1)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rare_gems.leaves import wide
 from rare_gems.models.platforms import apart, platform
 
 __all__ = ["batch_normalize", "exact", "normalize"]
@@ -136,4 +137,4 @@ def _centre(
 
 def exact(x: jax.Array) -> jax.Array:
     """x in float32, or in float64 where it is that already: SynFlow runs networks in float64."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+    return x.astype(wide(x.dtype))

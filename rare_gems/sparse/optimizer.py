@@ -193,7 +193,6 @@ def _plan(method: Method, mask: Mask, axes: Axes | None) -> Plan:
 
 def _blank(params: Params, mask: Mask) -> Scores:
     """Zeros, in float32 at least: in 16 bits random draws are ties, and sums of many gradients stand still."""
-
     return mask_ops.map_kept(lambda weights: jnp.zeros_like(weights, dtype=wide(weights.dtype)), params, mask)
 
 

@@ -119,6 +119,9 @@ def test_all_can_be_typed_by_their_names():
         for kind, names in kinds.items():
             for name in names(item):
                 words = tuple(word.strip() for word in name.split(","))
-                assert choose(item, Chosen()._replace(**{kind: words})).parts, name
+                found = choose(item, Chosen()._replace(**{kind: words})).parts
+                assert name in {one for part in found for one in (*names_of(part), *(c.name for c in part.columns))}
+                assert kind != "parts" or found == tuple(part for part in item.parts if name in names_of(part))
+    assert any(", " in part.name for item in ITEMS.values() for part in item.parts)
     both = Chosen(parts=("resnet20", "sanity checks", "mnist"))
     assert len(choose(ITEMS["small-networks-sanity"], both).parts) == 3
