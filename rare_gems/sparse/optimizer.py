@@ -1,5 +1,6 @@
 """Wraps an optax optimizer, so that masks live in its state and removed weights stay at zero."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,8 @@ def prune(
         got = f"{getattr(typed, 'dtype', type(key).__name__)}{list(np.shape(typed))}"
         raise ValueError(f"key: expected one typed key (jax.random.key) or a seed, got {got}")
     data, impl = jax.random.key_data(typed), jax.random.key_impl(typed)  # plain numbers can be saved anywhere
+    follow_traced = functools.partial(_follow, method, stacked, impl)
+    follow_compiled = jax.jit(follow_traced)  # else each call outside of `jit` would compile the method's branches anew
 
     def init(params: Params) -> SparseState:
         given, params = params, unboxed(params)
@@ -116,50 +119,66 @@ def prune(
         if not isinstance(state, SparseState):
             raise ValueError(f"state: expected the SparseState that `init` makes, got {type(state).__name__}")
         check_alike("grads", grads, params)
-        given, grads, params, mask = params, unboxed(grads), unboxed(params), unboxed(state.mask)
-        seen, shown_params = (boxed(mask_ops.apply(tree, mask), given) for tree in (grads, params))
-        updates, held = update_inner(inner, seen, shown_params, state.inner, extra)
-        updates = unboxed(updates)
-        axes = axes_of(stacked, params, mask)
-        plan = _plan(method, mask, axes)
-        if not plan.moves:  # what the optimizer holds of removed weights is never used
-            new = state._replace(step=state.step + 1, inner=held)
-            return boxed(to_zero(updates, params, mask), given), new
-        updates = mask_ops.apply(updates, mask)
-        if plan.num_scoring:  # the weights rest while the method looks at gradients
-            scoring = state.step < plan.num_scoring
-            updates = _where(scoring, jax.tree.map(jnp.zeros_like, updates), updates)
-            held = _where(scoring, state.inner, held)
-        with jax.numpy_dtype_promotion("standard"):  # updates may be narrower than the params
-            moved = optax.apply_updates(params, updates)
-        before = Ticket(
-            params=mask_ops.apply(moved, mask),
-            scores=_blank(params, mask) if state.scores is None else unboxed(state.scores),
-            mask=mask,
-        )
-        context = Context(
-            step=state.step,
-            key=jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=impl), state.step),
-            batch=None,
-            grads=split(grads, axes),
-            loss=extra.get("value"),
-        )
-        parts = Ticket(*(split(half, axes) for half in before))
-        ticket, edits = plan.update(parts, state.edits, context)
-        after = Ticket(*(join(half, axes) for half in ticket))
-        after = after._replace(params=mask_ops.apply(after.params, after.mask))
-        masked = boxed(after.mask, given)
-        new = SparseState(
-            step=state.step + 1,
-            key=state.key,
-            mask=masked,
-            scores=None if state.scores is None else boxed(after.scores, given),
-            edits=edits,
-            inner=hold(held, given, masked),
-        )
-        return boxed(difference(after, moved, updates, params), given), new
+        mask = unboxed(state.mask)
+        seen, shown_params = (boxed(mask_ops.apply(unboxed(tree), mask), params) for tree in (grads, params))
+        made = update_inner(inner, seen, shown_params, state.inner, extra)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((grads, state, params)))
+        follow = follow_traced if traced else follow_compiled
+        return follow(made, grads, state, params, extra.get("value"))
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore
+
+
+def _follow(
+    method: Method, stacked: Stacked | None, impl: Any, made: tuple[Params, Any], grads: Params, state: SparseState,
+    params: Params, loss: Any,
+) -> tuple[Params, SparseState]:  # fmt: skip
+    """What follows the optimizer: the method's edits, the updates that lead to them, and the state that remains.
+
+    Args:
+      method, stacked: as of `prune`. impl: of the key. made: the updates of the optimizer inside, and its new state.
+      grads, state, params: as of `update`. loss: None where it is not known.
+    """
+    updates, held = made
+    given, grads, params, mask, updates = params, *(unboxed(tree) for tree in (grads, params, state.mask, updates))
+    axes = axes_of(stacked, params, mask)
+    plan = _plan(method, mask, axes)
+    if not plan.moves:  # what the optimizer holds of removed weights is never used
+        new = state._replace(step=state.step + 1, inner=held)
+        return boxed(to_zero(updates, params, mask), given), new
+    updates = mask_ops.apply(updates, mask)
+    if plan.num_scoring:  # the weights rest while the method looks at gradients
+        scoring = state.step < plan.num_scoring
+        updates = _where(scoring, jax.tree.map(jnp.zeros_like, updates), updates)
+        held = _where(scoring, state.inner, held)
+    with jax.numpy_dtype_promotion("standard"):  # updates may be narrower than the params
+        moved = optax.apply_updates(params, updates)
+    before = Ticket(
+        params=mask_ops.apply(moved, mask),
+        scores=_blank(params, mask) if state.scores is None else unboxed(state.scores),
+        mask=mask,
+    )
+    context = Context(
+        step=state.step,
+        key=jax.random.fold_in(jax.random.wrap_key_data(state.key, impl=impl), state.step),
+        batch=None,
+        grads=split(grads, axes),
+        loss=loss,
+    )
+    parts = Ticket(*(split(half, axes) for half in before))
+    ticket, edits = plan.update(parts, state.edits, context)
+    after = Ticket(*(join(half, axes) for half in ticket))
+    after = after._replace(params=mask_ops.apply(after.params, after.mask))
+    masked = boxed(after.mask, given)
+    new = SparseState(
+        step=state.step + 1,
+        key=state.key,
+        mask=masked,
+        scores=None if state.scores is None else boxed(after.scores, given),
+        edits=edits,
+        inner=hold(held, given, masked),
+    )
+    return boxed(difference(after, moved, updates, params), given), new
 
 
 def _as_method(method: Any) -> Method:

@@ -100,16 +100,30 @@ def test_removed_weights_are_zero_after_every_step(name):
 def test_the_gradient_reaches_the_optimizer_masked_and_the_method_dense():
     seen = []
     spy = optax.stateless(lambda updates, params: seen.append(updates) or updates)
-    look = transforms.Transform(lambda ticket: (), lambda t, s, c: (t, seen.append(c.grads) or s))
+    look = transforms.Transform(lambda ticket: ticket.params, lambda ticket, state, context: (ticket, context.grads))
     tx, grads = sparse.prune(spy, then(look)), gradient(PARAMS)
     state = tx.init(PARAMS)
     seen.clear()  # init tries a step on shapes
-    tx.update(grads, state, PARAMS)
-    inner, dense = seen
+    _, state = tx.update(grads, state, PARAMS)
+    (inner,), dense = seen, jax.tree.leaves(state.edits)
     np.testing.assert_array_equal(
         inner["first"]["kernel"], np.where(ODD["first"]["kernel"], grads["first"]["kernel"], 0)
     )
-    jax.tree.map(np.testing.assert_array_equal, dense, grads)
+    jax.tree.map(np.testing.assert_array_equal, dense, jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("method", [MOVING, ONCE, sparse.snip(0.5)], ids=["rigl", "gradual", "snip"])
+def test_outside_of_jit_only_the_first_update_compiles_and_is_what_it_is_inside(method, caplog):
+    tx, grads = sparse.prune(optax.adam(0.1), method), gradient(PARAMS)
+    state = inside = tx.init(PARAMS)
+    for step in range(3):
+        caplog.clear()
+        with jax.log_compiles():
+            updates, state = tx.update(grads, state, PARAMS)
+        assert ("Compiling" in caplog.text) is (step == 0)
+        expected, inside = jax.jit(tx.update)(grads, inside, PARAMS)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), updates, expected)
+        jax.tree.map(np.testing.assert_array_equal, sparse.masks(state), sparse.masks(inside))
 
 
 @pytest.mark.parametrize("name", ["gmp", "rigl"])
