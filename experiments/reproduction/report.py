@@ -11,17 +11,17 @@ from rich.table import Table
 from experiments.comparison import rows as comparison_rows
 from experiments.papers.item import Claim, Item
 from experiments.problem.data import facts_of
-from experiments.reproduction import figures
+from experiments.reproduction import analyses, figures
 from experiments.reproduction.provenance import data_notes, provenance
 from experiments.reproduction.spread import PartRuns, notes_of
 from experiments.reproduction.values import Values, is_percent, spelled
 from experiments.terminal.errors import UsageError
-from rare_gems.reports import cost_table, paper_table, run_tables
+from rare_gems.reports import claims_table, cost_table, paper_table, run_tables
 from rare_gems.storage.atomic import write_whole
 
 __all__ = ["RUNS_CSV", "TABLE_CSV", "check_tables", "paper_rows", "report", "write_runs"]
 
-TABLE_CSV, TABLE_MD, RUNS_CSV = "table.csv", "table.md", "runs.csv"
+TABLE_CSV, TABLE_MD, CLAIMS_CSV, RUNS_CSV = "table.csv", "table.md", "claims.csv", "runs.csv"
 _VERDICT = "verdict."  # values of the joint table of cost and verdicts: 1 or 0
 
 
@@ -108,7 +108,7 @@ def _differences(claim: Claim, sparsity: str, known: Values) -> list[float | Non
 def report(
     console: Console, item: Item, parts: Sequence[PartRuns], values: Sequence[Values], folder: Path, command: str
 ) -> None:
-    """Prints the tables of an item, and leaves table.csv, table.md, runs.csv and the figures in its folder.
+    """Prints the tables of an item, and leaves them, its claims, its runs and the figures in its folder.
 
     Args:
       command: what made it, as typed.
@@ -116,18 +116,23 @@ def report(
     parts = [runs._replace(notes=(*runs.notes, *data_notes(runs))) for runs in parts]
     notes, made = notes_of(parts), provenance(parts, command)
     title, note = f"{item.paper}, {item.number}: {item.shows}", "\n".join([*notes, *item.notes, *made]) or None
+    pages = []
     if rows := paper_rows(parts, values) or _own_rows(parts, values):
         run_tables.print_whole(console, paper_table.table(rows, title, note))
         console.print(paper_table.tally(rows), soft_wrap=True)
         write_whole(folder / TABLE_CSV, paper_table.as_csv(rows).encode())
-        write_whole(folder / TABLE_MD, paper_table.as_markdown(rows, title, note).encode())
+        pages.append(paper_table.as_markdown(rows, title, note))
     else:
         console.print("\n".join([title, *notes, *item.notes, *made]), soft_wrap=True)
     if claims := _claims(parts, values):
-        run_tables.print_whole(console, paper_table.claims_table(claims, "what the text claims"))
+        run_tables.print_whole(console, claims_table.table(claims, "what the text claims"))
+        write_whole(folder / CLAIMS_CSV, claims_table.as_csv(claims).encode())
+        pages.append(claims_table.as_markdown(claims, "what the text claims"))
+    if pages:
+        write_whole(folder / TABLE_MD, "\n".join(pages).encode())
     for table in _cost_tables(item, parts, values):
         run_tables.print_whole(console, table)
-    write_runs(parts, folder)
+    write_runs(parts, folder, values)
     for line in figures.draw(item, parts, values, folder):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(f"files: {folder}", soft_wrap=True, highlight=False)
@@ -167,12 +172,19 @@ def _verdict_rows(runs: PartRuns, known: Values) -> list[dict[str, Any]]:
     return rows
 
 
-def write_runs(parts: Sequence[PartRuns], folder: Path) -> None:
-    """Writes runs.csv: a row for each finished run, as in a comparison."""
+def write_runs(parts: Sequence[PartRuns], folder: Path, values: Sequence[Values] | None = None) -> None:
+    """Writes runs.csv: a row for each finished run, as in a comparison.
+
+    Args:
+      values: of each part; what was computed of a run stands in its row.
+    """
     found: list[dict[str, Any]] = []
-    for runs in parts:
-        some = comparison_rows.rows_of(runs.combinations, folder, named=True)
-        found += [{"part": runs.title} | row for row in some]
+    for runs, known in zip(parts, values or [{}] * len(parts), strict=True):
+        for each in runs.combinations:
+            cell = known.get((each.column, each.sparsity, each.config.seed), {})
+            computed = {name: value for name, value in cell.items() if name.partition(".")[0] in analyses.KINDS}
+            rows = comparison_rows.rows_of([each], folder, named=True)
+            found += [{"part": runs.title} | row | computed for row in rows]
     if found:
         names = list(dict.fromkeys(name for row in found for name in row))
         whole = [{name: row.get(name) for name in names} for row in found]
@@ -185,7 +197,8 @@ def check_tables(folder: Path) -> None:
     Raises:
       UsageError: naming the file.
     """
-    for name, header in ((TABLE_CSV, tuple(paper_table.COLUMNS)), (RUNS_CSV, ("part", "column")), (TABLE_MD, ())):
+    headers = {TABLE_CSV: tuple(paper_table.COLUMNS), CLAIMS_CSV: claims_table.COLUMNS, RUNS_CSV: ("part", "column")}
+    for name, header in (headers | {TABLE_MD: ()}).items():
         file = folder / name
         if file.is_dir():
             raise UsageError(f"{file}: expected the table of this item, got a folder; move it away")

@@ -21,11 +21,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rare_gems.reports import verdicts
 from rare_gems.reports.agreement import Agreement, agreement
 from rare_gems.reports.run_tables import NONE, Row
 
-__all__ = ["COLUMNS", "as_csv", "as_markdown", "claim_verdict", "claims_table", "compare", "table", "tally"]
+__all__ = ["COLUMNS", "as_csv", "as_markdown", "compare", "escape", "table", "tally"]
 
 COLUMNS = (
     "name", "what", "unit", "paper", "paper_error", "ours", "ours_std", "seeds", "difference", "noise", "in_noise",
@@ -83,51 +82,6 @@ def table(rows: Sequence[Row], title: str | None = None, note: str | None = None
     return result
 
 
-def claims_table(rows: Sequence[Row], title: str | None = None, note: str | None = None) -> Table:
-    """What a paper claims without numbers, one row each: the difference over seeds, its interval, whether it holds.
-
-      holds          the interval of the mean difference lies at or above `at_least`
-      does not hold  it lies below
-      undecided      it holds `at_least`, or there is one seed
-
-    Args:
-      rows: {"claim": text, "at_least": points, "differences": points, paired for each seed, [] if not run}.
-      title: one line above. note: what was reduced.
-    Raises:
-      ValueError: a difference that is not finite.
-    """
-    result = Table(title=title, caption=note, box=None, pad_edge=False, collapse_padding=True)
-    result.title_justify = result.caption_justify = "left"
-    for heading in ("\nclaim", "at least\npoints", "\nours", "95 %\ninterval", "\nseeds", "\nverdict"):
-        result.add_column(heading, justify="left" if heading in ("\nclaim", "\nverdict") else "right", no_wrap=True)
-    for row in rows:
-        known = [float(value) for value in row["differences"] if value is not None]
-        cells = [str(row["claim"]), f"{row['at_least']:+g}", NONE, NONE, str(len(known)), claim_verdict(row)]
-        if known:
-            found = verdicts.interval(known)
-            cells[2] = f"{found.mean:+.2f}"
-            if found.low is not None and found.high is not None:
-                cells[3] = f"{found.low:+.2f} to {found.high:+.2f}"
-        result.add_row(*(Text(cell) for cell in cells))
-    return result
-
-
-def claim_verdict(row: Row) -> str:
-    """Whether a row of `claims_table` holds, by the rule there.
-
-    Example:
-      >>> claim_verdict({"claim": "GM above EP", "at_least": 0.0, "differences": [41.0, 42.5, 41.7]})
-      'holds'
-    """
-    known = [float(value) for value in row["differences"] if value is not None]
-    found = verdicts.interval(known) if len(known) > 1 else None
-    if found is None or found.low is None or found.high is None:
-        return "undecided"
-    if found.low >= row["at_least"]:
-        return "holds"
-    return "does not hold" if found.high < row["at_least"] else "undecided"
-
-
 def as_csv(rows: Sequence[Row]) -> str:
     """The rows with `COLUMNS` as header, numbers whole, empty where there is none."""
     text = io.StringIO()
@@ -149,11 +103,11 @@ def as_markdown(rows: Sequence[Row], title: str | None = None, note: str | None 
     """The table for a README of results: title and note above it, remarks and rules below."""
     remarks = list(dict.fromkeys(str(row["remark"]) for row in rows if row.get("remark")))
     headings, cells = _cells(rows, remarks)
-    above = [f"**{_escape(title)}**" if title else "", _escape(note).replace("\n", "  \n") if note else ""]
+    above = [f"**{escape(title)}**" if title else "", escape(note).replace("\n", "  \n") if note else ""]
     lines = ["| " + " | ".join(heading.replace("\n", " ").strip() for heading in headings) + " |"]
     lines.append("|" + "".join("---|" if heading in _WORDS else "---:|" for heading in headings))
-    lines += ["| " + " | ".join(_escape(cell) for cell in line) + " |" for line in cells]
-    below = [f"- {_escape(text)}" for text in (tally(rows), *_numbered(remarks), *_NOTES)]
+    lines += ["| " + " | ".join(escape(cell) for cell in line) + " |" for line in cells]
+    below = [f"- {escape(text)}" for text in (tally(rows), *_numbered(remarks), *_NOTES)]
     blocks = [*(block for block in above if block), "\n".join(lines), "\n".join(below)]
     return "\n\n".join(blocks) + "\n"
 
@@ -169,6 +123,16 @@ def tally(rows: Sequence[Row]) -> str:
     words = [f"{counts[v]} {v}" for v in ("reproduced", "below", "above", "undecided") if counts[v]]
     words += [f"{counts[None]} without a number of the paper"] if counts[None] else []
     return ", ".join(words) or "no rows"
+
+
+def escape(text: str) -> str:
+    """The text with what Markdown would take for markup escaped.
+
+    Example:
+      >>> escape("smart_ratio")
+      'smart\\\\_ratio'
+    """
+    return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 
 def _cells(rows: Sequence[Row], remarks: list[str]) -> tuple[list[str], list[list[str]]]:
@@ -216,7 +180,3 @@ def _label(row: Row) -> str:
 
 def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.7g}")
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")

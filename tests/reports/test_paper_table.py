@@ -4,7 +4,6 @@ import csv
 import io
 
 import pytest
-import scipy.stats
 from rich.console import Console
 
 from rare_gems.reports import paper_table, run_tables
@@ -81,22 +80,3 @@ def test_rows_that_lack_something_are_named():
     with pytest.raises(ValueError, match="row gm, after: expected finite numbers"):
         paper_table.compare({"name": "gm", "what": "after", "paper": 1.0, "ours": [float("nan")]})
     assert paper_table.tally([]) == "no rows"
-
-
-def test_claims():
-    rows = [
-        {"claim": "GM above EP", "at_least": 3.0, "differences": [5.0, 5.5, 5.2]},
-        {"claim": "GM above IMP", "at_least": 0.0, "differences": [-1.0, -1.1, None, -1.2]},
-        {"claim": "GM near LRR", "at_least": 0.0, "differences": [-2.0, 1.0]},
-        {"claim": "one seed", "at_least": 0.0, "differences": [7.0]},
-        {"claim": "not run", "at_least": 0.0, "differences": []},
-    ]
-    lines = printed(paper_table.claims_table(rows, note="small"))
-    assert lines[1] == "claim points ours interval seeds verdict"
-    low, high = scipy.stats.ttest_1samp(rows[0]["differences"], 0).confidence_interval()
-    assert lines[2] == f"GM above EP +3 +5.23 {low:+.2f} to {high:+.2f} 3 holds"
-    assert lines[3].endswith("3 does not hold")
-    assert lines[4].endswith("2 undecided")
-    assert lines[5] == f"one seed +0 +7.00 {DASH} 1 undecided"
-    assert lines[6] == f"not run +0 {DASH} {DASH} 0 undecided"
-    assert lines[7] == "small"

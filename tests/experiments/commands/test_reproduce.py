@@ -167,6 +167,16 @@ def test_finished_runs_are_reported_in_every_way(item, told, tmp_path, capsys):
     assert f"command: {typed}  \nmade with seeds 42, 43; cpu; jax 0.0; " in table.replace("\\", "")
     assert "data: digits (8x8)  \n" in table
     assert next(csv.DictReader((folder / "table.csv").read_text().splitlines()))["seeds"] == "2"
+    claims = [claim for part in ITEMS[item].parts for claim in part.claims]
+    assert (folder / "claims.csv").exists() == bool(claims)
+    for claim in claims:
+        assert claim.says in table.replace("\\", "")
+        assert claim.says in (folder / "claims.csv").read_text()
+    computed = {f"{asked.what}.jaccard" for part in ITEMS[item].parts for asked in part.analyses}
+    rows = list(csv.DictReader((folder / "runs.csv").read_text().splitlines()))
+    assert {name for name in rows[0] if name.endswith(".jaccard")} == computed
+    for name in computed:  # all masks here are the same
+        assert {row[name] for row in rows} == {"", "100.0"}
 
 
 def test_a_damaged_table_is_told_and_nothing_is_lost(tmp_path, capsys):

@@ -66,7 +66,7 @@ def test_damaged_epochs_of_a_run_are_told(row, tmp_path):
     assert told == f"figure 1: not drawn yet ({tmp_path}/metrics.csv: expected the epochs of a run, got a damaged file)"
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.md", "runs.csv"])
+@pytest.mark.parametrize("name", ["table.csv", "table.md", "claims.csv", "runs.csv"])
 def test_a_folder_in_the_place_of_a_table_is_told_before_the_runs(name, tmp_path):
     (tmp_path / name).mkdir()
     with pytest.raises(UsageError, match=rf"{name}: expected the table of this item, got a folder"):
