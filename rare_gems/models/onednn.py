@@ -21,11 +21,12 @@ import jax
 import jaxlib
 import numpy as np
 from jax.custom_batching import custom_vmap
+from jax.experimental.compilation_cache import compilation_cache
 
 __all__ = ["ask_for", "convolve", "is_usable", "product"]
 
-# Versions of jaxlib. 0.11 and 0.12 end in a segmentation fault where JAX would keep such a program in its cache.
-_TESTED = ("0.10",)
+_TESTED = ("0.10", "0.11", "0.12")  # versions of jaxlib
+_KEEPING = ("0.10",)  # later ones end in a segmentation fault where JAX would write such a program into its cache
 _LEAST_PRODUCTS = 10_000_000  # ResNet-20's layers: 19 million with 32 images of 16x16 gain a fifth, 5 million nothing
 
 Convolution = Callable[[jax.Array, jax.Array, int, tuple[int, int]], jax.Array]
@@ -36,7 +37,7 @@ def ask_for() -> None:
     """Lets this process and those that it starts use oneDNN, unless RARE_GEMS_ONEDNN is in the environment already.
 
     For programs to call once at the start. JAX's warning that such a program cannot be kept in its compilation cache is
-    silenced: all other programs are kept.
+    silenced: with jaxlib 0.10 all other programs are kept, with later ones none is.
 
     Raises:
       ValueError: if RARE_GEMS_ONEDNN is neither 0, 1 nor empty.
@@ -96,10 +97,16 @@ def product(x: jax.Array, y: jax.Array, otherwise: Product) -> jax.Array:
 
 @functools.cache
 def works() -> bool:
-    """Whether a convolution of a few pixels and a product of small matrices come out right."""
-    known = sys.platform == "linux" and platform.machine() == "x86_64"
-    if not known or ".".join(jaxlib.__version__.split(".")[:2]) not in _TESTED:
+    """Whether a convolution of a few pixels and a product of small matrices come out right.
+
+    With jaxlib 0.11 and later JAX's compilation cache is off from then on in this process.
+    """
+    version = ".".join(jaxlib.__version__.split(".")[:2])
+    if sys.platform != "linux" or platform.machine() != "x86_64" or version not in _TESTED:
         return False
+    if version not in _KEEPING:
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # which remembers whether there is one
     x, kernel = np.arange(24, dtype=np.float32).reshape(1, 3, 4, 2), np.arange(36, dtype=np.float32).reshape(2, 3, 2, 3)
     wide, expected = np.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0))), np.zeros((1, 2, 1, 3), np.float32)
     for i, j in np.ndindex(2, 1):

@@ -157,6 +157,29 @@ def test_anything_unknown_or_wrong_turns_it_off(monkeypatch, change):
         onednn.works.cache_clear()
 
 
+@needs_onednn
+@pytest.mark.parametrize("keeps", [True, False])
+def test_where_jax_cannot_write_such_programs_it_keeps_none(keeps, tmp_path):
+    """In a process of its own: with versions after 0.10 it ends there in a segmentation fault."""
+    if keeps and not jax.__version__.startswith("0.10."):
+        pytest.skip("this jaxlib keeps no program beside them")
+    code = f"""
+import sys, warnings
+import jax
+from rare_gems.models import onednn
+onednn._KEEPING = {("0.10",) if keeps else ()}
+onednn.ask_for()
+warnings.simplefilter("ignore")
+jax.config.update("jax_compilation_cache_dir", sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: x + 1)(1)
+assert onednn.works()
+jax.jit(lambda x: x + 2)(1)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert len(list(tmp_path.glob("jit__lambda-*-cache"))) == 1 + keeps
+
+
 def _unknown(name, *args, **options):
     def call(*arrays):
         raise jax.errors.JaxRuntimeError(f"UNIMPLEMENTED: no registered implementation for {name}")
