@@ -203,7 +203,8 @@ def _why_untrained(config: Config, group: str, option: str) -> str | None:
     if all(whys):
         return f"{flag}: {whys[0]}".replace("expected ", f"expected --{group}.", 1)
     falls = option in ("schedule", "milestones", "milestone_steps", "decay_factor", "end_rate")
-    if group == "training" and falls and config.method.length == "rounds" and not config.options.decay:
+    goes_on = config.finetune_epochs and getattr(config.finetune, option) is None is not getattr(finetuning, option)
+    if group == "training" and falls and config.method.length == "rounds" and not config.options.decay and not goes_on:
         name = config.pruner.replace("_", "-")
         return f"{flag}: the rate of the rounds is constant with --{name}.no-decay; expected --{name}.decay with it"
     return None

@@ -26,7 +26,8 @@ class Column(NamedTuple):
 
 class Claim(NamedTuple):
     """What a text says of two columns, where no numbers are printed: `value` of `column` minus that of `over` is
-    `at_least` points or more. sparsity: where; empty, at each that both have. over_value: of `over`, if another."""
+    `at_least` points or more. over: empty for `value` itself. sparsity: where; empty, at each that both have.
+    over_value: of `over`, if another."""
 
     says: str
     column: str

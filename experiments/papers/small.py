@@ -6,7 +6,7 @@ __all__ = ["CIFAR_16", "DIGITS", "digits"]
 
 # Batches of 64, since a search needs steps more than images.
 CIFAR_16 = Small(
-    says="5,000 images of 16x16 pixels in batches of 64, 40 + 15 epochs, rounds of 4",
+    says="5,000 images of 16x16 pixels in batches of 64, 40 + 15 epochs, freezing every 2, IMP's and LRR's rounds of 4",
     flags="--image-size=16 --train-examples=5000 --batch-size=64 --epochs=40 --finetune-epochs=15 --gem-miner.period=2 "
     "--imp.round-epochs=4 --lrr.round-epochs=4",
 )

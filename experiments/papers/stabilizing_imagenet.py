@@ -19,7 +19,8 @@ _DIGITS = Small(
     says="digits and ResNet-20 in place of ImageNet and its networks, 15 epochs of 45 steps, SGD at 0.1 with the usual "
     "milestones, rewound to the same epochs",
     flags="--batch-size=32 --finetune-epochs=15 --imp.round-epochs=15 --learning-rate=0.1 --finetune-learning-rate=0.1 "
-    "--training.optimizer=sgd --training.schedule=multistep --training.warmup-epochs=1 --training.milestones=8,12",
+    "--training.optimizer=sgd --training.schedule=multistep --training.warmup-epochs=1 --training.milestones=8,12 "
+    "--imp.decay",
     dataset="digits",
     model="resnet20",
 )

@@ -42,10 +42,10 @@ RECIPES = {
     "VGG-19 (warm-up)": ("cifar10", "vgg19", f"{_VGG} {_WARM_VGG}", "0.978"),
 }
 _DIGITS = Small(
-    says="digits and ResNet-20 in place of CIFAR-10 and the networks, 8 epochs of 45 steps a training, steps of "
-    "warm-up, rewinding and milestones in proportion",
+    says="digits and ResNet-20 in place of CIFAR-10 and the networks, 8 epochs of 45 steps a training, milestones at "
+    "steps 180 and 270, warm-up of 60",
     flags="--batch-size=32 --finetune-epochs=8 --imp.round-epochs=8 --validation-examples=0 "
-    "--training.milestone-steps=180,270",
+    "--training.milestone-steps=180,270 --imp.decay",
     dataset="digits",
     model="resnet20",
     num_seeds=2,

@@ -11,7 +11,7 @@ from experiments.papers.item import Item
 from experiments.problem.data import facts_of
 from experiments.reproduction.shown import Row, Shown, paper_of
 from experiments.reproduction.spread import PartRuns, notes_of
-from experiments.reproduction.values import Values, is_percent, spelled
+from experiments.reproduction.values import Values, is_percent, spelled, unit_of
 from experiments.run_folder import paths
 from rare_gems.reports import (
     accuracy_curves,
@@ -37,14 +37,21 @@ def _over_sparsity(shown: Sequence[Shown], file: Path, title: str, note: str | N
 
 
 def _sanity(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> None:
-    rows, several = [], len({each.column for one in shown for each in one.chosen()}) > 1
+    rows, paper, several = [], [], len({each.column for one in shown for each in one.chosen()}) > 1
+
+    def of(row: Row, value: str, name: str) -> Row:
+        """The row of a ticket (value "after"), or of what a check made of it."""
+        panel = f"{row['name']}, {row['panel']}" if several else row["panel"]
+        return row | {"panel": panel, "check": name, "name": name, "after": row[value]}
+
     for one in shown:
         for each in one.chosen():
             row = one.row(each, *each.checks)
-            row["panel"] = f"{each.column}, {row['panel']}" if several else row["panel"]
-            rows.append(row | {"check": "ticket", "name": "ticket"})
-            rows += [row | {"check": n, "name": n, "after": row[n], "before": None} for n in each.checks]
-    accuracy_curves.plot_sanity(rows, file, title, note=note)
+            rows += [of(row, "after", "ticket"), *(of(row | {"before": None}, name, name) for name in each.checks)]
+        checks = dict.fromkeys(name for each in one.chosen() for name in each.checks)
+        for value, name in {"after": "ticket", **{name: name for name in checks}}.items():
+            paper += [of(row, value, name) for row in one.paper(value) if row["name"] != DENSE.name]
+    accuracy_curves.plot_sanity(rows, file, title, paper=paper, note=note)
 
 
 def _over_epochs(value: str) -> Callable[[Sequence[Shown], Path, str, str | None], None]:
@@ -123,10 +130,12 @@ def _overlap(x: Any) -> Callable[[Sequence[Shown], Path, str, str | None], None]
 
 
 def _cost(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> None:
+    """Over the cost that the paper prints: epochs in all, or of the search."""
     value = shown[0].figure.value
-    rows = [one.row(each, "search_epochs", value) for one in shown for each in one.chosen()]
+    cost = "epochs" if any("epochs" in row for row in paper_of(shown, "epochs")) else "search_epochs"
+    rows = [one.row(each, cost, value) for one in shown for each in one.chosen()]
     rows += [row for one in shown for row in one.dense(value)]
-    cost_curves.plot(rows, file, title, value=value, paper=paper_of(shown, value, "search_epochs"), note=note)
+    cost_curves.plot(rows, file, title, cost, value, paper_of(shown, value, cost), note)
 
 
 def _columns(shown: Sequence[Shown], file: Path, title: str, note: str | None) -> None:
@@ -137,8 +146,10 @@ def _columns(shown: Sequence[Shown], file: Path, title: str, note: str | None) -
         _over_places(shown, places, file, title, note)
         return
     rows = [one.row(each, value) for one in shown for each in one.chosen()]
-    whole = [row for one in shown if not rows or DENSE.name in one.figure.columns for row in one.dense(value)]
-    rows, paper = _by_sparsity([*whole, *rows], paper_of(shown, value))
+    paper = paper_of(shown, value)
+    named = {DENSE.name} & {*shown[0].figure.columns, *(row["name"] for row in paper)}
+    whole = [row for one in shown if not rows or named for row in one.dense(value)]
+    rows, paper = _by_sparsity([*whole, *rows], paper)
     column_points.plot(rows, file, title, (value,), _label(value), paper, note,
                        percent=is_percent(value))  # fmt: skip
 
@@ -178,8 +189,9 @@ def _over_places(
 
 
 def _label(value: str) -> str:
-    word = spelled(value, "0.0").removesuffix(", dense")
-    return f"Accuracy {word} (%)" if value in ("before", "after") else f"{word} (%)" if is_percent(value) else word
+    word = spelled(value, "0.0").removesuffix(", dense").replace(".", ", ")
+    word = f"Accuracy {word}" if value in ("before", "after") else word
+    return f"{word} ({unit_of(value)})" if unit_of(value) else word
 
 
 def _chance(one: Shown) -> float:

@@ -14,7 +14,7 @@ from experiments.problem.data import facts_of
 from experiments.reproduction import analyses, figures
 from experiments.reproduction.provenance import data_notes, provenance
 from experiments.reproduction.spread import PartRuns, notes_of
-from experiments.reproduction.values import Values, is_percent, spelled
+from experiments.reproduction.values import Values, spelled, unit_of
 from experiments.terminal.errors import UsageError
 from rare_gems.reports import claims_table, cost_table, paper_table, run_tables
 from rare_gems.storage.atomic import write_whole
@@ -42,11 +42,11 @@ def paper_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict
                     "name": f"{column}, {runs.title}" if len(parts) > 1 else column,
                     "what": spelled(value, sparsity), "paper": paper, "error": error,
                     "ours": [known[column, sparsity, each.config.seed].get(value) for each in asked],
-                    "unit": "%" if is_percent(value) else _unit(value),
+                    "unit": unit_of(value),
                 }  # fmt: skip
                 if value == "kept":  # as many digits as are printed
                     row["ours"] = [None if kept is None else round(kept, 2) for kept in row["ours"]]
-                found.append(row | ({"exact": True} if _is_exact(value) else {}))
+                found.append(row | ({"exact": True} if _is_exact(value) and error is None else {}))
     return found
 
 
@@ -64,13 +64,8 @@ def _own_rows(parts: Sequence[PartRuns], values: Sequence[Values]) -> list[dict[
                 ours = [cell.get(value) for cell in cells]
                 if any(one is not None for one in ours):
                     row = {"name": name, "what": spelled(value, sparsity), "paper": None, "ours": ours}
-                    found.append(row | {"unit": "%" if is_percent(value) else _unit(value)})
+                    found.append(row | {"unit": unit_of(value)})
     return found
-
-
-def _unit(value: str) -> str:
-    ends = {"epochs": "epochs", "angle": "degrees", "error_barrier": "points"}
-    return next((unit for end, unit in ends.items() if value.endswith(end)), "")
 
 
 def _is_exact(value: str) -> bool:
@@ -95,7 +90,8 @@ def _differences(claim: Claim, sparsity: str, known: Values) -> list[float | Non
     def of(column: str, seed: int) -> dict[str, float] | None:
         return known.get((column, sparsity, seed), known.get((column, "0.0", seed)))
 
-    pairs = [(of(claim.column, seed), of(claim.over, seed)) for seed in sorted({cell[2] for cell in known})]
+    seeds = sorted({cell[2] for cell in known})
+    pairs = [(of(claim.column, seed), of(claim.over, seed) if claim.over else {claim.value: 0.0}) for seed in seeds]
     found: list[float | None] = []
     for one, other in pairs:
         if one is None or other is None:

@@ -12,7 +12,7 @@ from experiments.reproduction import analyses
 from experiments.reproduction.spread import PartRuns
 from rare_gems import masks
 
-__all__ = ["Values", "is_percent", "spelled", "values_of"]
+__all__ = ["Values", "is_percent", "spelled", "unit_of", "values_of"]
 
 Values = dict[tuple[str, str, int], dict[str, float]]  # (column, sparsity, seed) -> {value: number}, in a paper's units
 _PLAIN = ("before", "after", "best", "kept", "top5", "top5_before")
@@ -73,6 +73,17 @@ def is_percent(value: str) -> bool:
     """Whether a value is printed in percent."""
     kind, dot, _ = value.partition(".")
     return value in _PLAIN or kind == "overlap" or value.endswith(".sparsity") or (kind in CHECKS and dot in ("", "."))
+
+
+def unit_of(value: str) -> str:
+    """The unit in which a value is printed, empty for plain numbers.
+
+    Example:
+      >>> [unit_of(value) for value in ("after", "stability.order_l2", "connectivity.error_barrier", "config.seed")]
+      ['%', 'L2', 'points', '']
+    """
+    ends = {"epochs": "epochs", "angle": "degrees", "_l2": "L2", "error_barrier": "points"}
+    return "%" if is_percent(value) else next((unit for end, unit in ends.items() if value.endswith(end)), "")
 
 
 def spelled(value: str, sparsity: str) -> str:

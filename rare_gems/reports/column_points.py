@@ -126,11 +126,13 @@ def _error(row: Row, value: samples.Axis) -> float:
     return error if np.isfinite(error) else 0.0
 
 
+def _word(value: str) -> str:
+    return _WORDS.get(value, value.rpartition(".")[2].replace("_", " "))
+
+
 def _handles(values: Sequence[str], with_paper: bool) -> list[Any]:
     handles = [
-        Line2D(
-            [], [], color=_COLOURS[i], marker=_MARKERS[i], linestyle="", markersize=7, label=_WORDS.get(value, value)
-        )
+        Line2D([], [], color=_COLOURS[i], marker=_MARKERS[i], linestyle="", markersize=7, label=_word(value))
         for i, value in enumerate(values)
     ]
     hollow: dict[str, Any] = {

@@ -40,7 +40,7 @@ def test_a_part_names_what_is_there(part):
         assert sparsity in sparsities | {"0.0"}
         assert set(values) <= known
     for claim in part.claims:
-        assert {claim.column, claim.over} <= names
+        assert {claim.column, claim.over or claim.column} <= names
         assert {claim.value, claim.over_value or claim.value} <= known
         assert claim.sparsity in {"", *sparsities}
     assert all({*analysis.columns, analysis.against} <= names for analysis in part.analyses)

@@ -1,6 +1,7 @@
 """--training.* and --finetune.*: what they make of the phases, what the finetuning inherits, what is refused."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import pytest
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import TrainingOptions, descent_of, inherited
 from experiments.commands.program import run
+from experiments.comparison.columns import of_pruners, paired
+from experiments.comparison.expand import Asked, expand
 from experiments.config import sweep
 from experiments.config.parse import parse
 from experiments.config.saved import digest, fields_of, from_fields
@@ -125,8 +128,8 @@ MISTAKES = {
     ("dense", "--training.optimizer=lion"): "expected one of adam, adamw",
     ("dense", "--training.optimiser=adam"): "--training.optimiser: there is no such flag; the nearest is "
     "--training.optimizer",
-    ("imp", "--training.schedule=cosine"): "--training.schedule: the rate of the rounds is constant with "
-    "--imp.no-decay; expected --imp.decay with it",
+    ("imp", "--training.schedule=cosine --finetune.schedule=constant"): "--training.schedule: the rate of the rounds "
+    "is constant with --imp.no-decay; expected --imp.decay with it",
     ("snip", "--training.optimizer=adam --finetune-epochs=0"): "--training.optimizer: snip trains no weights",
     ("rigl", "--finetune.optimizer=adam --finetune-epochs=0"): "--finetune.optimizer: there is no finetuning",
     ("imp", "--imp.rewind-step=180 --imp.round-epochs=9"): "--imp.rewind-step: expected at most 179, since the ticket",
@@ -135,6 +138,16 @@ MISTAKES = {
     ("dense", "--training.milestones=1 --training.milestone-steps=9"): "expected milestones in epochs or in steps",
     ("dense", "--training.schedule=exponential --training.end-rate=0"): "--training.end-rate: expected a number above",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("pruner", ["imp", "lrr", "magnitude"])
+def test_the_finetuning_takes_what_is_said_of_training_also_where_rounds_do_not(pruner):
+    """A comparison left it out for some of its methods, without a word."""
+    flags = paired(["--training.schedule=cosine"])
+    asked = Asked(dataset="digits", columns=of_pruners([pruner]), sparsities=["0.9"], seeds=range(1), flags=flags)
+    made = expand(asked, lambda *_: Path("x")).combinations
+    (config,) = [each.config for each in made if each.column == pruner]
+    assert spelled(config, "finetune") == "SGD, momentum 0.9, rate 0.1, cosine to 0; weight decay 0.0001"
 
 
 @pytest.mark.parametrize(("pruner", "flags"), MISTAKES)

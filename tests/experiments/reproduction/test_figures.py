@@ -6,6 +6,7 @@ import pytest
 
 from experiments.comparison import make
 from experiments.comparison.expand import Combination
+from experiments.papers.item import Claim
 from experiments.papers.table import ITEMS
 from experiments.reproduction import figures, report
 from experiments.reproduction.spread import PartRuns, Wanted, spread
@@ -41,6 +42,48 @@ def test_the_dense_network_is_drawn_where_it_is_named(tmp_path, monkeypatch):
     values = {("dense", "0.0", 0): {value: 0.4}, ("k=0", "0.9", 0): {value: 0.1}}
     figures.draw(ITEMS[item], [part], [values], tmp_path)
     assert [(row["name"], row[value]) for row in drawn] == [("dense", 0.4), ("k=0", 0.1)]
+
+
+def test_the_dense_network_is_drawn_where_the_paper_prints_it(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures.column_points, "plot", lambda rows, *_, **__: drawn.extend(rows))
+    part = runs_of("lottery-jackpots-table-1", tmp_path, "dense", "0.0")
+    part = part._replace(
+        combinations=[*part.combinations, Combination(SimpleNamespace(seed=0), tmp_path, "SET", "0.9")]
+    )
+    values = {("dense", "0.0", 0): {"after": 94.0}, ("SET", "0.9", 0): {"after": 92.0}}
+    figures.draw(ITEMS["lottery-jackpots-table-1"], [part], [values], tmp_path)
+    assert [(row["name"], row["after"]) for row in drawn] == [("dense", 0.94), ("SET", 0.92)]
+
+
+def test_printed_numbers_of_checks_and_costs_are_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures.accuracy_curves, "plot_sanity", lambda *_, paper, **__: drawn.extend(paper))
+    run = Combination(SimpleNamespace(seed=0), tmp_path, "LRR", "0.95", checks=("shuffle_weights", "half_data"))
+    part = ITEMS["sanity-checking-table-3"].parts[0]
+    values = {("LRR", "0.95", 0): {"after": 93.0}}
+    figures.draw(ITEMS["sanity-checking-table-3"], [PartRuns(part, [run], ())], [values], tmp_path)
+    at = {row["check"]: row["after"] for row in drawn if row["sparsity"] == 0.95}
+    assert at == pytest.approx({"ticket": 0.9399, "shuffle_weights": 0.9333, "half_data": 0.9353})
+    monkeypatch.setattr(figures.cost_curves, "plot", lambda rows, *given: drawn.append((rows, given)))
+    part = runs_of("rare-gems-table-5", tmp_path, "GEM-MINER", "0.9856")
+    values = {("GEM-MINER", "0.9856", 0): {"after": 77.0, "epochs": 300.0}}
+    figures.draw(ITEMS["rare-gems-table-5"], [part], [values], tmp_path)
+    rows, (_, _, cost, value, paper, _) = drawn[-1]
+    assert [(row[cost], row[value]) for row in rows] == [(300.0, 0.77)]
+    assert {row["name"]: row[cost] for row in paper}["Long GEM-MINER"] == 3000
+
+
+def test_a_claim_may_be_of_one_column_and_a_printed_number_with_an_error_is_not_exact(tmp_path):
+    part = runs_of("rare-gems-figure-2", tmp_path, "lambda 0", "0.9856")
+    claim = Claim("more than 70 %", "lambda 0", "", at_least=70.0)
+    part = part._replace(part=part.part._replace(claims=(claim,)))
+    values = {("lambda 0", "0.9856", 0): {"after": 71.5, "kept": 49.6}}
+    (row,) = report._claims([part], [values])
+    assert row["differences"] == [71.5]
+    (kept,) = report.paper_rows([part], [values])
+    assert (kept["paper"], kept["error"], kept["ours"]) == (50.0, 5.0, [49.6])
+    assert "exact" not in kept
 
 
 def test_points_of_several_sparsities_have_panels_of_their_own(tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from experiments.commands import reproduce_list
 from experiments.papers.item import Column, Item, Part, Small, cells
 from experiments.papers.table import ITEMS
 from experiments.problem import network
+from experiments.problem.training import spelled
+from experiments.reproduction.analyses import TOGETHER as TOGETHER_KINDS
 from experiments.reproduction.spread import Wanted, item_folder, item_of, spread, without_training
 from experiments.terminal.errors import UsageError
 
@@ -36,6 +38,23 @@ def _networks_not_traced_again(monkeypatch):
 def test_every_item_can_be_run_at_both_scales(name):
     """Raises for what anything refuses; python -m experiments.reproduce --count writes the costs."""
     assert reproduce_list.count(ITEMS[name]) == COSTS[name]
+
+
+TOGETHER = [(name, scale) for name, item in ITEMS.items() for scale in ("paper", "small")
+            if any(asked.what in TOGETHER_KINDS for part in item.parts for asked in part.analyses)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "scale"), TOGETHER)
+@pytest.mark.usefixtures("_networks_not_traced_again")
+def test_networks_whose_distance_is_taken_train_alike(name, scale):
+    """On digits the rates of IMP's tickets fell elsewhere than those of the others."""
+    for runs in spread(ITEMS[name], Wanted(scale, Path("runs"), num_seeds=1)):
+        for asked in (one for one in runs.part.analyses if one.what in TOGETHER_KINDS):
+            compared = [each.config for each in runs.combinations if each.column in {*asked.columns, asked.against}]
+            assert len({spelled(config, "finetune") for config in compared}) == 1
+            for config in compared:
+                if config.pruner == "imp":
+                    assert spelled(config, "training") == spelled(config, "finetune")
 
 
 def test_the_list_has_the_costs_of_these_items():
