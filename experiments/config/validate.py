@@ -183,9 +183,9 @@ def _without_momentum(config: Config) -> tuple[bool, str]:
     used += [inherited(config.finetune, config.training)] if config.finetune_epochs else []
     if not used and not searches:
         return True, f"{config.pruner} trains nothing with --finetune-epochs=0"
-    if not used and not method.takes_rate:
-        return True, f"{config.pruner} trains no weights with --finetune-epochs=0"
-    idle = not any(map(takes_momentum, used)) and not (searches and method.trains != "weights" and method.takes_rate)
+    if not used and not method.takes_momentum(config.options):
+        return True, f"{config.pruner} has no use for it here, and trains no weights with --finetune-epochs=0"
+    idle = not any(map(takes_momentum, used)) and not method.takes_momentum(config.options)
     return idle, f"not used by {used[0].optimizer if used else ''}; expected --training.optimizer=sgd with it"
 
 
@@ -240,7 +240,7 @@ def _why_undefined(config: Config, name: str) -> str | None:
     check = CHECKS[name]
     if check.invert and not config.method.invertible:
         return f"inversion is not defined for {config.pruner}; expected other checks"
-    if check.corrupt and not config.method.reads_data:
+    if check.corrupt and not config.method.reads(config.options):
         return f"it changes the data of the search, and that of {config.pruner} reads none; expected other checks"
     if check.redraws and config.init == "model":
         return "expected reinit_kaiming_normal with --init=model"

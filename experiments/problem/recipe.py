@@ -69,6 +69,7 @@ def recipe_for(
         learning_rate=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        batch_size=config.batch_size,
         finetune=training_phase(config, finetune_steps, loss),
         loss=loss,
         model=model,

@@ -63,7 +63,10 @@ class Table:
         self.clock = Clock() if clock is None else clock
         self.board = None  # of several processes the first writes
         if processes.is_main():
-            self.board = SummaryWriter(str(folder / paths.TENSORBOARD), purge_step=len(self.rows))
+            # All anew: a process that was killed had not written all of its rows, nor only rows that count.
+            self.board = SummaryWriter(str(folder / paths.TENSORBOARD), purge_step=0)
+            for number, row in enumerate(self.rows, 1):
+                self._chart(self.board, row, number)
             metrics_csv.write_rows(self.path, self.rows, self.columns)
 
     def add(self, row: dict[str, Any], observed: Observed, accuracy: jax.Array, slot: int | None = None) -> None:
@@ -105,9 +108,14 @@ class Table:
             if self.board is None:
                 continue
             metrics_csv.append_row(self.path, row, self.columns)
-            shown = ("loss", "train_accuracy", self.held_out, "sparsity", "sparsity_frozen", "flips")
-            for name in (*shown, *([self.top5] if self.top5 else [])):
-                self.board.add_scalar(f"{row['phase']}/{name}", row[name], len(self.rows))
+            self._chart(self.board, row, len(self.rows))
+
+    def _chart(self, board: SummaryWriter, row: dict[str, Any], number: int) -> None:
+        """Writes a row, of the epoch with this number among those of all phases, for TensorBoard."""
+        shown = ("loss", "train_accuracy", self.held_out, "sparsity", "sparsity_frozen", "flips", self.top5)
+        for name in shown:
+            if name is not None and name in row:
+                board.add_scalar(f"{row['phase']}/{name}", row[name], number)
 
     def check_layers(self, kept: np.ndarray, what: str, slot: int | None) -> None:
         """Reports the layers that keep no weight: each at once, and again only if it had weights in between.

@@ -25,7 +25,7 @@ def profiled(moments: Iterable[Moment], folder: Path) -> Iterator[Moment]:
                 running, told = False, True
                 progress.note(f"the trace of an epoch is in {folder}; ui.perfetto.dev opens perfetto_trace.json.gz")
             yield moment
-            if not (moment.ended or moment.interrupted or told):
+            if not (moment.ended or moment.interrupted or told) and _goes_on(moment):
                 jax.profiler.start_trace(folder, create_perfetto_trace=True)
                 running = True
         if not told:
@@ -33,3 +33,9 @@ def profiled(moments: Iterable[Moment], folder: Path) -> Iterator[Moment]:
     finally:
         if running:
             jax.profiler.stop_trace()
+
+
+def _goes_on(moment: Moment) -> bool:
+    """Whether the phase has done a whole epoch and has another to come."""
+    done = int(moment.carry.step)
+    return moment.epoch >= 1 and done + done // moment.epoch <= moment.phase.num_steps

@@ -82,8 +82,14 @@ def imp(
     rates of steps k to T, as in Stabilizing, section 2 (the code of Rare Gems restarts the schedule and trains T),
     and round 1 starts without momentum as all others do. All params are rewound, biases too.
     """
+    if round_epochs < 1:
+        raise ValueError(f"round_epochs: expected 1 or more, got {round_epochs}")
+    if not 0 < sparsity < 1:
+        raise ValueError(f"sparsity: expected a fraction in (0, 1), got {sparsity}")
+    if not decay and training.get("milestones"):
+        raise ValueError(f"milestones: expected none without decay, got {training['milestones']}")
     length: dict[str, Any] = {"num_epochs": round_epochs, "steps_per_epoch": steps_per_epoch, "name": "search"}
-    length |= {} if decay else {"milestones": ()}
+    training |= {} if decay else {"milestones": ()}
     whole = train(**length, **training)
     if not 0 <= rewind_step < whole.num_steps:
         raise ValueError(

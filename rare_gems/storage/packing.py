@@ -54,7 +54,7 @@ def layout_of(tree: PyTree) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     for name, shape, dtype, large, _ in entries_of(tree):
         before = layout[name][0][0] if name in layout else 0
         layout[name] = (shape if large else (before + math.prod(shape),), dtype)
-    return layout
+    return {name: entry for name, entry in layout.items() if math.prod(entry[0])}  # Orbax writes no empty arrays
 
 
 def spelled(layout: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, int | str]:
@@ -83,7 +83,8 @@ def pack(tree: PyTree) -> tuple[dict[str, np.ndarray], dict[str, Array]]:
     groups: dict[str, list[np.ndarray]] = {}
     for leaf in jax.device_get(small):
         array = np.asarray(leaf)
-        groups.setdefault(array.dtype.name, []).append(array.reshape(-1))
+        if array.size:
+            groups.setdefault(array.dtype.name, []).append(array.reshape(-1))
     return {name: np.concatenate(group) for name, group in groups.items()}, large
 
 
@@ -103,9 +104,10 @@ def unpack(packed: dict[str, np.ndarray], large: Mapping[str, Array], like: PyTr
         if entry.large:
             raw = large[entry.name]
         else:
-            start, size = used[entry.name], math.prod(entry.shape)
-            used[entry.name] += size
-            part = packed[entry.name][start : start + size].reshape(entry.shape)
+            start, size = used.get(entry.name, 0), math.prod(entry.shape)
+            used[entry.name] = start + size
+            vector = packed[entry.name] if size else np.empty(0, entry.dtype)
+            part = vector[start : start + size].reshape(entry.shape)
             raw = part if entry.sharding is None else _put(part, entry.sharding)
         if leaves.is_key(leaf):
             out.append(jax.random.wrap_key_data(jnp.asarray(raw), impl=leaves.key_impl(leaf)))

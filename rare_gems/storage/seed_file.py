@@ -71,6 +71,7 @@ def save(
     """
     specs_of("mask", mask)  # refuses two leaves of one name
     specs_of("params", params)
+    specs_of("state", model_state)
     bits = {path_name(at): np.asarray(leaf) for at, leaf in jax.tree_util.tree_leaves_with_path(mask)}
     for name, leaf in bits.items():
         if leaf.dtype != bool:

@@ -9,6 +9,7 @@ import optax
 
 from rare_gems.masks import path_name
 from rare_gems.phase import Mask, PyTree
+from rare_gems.training.hyperparams import Variant
 
 __all__ = ["check", "hold", "init", "sum_of", "update"]
 
@@ -72,13 +73,18 @@ def hold(state: Any, trained: PyTree, mask: Mask) -> Any:
     def is_like_trained(node: Any) -> bool:
         return jax.tree.structure(node, is_leaf=_is_placeholder) == structure
 
+    def is_leaf(node: Any) -> bool:
+        return isinstance(node, Variant) or is_like_trained(node)
+
     def held_tree(node: Any) -> Any:
+        if isinstance(node, Variant):  # its numbers are not of weights, though they may have the shape of one
+            return node._replace(inner=jax.tree.map(held_tree, node.inner, is_leaf=is_leaf))
         if not is_like_trained(node):
             return node
         slots = jax.tree.leaves(node, is_leaf=_is_placeholder)
         return structure.unflatten([_held(slot, m) for slot, m in zip(slots, held, strict=True)])
 
-    return jax.tree.map(held_tree, state, is_leaf=is_like_trained)
+    return jax.tree.map(held_tree, state, is_leaf=is_leaf)
 
 
 def _held(slot: Any, mask: Any) -> Any:

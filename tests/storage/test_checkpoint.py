@@ -217,6 +217,16 @@ def test_64_bits_of_numpy_are_kept_or_refused(tmp_path):
             assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
 
 
+@pytest.mark.parametrize("size", [0, 2])
+def test_an_empty_leaf_is_kept(tmp_path, size):
+    """Alone of its dtype it made a vector without a number, which Orbax refuses to write."""
+    tree = {"empty": jnp.zeros((3, 0), jnp.int8), "more": jnp.arange(size, dtype=jnp.int8), "w": jnp.ones(3)}
+    with opened(tmp_path) as manager:
+        checkpoint.save(manager, 1, tree, {})
+        manager.wait_until_finished()
+        check_same(checkpoint.restore_latest(manager, lambda notes: jax.eval_shape(lambda: tree)).tree, tree)
+
+
 def test_the_other_order_of_bytes_is_restored(tmp_path):
     tree = {
         "small": np.arange(3, dtype=">f4"),

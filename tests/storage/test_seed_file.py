@@ -114,6 +114,10 @@ def test_what_cannot_be_saved(tmp_path):
         save(mask=MASK | {"conv": [jnp.ones((1, 1, 2, 5))]})
     with pytest.raises(ValueError, match=r"mask/conv/0: expected shape \(1, 1, 2, 5\), that of the params, got \(3,\)"):
         save(mask=MASK | {"conv": [np.ones(3, bool)]})
+    with pytest.raises(ValueError, match="state: two leaves have the name 'a/b'"):
+        save(state={"a/b": np.zeros(2), "a": {"b": np.ones(3)}})
+    with pytest.raises(ValueError, match="state/x: expected"):
+        save(state={"x": "relu"})
     with pytest.raises(ValueError, match="mask: two leaves have the name 'a/b'"):
         save({"a/b": np.ones(3, bool), "a": {"b": np.ones(3, bool)}}, {"a/b": np.ones(3), "a": {"b": np.ones(3)}})
     with pytest.raises(ValueError, match="metadata: expected values that JSON can hold"):

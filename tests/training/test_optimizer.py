@@ -215,3 +215,9 @@ def test_slots_of_other_shapes_are_left():
     assert masks.num_prunable(held.mu) == 6
     rows = optax.FactoredState(jnp.int32(0), [jnp.ones(2)] * 2, [jnp.ones(3)] * 2, [jnp.ones(1)] * 2)
     assert optimizer.hold(rows, trained, [mask, mask]).v_row[0].tolist() == [1, 1]
+    made = hyperparams.optimizer(lambda rates: optax.trace(rates[0]), rates=[0.9, 0.5, 0.1]).init(jnp.ones(3))
+    held = optimizer.hold(made._replace(inner=optax.TraceState(jnp.ones(3))), jnp.ones(3), mask)
+    assert np.ravel(jax.tree.leaves(held.numbers)).tolist() == pytest.approx([0.9, 0.5, 0.1])
+    assert held.inner.trace.tolist() == [1, 0, 1]
+    numbers = {"rates": jnp.ones(3)}  # in one array, of the shape of the weights
+    assert optimizer.hold(made._replace(numbers=numbers), jnp.ones(3), mask).numbers["rates"].tolist() == [1, 1, 1]

@@ -36,6 +36,14 @@ def _synflow(s: Setting, **options: Any) -> Recipe:
     return synflow(s.mask, apply=s.model.apply, image_shape=s.image_shape, **s.common | options | s.inverted)
 
 
+def _prospr(s: Setting, **options: Any) -> Recipe:
+    parts = options["inner_steps"] + 1
+    if options["split_batch"] and s.batch_size % parts:
+        raise ValueError(f"split_batch: expected a batch size divisible by {parts} (inner_steps + 1), "
+                         f"got {s.batch_size}")  # fmt: skip
+    return _scoring(prospr)(s, **options)
+
+
 def _rounds(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Rounds:
     del num_epochs
     return Rounds("rounds keep", schedules.exponential_counts(masks.num_prunable(mask), sparsity, options.rounds))
@@ -61,7 +69,7 @@ ROWS = {
     ),
     "prospr": Pruner(
         what="meta-gradient through K steps of SGD (Alizadeh et al.)",
-        make=_scoring(prospr), options=options_of("prospr", prospr, without=(*_GIVEN, "batches")), invertible=True,
+        make=_prospr, options=options_of("prospr", prospr, without=(*_GIVEN, "batches")), invertible=True,
     ),
     "magnitude": Pruner(
         what="keeps the largest |w| at initialization",

@@ -130,7 +130,8 @@ ROWS = {
     "smart_ratio": Pruner(
         what="random masks at Su et al.'s layer ratios (v1), or v2 to v6 of Rare Gems",
         make=_smart_ratio,
-        options=options_of("smart_ratio", _smart_ratio, smart_ratio, without=_SMART_GIVEN), reads_data=False,
+        options=options_of("smart_ratio", _smart_ratio, smart_ratio, without=_SMART_GIVEN),
+        reads_data=lambda options: options.version in ("v4", *_TUNED), with_momentum=lambda options: False,
         length=lambda options: options.version in _TUNED, why_idle=_other_version,
     ),
     "hybrid": Pruner(

@@ -85,7 +85,7 @@ ROWS = {
         make=_searching(gem_miner),
         options=options_of("gem_miner", search, without=_GIVEN),
         trains="scores", length="epochs", invertible=True, follows_bound=True, rounds=_freezing,
-        why_idle=_without_freezing,
+        why_idle=_without_freezing, with_momentum=lambda options: options.optimizer == "sgd",
     ),
     "gem_miner_auto": Pruner(
         what="GEM-MINER without knobs: steps of a given length, an exact count at every round, nothing frozen (ours)",

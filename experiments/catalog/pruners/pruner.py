@@ -23,8 +23,8 @@ class Setting(NamedTuple):
     """What a recipe is made for.
 
     mask: the prunable structure. sparsity: the fraction removed. num_epochs, steps_per_epoch: the length of the search.
-    learning_rate: of the search. momentum, weight_decay: of weights, wherever they train. finetune: the last phase,
-    None for none. loss: temperature -> the training loss with the logits divided by it. model: the network.
+    learning_rate, batch_size: of the search. momentum, weight_decay: of weights, wherever they train. finetune: the
+    last phase, None for none. loss: temperature -> the training loss with the logits divided by it. model: the network.
     image_shape: as it gets images. invert: turn the scores of the search upside down. descent: how weights train in
     the search, and weights_loss: their loss, where it is not that of the trainer.
     """
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
     learning_rate: float
     momentum: float
     weight_decay: float
+    batch_size: int
     finetune: Phase | None
     loss: Callable[[float], LossFn]
     model: Model
@@ -102,8 +103,10 @@ class Pruner(NamedTuple):
     keyword arguments. trains: what its search trains. length: what its search takes: none, --epochs (or only under
     some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down.
     takes_rate: whether a search with a length takes --learning-rate and --momentum, rather than steps of its own.
-    reads_data: whether its search reads training data. needs_weights: whether it searches a trained network.
-    removes: False for the dense network alone. follows_bound: whether its sparsity follows the bound 1 - exp(-c j).
+    with_momentum: options -> whether the steps of its scores have momentum, where they take a rate; None for always.
+    reads_data: whether its search reads training data, or options -> whether it does. needs_weights: whether it
+    searches a trained network. removes: False for the dense network alone. follows_bound: whether its sparsity follows
+    the bound 1 - exp(-c j).
     rounds: (mask, sparsity, num_epochs, options) -> its schedule. keeps_rounds: whether its search trains weights in
     rounds, each under one mask, that --keep=rounds can keep.
     begins: (options) -> the run folder whose search left what it begins with.
@@ -119,7 +122,8 @@ class Pruner(NamedTuple):
     length: Literal["epochs", "rounds"] | Callable[[Any], bool] | None = None
     invertible: bool = False
     takes_rate: bool = True
-    reads_data: bool = True
+    with_momentum: Callable[[Any], bool] | None = None
+    reads_data: bool | Callable[[Any], bool] = True
     needs_weights: bool = False
     removes: bool = True
     follows_bound: bool = False
@@ -132,6 +136,15 @@ class Pruner(NamedTuple):
     def takes_epochs(self, options: Any) -> bool:
         """Whether the search trains for --epochs."""
         return self.length(options) if callable(self.length) else self.length == "epochs"
+
+    def reads(self, options: Any) -> bool:
+        """Whether the search reads training data."""
+        return self.reads_data(options) if callable(self.reads_data) else self.reads_data
+
+    def takes_momentum(self, options: Any) -> bool:
+        """Whether the search trains scores, for --epochs, with --momentum."""
+        steps = self.takes_rate and self.takes_epochs(options) and self.trains != "weights"
+        return steps and (self.with_momentum is None or self.with_momentum(options))
 
 
 def make_recipe(name: str, pruner: Pruner, setting: Setting, options: dict[str, Any]) -> Recipe:

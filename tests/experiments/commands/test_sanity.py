@@ -1,6 +1,7 @@
 """Sanity checks on a finished run: what each changes, what it leaves alone, and the report over seeds."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -12,9 +13,11 @@ import pytest
 from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands.program import run
 from experiments.config.parse import parse
+from experiments.config.validate import chosen_checks
 from experiments.problem.data import load_data
 from experiments.problem.initial_ticket import initial_ticket
 from experiments.problem.problem import make_problem
+from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.storage import ticket_file
 from tests.experiments.conftest import made_once
@@ -127,6 +130,17 @@ def test_a_shuffled_lrr_ticket_starts_from_the_trained_weights(tmp_path):
             np.testing.assert_array_equal(
                 np.asarray(file.initial[layer]["kernel"])[mask], np.asarray(whole[layer]["kernel"])[mask]
             )
+
+
+def test_smart_ratios_that_are_tuned_read_data_and_others_do_not():
+    for version, checks in (("v5", ("random_labels",)), ("v1", None)):
+        config = parse("digits", ["--pruner=smart_ratio", f"--smart-ratio.version={version}"])[0]
+        config = dataclasses.replace(config, sanity="random_labels")
+        if checks:
+            assert chosen_checks(config) == checks
+        else:
+            with pytest.raises(UsageError, match="smart_ratio reads none"):
+                chosen_checks(config)
 
 
 @pytest.mark.parametrize("name", ["random_labels", "random_pixels", "random_data", "half_data"])

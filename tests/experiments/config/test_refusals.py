@@ -62,6 +62,15 @@ FLAGS = [
     ("compare digits --help-all", "--help-all: there is no such flag; --help lists all"),
     ("compare digits --columns=A:random\t--seed=1", "expected such flags outside of --columns"),
     ("compare digits --columns=A:random\t--sparsity=0.5", "expected --sparsities=A,B, the column's own list"),
+    (
+        "digits --pruner=gem_miner --gem-miner.optimizer=adam --finetune-epochs=0 --momentum=0.5",
+        "--momentum: gem_miner",
+    ),
+    ("digits --pruner=smart_ratio --smart-ratio.version=v5 --finetune-epochs=0 --momentum=0.5", "--momentum: smart_"),
+    (
+        "digits --pruner=prospr --prospr.split-batch --prospr.inner-steps=2 --dry-run",
+        "--prospr.split-batch: expected a batch size divisible",
+    ),
     ("sanity {run} --checks=shufle", "--checks: expected some of all, shuffle"),
 ]
 

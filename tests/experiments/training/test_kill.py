@@ -2,9 +2,12 @@
 
 import csv
 import signal
+import struct
 import subprocess
 import sys
 import time
+
+from tensorboardX.proto import event_pb2
 
 from experiments.commands.program import run
 from tests.experiments.conftest import SMALL
@@ -38,6 +41,22 @@ def _stop_at(folder, num_rows, signum):
     return process.wait(timeout=60), said.read_text()
 
 
+def _charted(folder):
+    """The epochs that TensorBoard shows: a session that starts at a step takes what others wrote from there on away."""
+    steps = []
+    for file in sorted((folder / "tensorboard").glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
+        data, at = file.read_bytes(), 0
+        while at + 12 <= len(data):  # the length, its checksum, the event, its checksum
+            (length,) = struct.unpack("<Q", data[at : at + 8])
+            event = event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+            at += length + 16
+            if event.HasField("session_log") and event.session_log.status == event_pb2.SessionLog.START:
+                steps = [step for step in steps if step < event.step]
+            if event.HasField("summary"):
+                steps.append(event.step)
+    return sorted(set(steps))
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert run("digits", [*RUN, f"--run-dir={tmp_path}/whole"]) == 0
     folder = tmp_path / "killed"
@@ -55,3 +74,4 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path):
     assert (folder / "ticket.safetensors").read_bytes() == (tmp_path / "whole" / "ticket.safetensors").read_bytes()
     expected = [("search", str(e)) for e in range(1, 9)] + [("finetune", str(e)) for e in range(1, 7)]
     assert _rows(folder) == expected == _rows(tmp_path / "whole")
+    assert _charted(folder) == list(range(1, 15))
