@@ -29,5 +29,6 @@ from rare_gems.sparse.sparse_state import SparseState as SparseState
 from rare_gems.sparse.sparse_state import masks as masks
 from rare_gems.sparse.sparse_state import sparsity as sparsity
 from rare_gems.sparse.structured import keep_blocks as keep_blocks
+from rare_gems.sparse.structured import keep_channels as keep_channels
 from rare_gems.sparse.structured import keep_n_of_m as keep_n_of_m
 from rare_gems.sparse.table import report as report

@@ -1,4 +1,4 @@
-"""Masks with a structure that hardware can use: n of every m weights, and whole blocks."""
+"""Masks with a structure that hardware can use: n of every m weights, whole blocks, and whole channels."""
 
 import math
 
@@ -9,7 +9,7 @@ from rare_gems import leaves, masks
 from rare_gems.phase import Mask, Scores
 from rare_gems.pruners.parts.counts import check_whole
 
-__all__ = ["keep_blocks", "keep_n_of_m"]
+__all__ = ["keep_blocks", "keep_channels", "keep_n_of_m"]
 
 
 def keep_n_of_m(scores: Scores, n: int, m: int, *, axis: int = -2) -> Mask:
@@ -50,7 +50,8 @@ def keep_blocks(scores: Scores, sparsity: float, block: tuple[int, int]) -> Mask
     """The mask of whole blocks of the last two axes: in each layer those with the highest sums of scores.
 
     Blocks at the edge are smaller where the block does not divide the axis. A block as long as an axis removes whole
-    rows or columns: `(-1, 1)` output channels, `(1, -1)` input channels.
+    rows or columns: `(-1, 1)` outputs of a dense layer, `(1, -1)` its inputs. Of a convolution each place of the window
+    has blocks of its own; `keep_channels` removes whole channels.
 
     Args:
       scores: float arrays of two axes or more, None where not prunable.
@@ -80,11 +81,44 @@ def keep_blocks(scores: Scores, sparsity: float, block: tuple[int, int]) -> Mask
         high, wide = padded.shape[-2] // rows, padded.shape[-1] // columns
         padded = padded.astype(leaves.wide(s.dtype))  # sums of 16 bits round to ties, or overflow
         sums = padded.reshape(*s.shape[:-2], high, rows, wide, columns).sum((-3, -1))
-        kept = masks.count_for(math.prod(sums.shape), sparsity)
-        if kept < 1:
-            raise ValueError(f"sparsity: {sparsity} keeps none of {math.prod(sums.shape)} blocks of {name}")
-        top = masks.keep_top(sums, kept)
+        top = _top(sums, sparsity, f"blocks of {name}")
         whole = jnp.repeat(jnp.repeat(top, rows, -2), columns, -1)
         return whole[..., : s.shape[-2], : s.shape[-1]]
 
     return jax.tree_util.tree_map_with_path(leaf, scores)
+
+
+def keep_channels(scores: Scores, sparsity: float, *, axis: int = -1) -> Mask:
+    """The mask of whole channels: in each layer those with the highest sums of scores over all other axes.
+
+    Args:
+      scores: float arrays, None where not prunable.
+      sparsity: the fraction of channels removed in each layer, in [0, 1); the count is exact in channels.
+      axis: along which the channels lie: -1 outputs, -2 inputs of a kernel (..., in, out).
+    Returns:
+      bool arrays in the structure of `scores`.
+    Raises:
+      ValueError: where a leaf has no such axis, and where a layer keeps nothing.
+    Example:
+      >>> keep_channels([jnp.array([[1.0, 2.0, 9.0], [5.0, 5.0, 0.0]])], 0.6)[0].tolist()
+      [[False, False, True], [False, False, True]]
+    """
+
+    def leaf(path: tuple, s: jax.Array) -> jax.Array:
+        name = masks.path_name(path)
+        if not -s.ndim <= axis < s.ndim:
+            raise ValueError(f"scores of {name}: expected an axis {axis}, got shape {s.shape}")
+        others = tuple(i for i in range(s.ndim) if i != axis % s.ndim)
+        sums = s.astype(leaves.wide(s.dtype)).sum(others, keepdims=True)  # sums of 16 bits round to ties, or overflow
+        return jnp.broadcast_to(_top(sums, sparsity, f"channels of {name}"), s.shape)
+
+    return jax.tree_util.tree_map_with_path(leaf, scores)
+
+
+def _top(sums: jax.Array, sparsity: float, what: str) -> jax.Array:
+    """The mask of the highest of them. what: they are, for the error."""
+    size = math.prod(sums.shape)
+    kept = masks.count_for(size, sparsity)
+    if kept < 1:
+        raise ValueError(f"sparsity: {sparsity} keeps none of {size} {what}")
+    return masks.keep_top(sums, kept)

@@ -38,6 +38,17 @@ def test_blocks(block, sparsity):
     np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.parametrize("axis", [-1, -2, 0])
+def test_channels(axis):
+    scores = RNG.random((3, 4, 7, 5)).astype(np.float32)
+    mask = np.asarray(sparse.keep_channels([jnp.asarray(scores), None], 0.4, axis=axis)[0])
+    first, chosen = np.moveaxis(scores, axis, 0), np.moveaxis(mask, axis, 0)
+    order = np.argsort(-first.reshape(len(first), -1).sum(1, dtype=np.float64))
+    kept = len(first) - round(0.4 * len(first))
+    for place, channel in enumerate(order):
+        assert chosen[channel].all() == chosen[channel].any() == (place < kept)
+
+
 @pytest.mark.parametrize(
     ("dtype", "rows", "values"), [(jnp.float16, 1000, [90, 91, 92, 89]), (jnp.bfloat16, 300, [1] * 4)]
 )
@@ -57,6 +68,8 @@ def test_blocks_are_ranked_by_sums_of_32_bits(dtype, rows, values):
         (lambda s: sparse.keep_n_of_m(s, 1, 2, axis=2), "expected an axis 2"),
         (lambda s: sparse.keep_blocks(s, 0.5, (0, 1)), "block: expected sizes"),
         (lambda s: sparse.keep_blocks(s, 0.99, (2, 2)), "keeps none of 3 blocks of kernel"),
+        (lambda s: sparse.keep_channels(s, 0.99), "sparsity: 0.99 keeps none of 2 channels of kernel"),
+        (lambda s: sparse.keep_channels(s, 0.5, axis=2), r"of kernel: expected an axis 2, got shape \(6, 2\)"),
         (lambda s: sparse.keep_blocks({"b": jnp.ones(3)}, 0.5, (2, 2)), "expected two axes"),
     ],
 )  # fmt: skip
