@@ -54,7 +54,8 @@ def lines(
       examples: test images, balanced by class, at most. statistics: training images for BatchNorm, at most, not
         augmented. data_dir: where the data are, if not where the first run found them.
     Returns:
-      rows of `first`, `second`, `ticket`, `rewound_to`, `alpha`, `loss`, `accuracy`.
+      rows of `first`, `second`, `ticket` and `rewound_to` of the first, `over` (the mask at every point, the ends too),
+      `alpha`, `loss`, `accuracy`.
     """
     config = pairs[0][0].config
     data = load_data(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)).data
@@ -66,10 +67,11 @@ def lines(
     tested = list(image_batches(data, "test", examples, None))
     rows = []
     for a, b in pairs:
-        mask, _ = common_mask(a, b)
+        mask, over = common_mask(a, b)
         ends = [like(params, masks.apply(network.params, mask)) for network in (a, b)]
         line = along(*ends, like(state, a.state), alphas=np.linspace(0, 1, points), batches=moving, examples=tested)
-        shared: Row = {"first": a.name, "second": b.name, "ticket": label(a), "rewound_to": rewound_to(a.config)}
+        shared: Row = {"first": a.name, "second": b.name, "over": over, "ticket": label(a)}
+        shared |= {"rewound_to": rewound_to(a.config)}
         rows += [shared | {"alpha": float(alpha), "loss": float(loss), "accuracy": float(accuracy)}
                  for alpha, loss, accuracy in zip(line.alphas, line.loss, line.accuracy, strict=True)]  # fmt: skip
     return rows
@@ -86,7 +88,7 @@ def barriers(rows: Sequence[Row]) -> list[Row]:
     found = []
     for some in pairs.values():
         alphas, loss, accuracy = (np.array([row[name] for row in some]) for name in ("alpha", "loss", "accuracy"))
-        kept = {name: some[0][name] for name in ("first", "second", "ticket", "rewound_to")}
+        kept = {name: some[0][name] for name in ("first", "second", "over", "ticket", "rewound_to")}
         ends = {"accuracy_first": some[0]["accuracy"], "accuracy_second": some[-1]["accuracy"]}
         worst = {"accuracy_lowest": float(accuracy.min())}
         heights = {"error_barrier": connectivity.barrier(1 - accuracy, alphas),

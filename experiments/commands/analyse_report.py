@@ -24,7 +24,8 @@ _NOTES = {
     "overlap": "%; shared: |a and b| / |a|; eq7: 1 - ||a - b||_1 / k (Lottery Jackpots, Eq. 7)",
     "effective": "weights on a kept path from the images to the logits; cut: layers that nothing passes",
     "stability": "distance of kept weights at the end of training; lower is more stable",
-    "barriers": "error barrier in points and loss barrier: the worst point of the line above the mean of its ends",
+    "barriers": "error barrier in points and loss barrier: the worst point of the line above the mean of its ends; "
+    "accuracies are those under the mask of the line; ticket and rewound to: of the first",
 }
 
 

@@ -148,6 +148,8 @@ def test_masks_that_differ(runs):
     ):
         lines.line_pairs(networks)
     ((a, b),) = lines.line_pairs(networks, intersect=True)
+    rows = lines.lines([(a, b)], points=2, examples=60, statistics=100)
+    assert {row["over"] for row in [*rows, *lines.barriers(rows)]} == {"what both keep"}
     mask, over = measures.common_mask(a, b)
     assert (masks.num_kept(mask), over) == (12550, "what both keep")
 

@@ -131,8 +131,8 @@ def test_barriers_are_means_over_the_pairs_of_orders_that_are_there(tmp_path, mo
         looked.extend(pairs)
         dip = {0: 0.0, 0.5: 0.01, 1: 0.0}
         return [
-            {"first": a, "second": b, "ticket": "t", "rewound_to": 0, "alpha": alpha, "loss": 10 * (a + b) * low,
-             "accuracy": 0.9 - (a + b) * low}
+            {"first": a, "second": b, "over": "their mask", "ticket": "t", "rewound_to": 0, "alpha": alpha,
+             "loss": 10 * (a + b) * low, "accuracy": 0.9 - (a + b) * low}
             for a, b in pairs for alpha, low in dip.items()
         ]  # fmt: skip
 
