@@ -120,8 +120,11 @@ _FIGURE_9 = Part(
         *(Column(f"GEM-MINER, rate {rate}", f"gem_miner --learning-rate={rate}") for rate in _RATES),
         Column("EP", "edge_popup"), Column("Smart ratio", "smart_ratio"),
     ),
-    claims=(Claim("the rate of 0.01 is the best before finetuning", "GEM-MINER, rate 1e-2", "GEM-MINER, rate 1e-3",
-                  value="before"),),
+    claims=tuple(
+        Claim(f"before finetuning the rate of 0.01 is better than {rate}", "GEM-MINER, rate 1e-2",
+              f"GEM-MINER, rate {rate}", value="before")
+        for rate in _RATES[1:]
+    ),
     small=digits("ResNet-20 of half its width", "--network.width=0.5", model="resnet20"),
 )  # fmt: skip
 _SHORT, _LONG, _COLD = "--imp.round-epochs=8", "--imp.round-epochs=160", "--imp.rewind-step=0"
