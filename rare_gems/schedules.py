@@ -147,10 +147,16 @@ def falling(kind: str, num_steps: int, unit: int = 1) -> Callable[[Any, Any, Any
     return rate
 
 
-def milestones_for(num_epochs: int) -> tuple[int, int]:
+def milestones_for(num_epochs: int) -> tuple[int, ...]:
     """The epochs at which the papers lower the learning rate, by the length of the training.
 
-    Source: Rare Gems (v1), Table 15, and its code for other lengths: [E/2, 2E/3].
+    Example:
+      >>> [milestones_for(epochs) for epochs in (160, 50, 4, 1)]
+      [(80, 120), (25, 33), (2,), ()]
+
+    Source: Rare Gems (v1), Table 15, and its code for other lengths: [E/2, 2E/3]. Deviation: of 1, 2 and 4 epochs those
+    are equal, or 0; the code lowers the rate twice at once, or from the start. Here each counts once, from epoch 1 on.
     """
     table = {100: (50, 80), 150: (80, 120), 160: (80, 120), 200: (100, 150), 300: (150, 250)}
-    return table.get(num_epochs, (num_epochs // 2, 2 * num_epochs // 3))
+    halves = dict.fromkeys(stop for stop in (num_epochs // 2, 2 * num_epochs // 3) if stop)
+    return table.get(num_epochs, tuple(halves))

@@ -139,7 +139,7 @@ def test_multi_step():
 @pytest.mark.parametrize(
     ("num_epochs", "milestones"),
     [(100, (50, 80)), (150, (80, 120)), (160, (80, 120)), (200, (100, 150)), (300, (150, 250)),
-     (50, (25, 33)), (6, (3, 4)), (3000, (1500, 2000)), (1, (0, 0))],
+     (50, (25, 33)), (6, (3, 4)), (3000, (1500, 2000)), (4, (2,)), (3, (1, 2)), (2, (1,)), (1, ())],
 )  # fmt: skip
 def test_milestones_for(num_epochs, milestones):
     assert schedules.milestones_for(num_epochs) == milestones

@@ -99,7 +99,7 @@ def test_names_of_folders_stay_and_files_come_back():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "SGD, momentum 0.9, rate 0.1, times 0.1 from epochs 2 and 2; weight decay 0.0001"),
+        ([], "SGD, momentum 0.9, rate 0.1, times 0.1 from epoch 2; weight decay 0.0001"),
         (["--training.optimizer=adamw", "--training.schedule=cosine", "--training.weight-decay-of=kernels"],
          "AdamW, rate 0.1, cosine to 0; weight decay 0.0001 of kernels"),
         (["--training.milestone-steps=100", "--training.decay-factor=0.5", "--training.warmup-steps=9"],
