@@ -184,7 +184,8 @@ def _without_momentum(config: Config) -> tuple[bool, str]:
     if not used and not searches:
         return True, f"{config.pruner} trains nothing with --finetune-epochs=0"
     if not used and not method.takes_momentum(config.options):
-        return True, f"{config.pruner} has no use for it here, and trains no weights with --finetune-epochs=0"
+        what = f"{config.pruner} has no use for it and" if method.takes_rate else config.pruner
+        return True, f"{what} trains no weights with --finetune-epochs=0"
     idle = not any(map(takes_momentum, used)) and not method.takes_momentum(config.options)
     return idle, f"not used by {used[0].optimizer if used else ''}; expected --training.optimizer=sgd with it"
 

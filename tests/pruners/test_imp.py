@@ -28,8 +28,8 @@ def _constant(toy):
 
 
 def _numpy_imp(toy, counts, rewind_step, rewinds):
-    """Train, prune, rewind in float64, from the loss's own formula mean(x (w - t)^2) / 100, rates 0.5, .05 at 2, .005
-    at 2 (milestones [E/2, 2E/3] of 4 epochs)."""
+    """Train, prune, rewind in float64, from the loss's own formula mean(x (w - t)^2) / 100, rates 0.5, and 0.05 from
+    epoch 2 (the milestones [E/2, 2E/3] of 4 epochs)."""
     names = [("first", "kernel"), ("first", "bias"), ("last", "kernel"), ("last", "bias")]
     start = {n: np.array(toy.ticket.params[n[0]][n[1]], np.float64) for n in names}
     targets = _targets(toy)
@@ -39,7 +39,7 @@ def _numpy_imp(toy, counts, rewind_step, rewinds):
         weights = {n: weights[n] * mask[n] for n in names}
         velocity = {n: np.zeros_like(weights[n]) for n in names}
         for step in range(first, last):
-            rate = 0.5 if step // NUM_BATCHES < 2 else 0.005
+            rate = 0.5 if step // NUM_BATCHES < 2 else 0.05
             for n in names:
                 slope = 2 * 0.7 * (weights[n] - targets[n]) / 100 * mask[n] + 0.01 * weights[n]
                 velocity[n] = 0.9 * velocity[n] + slope
