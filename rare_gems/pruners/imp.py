@@ -9,7 +9,7 @@ from typing import Any
 
 from rare_gems import transforms
 from rare_gems.phase import Mask, Phase, Recipe
-from rare_gems.pruners.parts.counts import falling_counts
+from rare_gems.pruners.parts.counts import check_positive, falling_counts
 from rare_gems.pruners.parts.finetune import finetune as train
 
 __all__ = ["imp", "lottery_ticket", "lrr", "rounds_for"]
@@ -82,10 +82,7 @@ def imp(
     rates of steps k to T, as in Stabilizing, section 2 (the code of Rare Gems restarts the schedule and trains T),
     and round 1 starts without momentum as all others do. All params are rewound, biases too.
     """
-    if round_epochs < 1:
-        raise ValueError(f"round_epochs: expected 1 or more, got {round_epochs}")
-    if not 0 < sparsity < 1:
-        raise ValueError(f"sparsity: expected a fraction in (0, 1), got {sparsity}")
+    check_positive(round_epochs=round_epochs)
     if not decay and training.get("milestones"):
         raise ValueError(f"milestones: expected none without decay, got {training['milestones']}")
     length: dict[str, Any] = {"num_epochs": round_epochs, "steps_per_epoch": steps_per_epoch, "name": "search"}

@@ -70,8 +70,8 @@ def obd(
     Returns:
       (training, scoring), then (training, scoring) for each further round, then finetune; all scorings are one phase.
     Raises:
-      ValueError: for an unknown curvature, or `gauss_newton` without outputs; for fewer than one batch or round; and
-        where nothing would be kept or a round would remove nothing.
+      ValueError: for an unknown curvature, or `gauss_newton` without outputs; for a sparsity outside (0, 1), fewer than
+        one batch or round; and where nothing would be kept or a round would remove nothing.
     Example:
       >>> loss_fn = lambda params, state, batch, key: ((params[0] ** 2 * batch).sum(), (state, 0.0))
       >>> recipe = obd(

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rare_gems.reports import verdicts
-from rare_gems.reports.paper_table import escape
+from rare_gems.reports.paper_table import grid
 from rare_gems.reports.run_tables import NONE, Row
 
 __all__ = ["COLUMNS", "as_csv", "as_markdown", "table", "verdict"]
@@ -62,10 +62,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row], title: str | None = None) -> str:
     """The table for a README of results, its title above it."""
-    lines = ["| " + " | ".join(heading.replace("\n", " ").strip() for heading in _HEADINGS) + " |"]
-    lines.append("|" + "".join("---|" if heading in _LEFT else "---:|" for heading in _HEADINGS))
-    lines += ["| " + " | ".join(escape(cell) for cell in _cells(row)) + " |" for row in rows]
-    return (f"**{escape(title)}**\n\n" if title else "") + "\n".join(lines) + "\n"
+    return grid(_HEADINGS, [_cells(row) for row in rows], _LEFT, title)
 
 
 def verdict(row: Row) -> str:

@@ -24,7 +24,7 @@ from rich.text import Text
 from rare_gems.reports.agreement import Agreement, agreement
 from rare_gems.reports.run_tables import NONE, Row
 
-__all__ = ["COLUMNS", "as_csv", "as_markdown", "compare", "escape", "table", "tally"]
+__all__ = ["COLUMNS", "as_csv", "as_markdown", "compare", "grid", "table", "tally"]
 
 COLUMNS = (
     "name", "what", "unit", "paper", "paper_error", "ours", "ours_std", "seeds", "difference", "noise", "in_noise",
@@ -103,13 +103,30 @@ def as_markdown(rows: Sequence[Row], title: str | None = None, note: str | None 
     """The table for a README of results: title and note above it, remarks and rules below."""
     remarks = list(dict.fromkeys(str(row["remark"]) for row in rows if row.get("remark")))
     headings, cells = _cells(rows, remarks)
-    above = [f"**{escape(title)}**" if title else "", escape(note).replace("\n", "  \n") if note else ""]
+    above = [_escape(note).replace("\n", "  \n")] if note else []
+    below = [f"- {_escape(text)}" for text in (tally(rows), *_numbered(remarks), *_NOTES)]
+    return grid(headings, cells, _WORDS, title, above) + "\n" + "\n".join(below) + "\n"
+
+
+def grid(
+    headings: Sequence[str], cells: Sequence[Sequence[str]], left: Sequence[str], title: str | None = None,
+    above: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """A table in Markdown, whatever its cells hold.
+
+    Args:
+      headings: of the columns, those of `left` stand left, others right. title, above: paragraphs before it; `above`
+        is Markdown.
+    Example:
+      >>> print(grid(["claim", "seeds"], [["smart_ratio wins", "3"]], ["claim"]), end="")
+      | claim | seeds |
+      |---|---:|
+      | smart\\_ratio wins | 3 |
+    """
     lines = ["| " + " | ".join(heading.replace("\n", " ").strip() for heading in headings) + " |"]
-    lines.append("|" + "".join("---|" if heading in _WORDS else "---:|" for heading in headings))
-    lines += ["| " + " | ".join(escape(cell) for cell in line) + " |" for line in cells]
-    below = [f"- {escape(text)}" for text in (tally(rows), *_numbered(remarks), *_NOTES)]
-    blocks = [*(block for block in above if block), "\n".join(lines), "\n".join(below)]
-    return "\n\n".join(blocks) + "\n"
+    lines.append("|" + "".join("---|" if heading in left else "---:|" for heading in headings))
+    lines += ["| " + " | ".join(_escape(cell) for cell in line) + " |" for line in cells]
+    return "\n\n".join([*([f"**{_escape(title)}**"] if title else []), *above, "\n".join(lines)]) + "\n"
 
 
 def tally(rows: Sequence[Row]) -> str:
@@ -125,13 +142,7 @@ def tally(rows: Sequence[Row]) -> str:
     return ", ".join(words) or "no rows"
 
 
-def escape(text: str) -> str:
-    """The text with what Markdown would take for markup escaped.
-
-    Example:
-      >>> escape("smart_ratio")
-      'smart\\\\_ratio'
-    """
+def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 

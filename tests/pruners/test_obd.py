@@ -146,6 +146,7 @@ def test_a_round_removes_the_lowest_saliencies(diagonal):
         ({"sparsity": 0.999}, "0.999 keeps none of 172 weights"),
         ({"rounds": 2, "round_epochs": 0}, "expected 1 or more, got 0 and 5"),
         ({"num_epochs": 0}, "expected 1 or more, got 0 and 5"),
+        ({"sparsity": 0.0, "rounds": 1}, r"sparsity: expected a fraction in \(0, 1\), got 0.0"),
     ],
 )
 def test_errors(changes, match):

@@ -127,13 +127,15 @@ def falling_counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, .
     """How many weights of the network are kept after each round, a constant factor fewer each: R falling integers.
 
     Raises:
-      ValueError: if nothing would be kept, or a round would remove nothing.
+      ValueError: for a sparsity outside (0, 1), if nothing would be kept, or a round would remove nothing.
     Example:
       >>> falling_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
       (316, 100)
     """
     if num_rounds < 1:
         raise ValueError(f"rounds: expected 1 or more, got {num_rounds}")
+    if not 0 < sparsity < 1:
+        raise ValueError(f"sparsity: expected a fraction in (0, 1), got {sparsity}")
     n = masks.num_prunable(mask)
     counts = schedules.exponential_counts(n, sparsity, num_rounds)
     if counts[-1] < 1:
