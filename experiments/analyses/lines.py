@@ -1,6 +1,5 @@
 """Linear mode connectivity of trained networks: loss and accuracy on the line between two, and the barrier there."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from experiments.analyses.image_batches import image_batches
 from experiments.analyses.measures import Row, check_trained, common_mask
 from experiments.analyses.networks import Network
 from experiments.analyses.stability import check_one_mask, label, order_pairs
+from experiments.config.data_flags import with_data_dir
 from experiments.problem.data import load_data
 from experiments.problem.found_ticket import rewound_to
 from experiments.problem.network import network_for
@@ -58,7 +58,7 @@ def lines(
       `alpha`, `loss`, `accuracy`.
     """
     config = pairs[0][0].config
-    data = load_data(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)).data
+    data = load_data(with_data_dir(config, data_dir)).data
     shape = (data.image_size,) * 2 + (3,) if isinstance(data, Streamed) else data.train.images.shape[1:]
     model = network_for(config, shape, data.num_classes)
     params, state = shapes_of(model)

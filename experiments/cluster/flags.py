@@ -6,7 +6,7 @@ import math
 import shutil
 from typing import Literal
 
-from experiments.config.validate import flag_of
+from experiments.config.flag_names import flag_of
 from experiments.terminal.errors import UsageError
 
 __all__ = ["Launch", "Slurm", "check", "has_submitit"]

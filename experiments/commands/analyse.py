@@ -13,6 +13,7 @@ from experiments.analyses import lines, measures, stability
 from experiments.analyses.dead_weights import dead_weights
 from experiments.analyses.networks import Network, networks_of, whole_rounds
 from experiments.commands.analyse_report import Report, write
+from experiments.config.flag_names import flag_of
 from experiments.config.flags import read_flags
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
@@ -105,6 +106,11 @@ ANALYSES: dict[str, Callable[[Analyse, list[Network]], list[Report]]] = {
     "effective": _effective,
 }  # fmt: skip
 
+_USED_BY = {
+    "intersect": ("stability", "connectivity"), "points": ("connectivity",), "examples": ("connectivity",),
+    "statistics": ("connectivity",), "data_dir": ("connectivity",),
+}  # fmt: skip
+
 
 def _chosen(asked: Analyse) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in asked.what.split(",") if name.strip()))
@@ -121,6 +127,9 @@ def _chosen(asked: Analyse) -> list[str]:
     ):  # fmt: skip
         if value < low:
             raise UsageError(f"--{flag}: expected {low} or more, got {value}")
+    for name, users in _USED_BY.items():
+        if getattr(asked, name) != getattr(Analyse, name) and not set(users) & set(names):
+            raise UsageError(f"{flag_of(name)}: {', '.join(names)} would ignore it; it is for {' and '.join(users)}")
     return names
 
 

@@ -15,6 +15,7 @@ from experiments.analyses.image_batches import image_batches
 from experiments.catalog.datasets import DATASETS
 from experiments.commands.export import finished_ticket
 from experiments.config.config import Config
+from experiments.config.data_flags import with_data_dir
 from experiments.config.flags import read_flags
 from experiments.config.saved import from_fields
 from experiments.problem.data import load_data
@@ -120,7 +121,7 @@ def _report(console: Console, config: Config, problem: Problem, weights: list[_W
 
 def _of_run(folder: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]:
     finished_ticket(folder)
-    config = _at(run_folders.read_config(folder)[0], data_dir)
+    config = with_data_dir(run_folders.read_config(folder)[0], data_dir)
     like, state = jax.eval_shape(lambda: drawn(network_of(config)[0], config))
     like = like._replace(scores=None)
     noted = _noted(folder / paths.SUMMARY)
@@ -144,7 +145,7 @@ def _of_seed(file: Path, data_dir: Path | None) -> tuple[Config, list[_Weights]]
         raise UsageError(f"{file}: expected a run folder or a file of experiments.export --to=seed, got nothing there")
     try:
         entries = seed_file.read(file)
-        config = _at(_configuration(entries.get("config"), file), data_dir)
+        config = with_data_dir(_configuration(entries.get("config"), file), data_dir)
         ticket, state = drawn(network_of(config)[0], config)
         found = seed_file.load(file, ticket.mask, params=ticket.params, like_state=state)
     except ValueError as error:
@@ -159,10 +160,6 @@ def _configuration(fields: Any, file: Path) -> Config:
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{file}: expected the configuration of a run ({error})") from None
     return config
-
-
-def _at(config: Config, data_dir: Path | None) -> Config:
-    return config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
 
 
 def _noted(summary: Path) -> dict[str, Any]:

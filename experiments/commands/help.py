@@ -14,9 +14,10 @@ import tyro
 from experiments.catalog.networks import NETWORKS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.config.config import Config
+from experiments.config.flag_names import flag_of
 from experiments.config.flags import read_flags
 from experiments.config.parse import config_type, default_config
-from experiments.config.validate import flag_of, why_unused
+from experiments.config.validate import why_unused
 from experiments.presets.lookup import usual_pruner
 
 __all__ = ["print_help"]

@@ -10,6 +10,7 @@ from rich.console import Console
 from experiments.catalog.sanity_checks import CHECKS
 from experiments.commands.sanity_report import report_checks
 from experiments.config.config import Config
+from experiments.config.data_flags import with_data_dir
 from experiments.config.flags import read_flags
 from experiments.config.saved import differing, fields_of, from_fields
 from experiments.config.validate import chosen_checks
@@ -56,8 +57,7 @@ def sanity(args: list[str]) -> None:
     runs = []
     for folder in _run_folders(asked.run_dir):
         config = _configuration(folder)
-        data_dir = asked.data_dir or config.data_dir
-        config = dataclasses.replace(config, data_dir=data_dir, sanity=asked.checks, compare=False)
+        config = dataclasses.replace(with_data_dir(config, asked.data_dir), sanity=asked.checks, compare=False)
         if not config.method.removes:
             raise UsageError(f"{folder}: the dense network has no mask to check; expected the run of another pruner")
         names = chosen_checks(config, "--checks")

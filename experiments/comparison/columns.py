@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from experiments.catalog.pruners.table import PRUNERS
+from experiments.config.flag_names import no_such_flag
 from experiments.config.flags import field_of
 from experiments.config.parse import known_fields
-from experiments.config.validate import no_such_flag
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
 

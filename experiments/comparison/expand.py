@@ -11,10 +11,11 @@ from experiments.catalog.sanity_checks import CHECKS
 from experiments.comparison import network
 from experiments.comparison.columns import Column, Flags
 from experiments.config.config import Config
+from experiments.config.flag_names import flag_of
 from experiments.config.flags import field_of
 from experiments.config.parse import parse
 from experiments.config.saved import digest, fields_of
-from experiments.config.validate import check_used, chosen_checks, flag_of, why_unused
+from experiments.config.validate import check_used, chosen_checks, why_unused
 from experiments.terminal.errors import UsageError
 
 __all__ = ["DENSE", "Asked", "Combination", "Expanded", "expand"]

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.catalog.networks import NetworkOptions
 from experiments.comparison.columns import Column, Flags
 from experiments.config.config import Config
-from experiments.config.validate import flag_of
+from experiments.config.flag_names import flag_of
 
 __all__ = ["agreed"]
 

@@ -14,10 +14,11 @@ from experiments.catalog.networks import NETWORKS, NetworkOptions, defaults_of
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.training import GROUPS, TrainingOptions
 from experiments.config.config import Config
+from experiments.config.flag_names import flag_of, no_such_flag
 from experiments.config.flags import field_of, read_flags
 from experiments.config.lengths import fitted
 from experiments.config.saved import fields_of, flat
-from experiments.config.validate import check_used, check_values, flag_of, no_such_flag, why_unused
+from experiments.config.validate import check_used, check_values, why_unused
 from experiments.presets.lookup import lookup, usual_pruner
 from experiments.terminal.errors import UsageError
 

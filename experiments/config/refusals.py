@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from experiments.config.validate import no_such_flag
+from experiments.config.flag_names import no_such_flag
 
 __all__ = ["in_one_line"]
 

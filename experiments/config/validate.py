@@ -1,34 +1,19 @@
 """Refuses values that cannot be run, flags that would be ignored, and checks that a method cannot undergo."""
 
-import difflib
 import math
 import sys
-from collections.abc import Iterable
 from typing import Any
 
-from experiments.catalog.datasets import DATASETS
 from experiments.catalog.pruners.table import PRUNERS
 from experiments.catalog.sanity_checks import CHECKS
 from experiments.catalog.training import GROUPS, inherited, takes_momentum, why_idle
 from experiments.config.config import Config
+from experiments.config.data_flags import check_data_flags
+from experiments.config.flag_names import flag_of
 from experiments.terminal.errors import UsageError
 from rare_gems.leaf_names import pattern_of
 
-__all__ = ["check_used", "check_values", "chosen_checks", "flag_of", "no_such_flag", "why_unused"]
-
-
-def flag_of(name: str) -> str:
-    """A field as it is typed: gem_miner.finetune_mask -> --gem-miner.finetune-mask, for_ -> --for."""
-    return f"--{name.rstrip('_').replace('_', '-')}"
-
-
-def no_such_flag(name: str, known: Iterable[str]) -> str:
-    """What is said of a flag that there is not, with the nearest that there is."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    lists = "help_all" if "help_all" in known else "help"
-    told = f"the nearest is {flag_of(near[0])}" if near else f"{flag_of(lists)} lists all"
-    return f"{flag_of(name)}: there is no such flag; {told}"
+__all__ = ["check_used", "check_values", "chosen_checks", "why_unused"]
 
 
 def check_values(config: Config) -> None:
@@ -122,10 +107,7 @@ def check_used(config: Config, typed: set[str]) -> None:
         why = why_unused(config, name)
         if why:
             raise UsageError(why)
-    for name, value in config.source._asdict().items():
-        if value not in (None, False) and name not in config.data.flags:
-            taking = ", ".join(data for data, row in DATASETS.items() if name in row.flags)
-            raise UsageError(f"{flag_of(name)}: {config.dataset} has no use for it; it is for {taking}")
+    check_data_flags(config)
 
 
 def why_unused(config: Config, name: str) -> str | None:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.config.config import Config
-from experiments.config.validate import flag_of
+from experiments.config.flag_names import flag_of
 from experiments.problem.found_ticket import of_network, other_pixels
 from experiments.terminal.errors import UsageError
 from rare_gems import leaves, masks

@@ -13,7 +13,7 @@ from experiments.catalog.pruners.options import as_dict
 from experiments.catalog.pruners.pruner import Setting, make_recipe
 from experiments.catalog.sanity_checks import CHECKS
 from experiments.config.config import Config
-from experiments.config.validate import flag_of
+from experiments.config.flag_names import flag_of
 from experiments.problem.data import facts_of
 from experiments.problem.evaluation import batch_size, stream_batch_size
 from experiments.problem.found_ticket import rewound_to

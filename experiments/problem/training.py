@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from experiments.catalog.training import TrainingOptions, descent_of, inherited
 from experiments.config.config import Config
+from experiments.config.flag_names import flag_of
 from experiments.config.lengths import search_epochs
-from experiments.config.validate import flag_of
 from experiments.terminal.errors import UsageError
 from rare_gems import schedules
 from rare_gems.pruners.parts import descent as descents

@@ -10,8 +10,8 @@ from experiments.catalog.datasets import DATASETS, Facts, Source
 from experiments.comparison.columns import Column, Flags, column, paired, spelled
 from experiments.comparison.expand import DENSE, Asked, Combination, expand
 from experiments.config.config import Config
+from experiments.config.flag_names import flag_of
 from experiments.config.saved import FREE, digest, fields_of
-from experiments.config.validate import flag_of
 from experiments.papers import item as papers
 from experiments.papers.item import Item, Part, Small
 from experiments.papers.table import ITEMS

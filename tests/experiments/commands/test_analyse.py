@@ -79,6 +79,13 @@ MISTAKES = [
     (["{runs}/order-1", "{runs}/other/../order-1"], "twice, by {runs}/order-1 and by {runs}/other/../order-1"),
     (["{runs}/order-1", "{runs}/order-1/ticket.safetensors"], "expected each run once"),
     (["{runs}", "{runs}/other"], "expected each run once, got {runs}/other twice, by {runs} and by {runs}/other"),
+    (["{runs}", "--points=3"], "--points: distance, overlap would ignore it; it is for connectivity"),
+    (["{runs}", "--what=overlap", "--intersect"], "--intersect: overlap would ignore it; it is for stability and conn"),
+    (["{runs}", "--what=distance", "--data-dir=/tmp"], "--data-dir: distance would ignore it; it is for connectivity"),
+    (
+        ["{runs}/order-1", "{runs}/order-2", "--what=connectivity", "--data-dir=/tmp"],
+        "--data-dir: digits has no use for it; it is for mnist",
+    ),
     (["{runs}/order-1/config.json"], "or a file of rounds/ from 01 on, got another file"),
 ]
 

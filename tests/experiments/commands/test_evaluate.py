@@ -134,6 +134,7 @@ def test_mistakes(small_run, tmp_path, capsys):
     assert "expected a ticket by its seed" in refused(capsys, "evaluate", small_run / "summary.json")
     assert "expected a ticket by its seed" in refused(capsys, "evaluate", small_run / "ticket.safetensors")
     shutil.copy(small_run / "ticket.safetensors", tmp_path / "alone.safetensors")
+    assert "--data-dir: digits has no use for it" in refused(capsys, "evaluate", small_run, f"--data-dir={tmp_path}")
     message = refused(capsys, "export", tmp_path / "alone.safetensors", "--to=seed", f"--output={tmp_path}/a.json")
     assert "expected a run folder" in message
     assert "ends in .json" in refused(capsys, "export", small_run, "--to=seed", f"--output={tmp_path}/a.txt")

@@ -188,3 +188,5 @@ def test_mistakes_in_the_folder(two_seeds, tmp_path, capsys):
     assert "expected the weight_decay of " in capsys.readouterr().err
     assert run("sanity", [str(two_seeds), "--checks="]) == 2
     assert "got none" in capsys.readouterr().err
+    assert run("sanity", [str(two_seeds), f"--data-dir={tmp_path}"]) == 2
+    assert "--data-dir: digits has no use for it" in capsys.readouterr().err
