@@ -77,7 +77,7 @@ def command(line: str) -> None:
 
 def _install(missing: list[str]) -> None:
     before = _loaded()
-    pinned = [d for d in importlib.metadata.distributions() if re.match(r"(jax|libtpu)", d.name)]
+    pinned = [d for d in importlib.metadata.distributions() if re.match(r"(jax|libtpu)", d.name or "")]
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
         constraints.write_text("".join(f"{d.name}=={d.version}\n" for d in pinned))

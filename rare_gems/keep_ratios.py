@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from rare_gems.leaf_names import by_name
 from rare_gems.masks import num_prunable, path_name
 
 __all__ = ["apportion", "copied", "erk", "none_empty", "uniform"]
@@ -95,7 +96,7 @@ def erk(mask: Any, num_kept: int) -> Any:
     """
     leaves = jax.tree.leaves(mask)
     sizes = [math.prod(leaf.shape) for leaf in leaves]
-    counts = apportion(num_kept, sizes, [sum(leaf.shape) for leaf in leaves])
+    counts = apportion(num_kept, sizes, [sum(leaf.shape) or 1 for leaf in leaves])
     return none_empty(mask, counts, "ERK keep ratios", "keep more")
 
 
@@ -117,7 +118,7 @@ def copied(mask: Any, num_kept: int, layer_counts: Mapping[str, tuple[int, int]]
       {'a': 8, 'b': 4}
     """
     paths = jax.tree_util.tree_leaves_with_path(mask)
-    sizes = {path_name(path): math.prod(leaf.shape) for path, leaf in paths}
+    sizes = by_name((path_name(path), math.prod(leaf.shape)) for path, leaf in paths)
     for name in [*sizes, *layer_counts]:
         here = sizes.get(name, "no such layer")
         there = layer_counts[name][1] if name in layer_counts else "no such layer"
@@ -141,7 +142,7 @@ def none_empty(mask: Any, counts: Sequence[int], name: str, advice: str, needed:
     """
     paths = jax.tree_util.tree_leaves_with_path(mask)
     for i, ((path, leaf), count) in enumerate(zip(paths, counts, strict=True)):
-        if count == 0 and (needed is None or needed[i]):
+        if count == 0 and math.prod(leaf.shape) and (needed is None or needed[i]):
             raise ValueError(
                 f"{name}: {sum(counts)} of {num_prunable(mask)} weights leave none of the "
                 f"{math.prod(leaf.shape)} in {path_name(path)}; {advice}"

@@ -39,7 +39,7 @@ def keep_top(
       at_least: how many each layer keeps at least in the scope "global": an integer or a tree of them, as in
         `masks.keep_top`; None for no floors.
     Raises:
-      ValueError: if the counts or floors are not integers.
+      ValueError: if the counts or floors are not integers of 0 or more.
     Example:
       >>> rounds = keep_top([2, 1], at=lambda step: step // 10)
       >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
@@ -47,7 +47,7 @@ def keep_top(
       [Array([ True, False, False], dtype=bool)]
     """
 
-    floors = None if at_least is None else jax.tree.map(_as_counts, at_least)
+    floors = None if at_least is None else jax.tree.map(lambda count: _as_counts(count, "at_least"), at_least)
 
     def select(ticket: Ticket, counts: Any, floors: Any) -> Ticket:
         within = None if revive else kept_whole(ticket).mask
@@ -89,7 +89,7 @@ def keep_given(
       [Array([ True, False,  True], dtype=bool)]
     """
 
-    floors = None if at_least is None else jax.tree.map(_as_counts, at_least)
+    floors = None if at_least is None else jax.tree.map(lambda count: _as_counts(count, "at_least"), at_least)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
         within = None if revive else kept_whole(ticket).mask
@@ -112,7 +112,7 @@ def keep_next(
       counts: falling integers, such as `schedules.exponential_counts`; below the last nothing is removed.
       score: what ranks the kept weights (over the whole network). invert: keep the lowest scores instead.
     Raises:
-      ValueError: if the counts do not fall.
+      ValueError: if the counts do not fall, or to 0.
     Example:
       >>> rounds = keep_next([2, 1])
       >>> ticket = Ticket([jnp.zeros(3)], [jnp.array([0.3, 0.1, 0.2])], [jnp.array([True, True, True])])
@@ -120,8 +120,8 @@ def keep_next(
       >>> rounds.update(ticket, state, Context(0, jax.random.key(0), None, None))[0].mask
       [Array([ True, False, False], dtype=bool)]
     """
-    if any(low >= high for high, low in itertools.pairwise(counts)):
-        raise ValueError(f"counts: expected them to fall at every round, got {list(counts)}")
+    if any(low >= high for high, low in itertools.pairwise(counts)) or any(count < 1 for count in counts):
+        raise ValueError(f"counts: expected them to fall at every round, to 1 or more, got {list(counts)}")
     table = stack_counts(counts)
 
     def update(ticket: Ticket, state: State, context: Context) -> tuple[Ticket, State]:
@@ -151,12 +151,14 @@ def stack_counts(rows: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *column: np.stack([_as_counts(count) for count in column]), *rows)
 
 
-def _as_counts(count: Any) -> np.ndarray:
+def _as_counts(count: Any, name: str = "num_kept") -> np.ndarray:
     array = np.asarray(count)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"num_kept: expected an integer, got {count!r}")
+        raise ValueError(f"{name}: expected an integer, got {count!r}")
+    if np.any(array < 0):
+        raise ValueError(f"{name}: expected 0 or more, got {count!r}")
     if np.any(array > np.iinfo(np.int32).max):
-        raise ValueError(f"num_kept: expected integers that int32 holds, got {count!r}")
+        raise ValueError(f"{name}: expected integers that int32 holds, got {count!r}")
     return array.astype(np.int32)
 
 

@@ -3,16 +3,18 @@
 import functools
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import jax
 
 __all__ = [
-    "NEVER", "is_norm", "is_norm_class", "is_norm_weight", "is_positional", "is_state", "is_table", "kind_of",
-    "last_of", "partner_of", "parts_of", "path_name", "pattern_of", "stem_of",
+    "NEVER", "by_name", "is_norm", "is_norm_class", "is_norm_weight", "is_positional", "is_state", "is_table",
+    "kind_of", "last_of", "partner_of", "parts_of", "path_name", "pattern_of", "stem_of",
 ]  # fmt: skip
 
 Parts = tuple[str, ...]
+Item = TypeVar("Item")
 
 _BIAS_WORDS = ("bias", "biases", "b", "beta", "betas", "offset", "offsets", "shift")
 _KERNEL_WORDS = ("kernel", "kernels", "weight", "weights", "w", "scale", "scales", "gamma", "gammas", "gain", "g")
@@ -50,6 +52,24 @@ _NORM_NAME = re.compile(
 )
 _NORM_CLASS = re.compile(rf"(.*_)?{_NORM}|layer_?scale|scale|bias|p_?re_?lu")
 _STATE_CLASS = re.compile(r"(batch_stat|cache|intermediate|rng_(state|key|count|stream)|state_index)")
+
+
+def by_name(items: Iterable[tuple[str, Item]]) -> dict[str, Item]:
+    """The dict of (name, item), one for each leaf.
+
+    Raises:
+      ValueError: for two leaves of one name, of which a dict would hold one.
+    Example:
+      >>> by_name([("a/b", 3), ("a/b", 5)])
+      Traceback (most recent call last):
+      ValueError: expected leaves of different names, got two that are called a/b
+    """
+    named: dict[str, Item] = {}
+    for name, item in items:
+        if name in named:
+            raise ValueError(f"expected leaves of different names, got two that are called {name}")
+        named[name] = item
+    return named
 
 
 def path_name(path: tuple) -> str:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rare_gems.leaf_names import path_name
+from rare_gems.leaf_names import by_name, path_name
 
 __all__ = ["check", "check_bool", "check_integer", "count_for", "is_concrete", "layer_counts", "layer_sparsity",
            "num_kept", "num_prunable", "sparsity"]  # fmt: skip
@@ -83,13 +83,13 @@ def layer_counts(mask: PyTree) -> dict[str, tuple[int, int]]:
     """Per layer, in leaf order: name -> (kept, prunable). On the host only, not under tracing.
 
     Raises:
-      ValueError: if a leaf is not a bool array, or is traced.
+      ValueError: if a leaf is not a bool array, or is traced, or two have one name.
     """
-    return {name: (kept, n) for name, kept, n in _counted(mask)}
+    return by_name((name, (kept, n)) for name, kept, n in counted(mask))
 
 
-def _counted(mask: PyTree) -> list[tuple[str, int, int]]:
-    """(name, kept, prunable) of each leaf; two may have one name."""
+def counted(mask: PyTree) -> list[tuple[str, int, int]]:
+    """(name, kept, prunable) of each leaf, in leaf order; two may have one name."""
     leaves = jax.tree_util.tree_leaves_with_path(mask)
     for path, leaf in leaves:
         check_bool("mask", path, leaf)
@@ -111,7 +111,7 @@ def layer_sparsity(mask: PyTree) -> dict[str, float]:
 
 def check(mask: PyTree, num_kept: int) -> None:
     """Raises ValueError unless `mask` is boolean and keeps exactly `num_kept` weights. On the host only."""
-    kept = sum(kept for _, kept, _ in _counted(mask))
+    kept = sum(kept for _, kept, _ in counted(mask))
     if kept != num_kept:
         raise ValueError(f"mask: expected {num_kept} weights kept, got {kept} of {num_prunable(mask)}")
 

@@ -27,8 +27,8 @@ def check(phase: Phase) -> None:
     for one, other in itertools.pairwise(steps):
         if one >= other:
             raise ValueError(f"{whose}: expected steps that rise, got {one} and then {other}")
-    if steps:
-        given(phase.rounds, 0)
+    for r in range(len(steps)):
+        given(phase.rounds, r)
 
 
 def given(rounds: Rounds, r: int) -> PyTree:

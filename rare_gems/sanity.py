@@ -63,7 +63,8 @@ def reinit(draw: Callable[[Key, Params, Mask], Params]) -> Transform:
     Source: Rare Gems, section 4 ("from the original distribution"). Deviation: its code draws kaiming normal weights
     where the search had signed constants; here that is the caller's choice.
     """
-    return _edit(lambda t, key: t._replace(params=draw(key, t.params, t.mask)))
+    # Of its own key: a mask that was drawn from the key itself would keep what is large in the same bits.
+    return _edit(lambda t, key: t._replace(params=draw(jax.random.fold_in(key, 2), t.params, t.mask)))
 
 
 def shuffle_weights(within: Literal["kept", "all"] = "kept") -> Transform:

@@ -145,7 +145,8 @@ def drop_and_grow(drop_fraction: Callable[[Step], jax.Array], grow: ScoreFn) -> 
     def fn(ticket: Ticket, context: Context) -> Ticket:
         fraction = drop_fraction(context.step)
         kept = jax.tree.map(lambda m: jnp.sum(m, dtype=jnp.int32), ticket.mask)
-        dropped = jax.tree.map(lambda k: jnp.round(fraction * k.astype(jnp.float32)).astype(jnp.int32), kept)
+        share = lambda k: jnp.round(fraction * k.astype(jnp.float32)).astype(jnp.int32)  # noqa: E731
+        dropped = jax.tree.map(lambda k: jnp.minimum(share(k), k), kept)  # float32 rounds up beyond 2^24
         stay = masks.keep_top(magnitude(ticket), jax.tree.map(jnp.subtract, kept, dropped), "layer", ticket.mask)
         free = jax.tree.map(jnp.logical_not, stay)
         grown = masks.keep_top(grow(ticket, context), dropped, "layer", free)

@@ -169,3 +169,10 @@ def test_copied():
 def test_copied_errors(counts, kept, match):
     with pytest.raises(ValueError, match=match):
         keep_ratios.copied(COPY_TO, kept, counts)
+
+
+def test_empty_and_scalar_leaves():
+    shapes = {"a": (0, 3), "b": (10,), "c": ()}
+    mask = {name: jax.ShapeDtypeStruct(shape, bool) for name, shape in shapes.items()}
+    assert keep_ratios.uniform(mask, 11) == keep_ratios.erk(mask, 11) == {"a": 0, "b": 10, "c": 1}
+    assert keep_ratios.copied(mask, 6, {"a": (0, 0), "b": (5, 10), "c": (1, 1)}) == {"a": 0, "b": 5, "c": 1}

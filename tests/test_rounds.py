@@ -131,3 +131,11 @@ def test_what_is_refused(toy, steps, given, match):
 def test_numbers_are_32_bits():
     got = rounds.given(Rounds(noted(), (1,), given=lambda r: {"a": 3, "b": np.float64(0.1)}), 0)
     assert (got["a"].dtype, got["b"].dtype) == (np.int32, np.float32)
+
+
+def test_the_numbers_of_all_rounds_are_checked():
+    counts = [100, 50, 2**40]
+    late = Rounds(transforms.keep_given(), (2, 4, 5), lambda r: counts[r])
+    phase = Phase(views.masked, "params", optax.sgd(0.1), transforms.identity(), transforms.identity(), 5, rounds=late)
+    with pytest.raises(ValueError, match="given: expected integers that int32 holds, got 1099511627776"):
+        rounds.check(phase)

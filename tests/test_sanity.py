@@ -7,6 +7,7 @@ import pytest
 
 from rare_gems import init, masks, sanity, transforms
 from rare_gems.phase import Context, Ticket
+from rare_gems.pruners.parts.random_scores import random_scores
 from tests.toy import make_toy
 
 
@@ -80,7 +81,8 @@ def test_reinit(draw):
     out, _ = jax.jit(sanity.reinit(draw).update)(ticket, (), context(3))
     assert same((out.mask, out.scores), (ticket.mask, ticket.scores))
     assert same(out.params["b"], ticket.params["b"])
-    assert same(out.params, jax.jit(draw)(context(3).key, ticket.params, ticket.mask))
+    key = jax.random.fold_in(context(3).key, 2)
+    assert same(out.params, jax.jit(draw)(key, ticket.params, ticket.mask))
     for name, fan_in in (("a", 6), ("c", 5)):
         assert not np.any(np.asarray(out.params[name]) == np.asarray(ticket.params[name]))
         if draw is init.signed_constant:
@@ -172,3 +174,15 @@ def test_edits_under_vmap_and_sharded(transform):
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     placed = jax.tree.map(lambda x: jax.device_put(x, spread if x.shape[0] % 8 == 0 else whole), ticket)
     assert same(jax.jit(run)(placed, keys[0]), singles[0])
+
+
+@pytest.mark.parametrize("draw", [init.signed_constant, init.kaiming_normal])
+def test_a_redrawn_weight_owes_nothing_to_a_mask_that_was_drawn_from_the_same_key(draw):
+    """The mask of `random` and the edit are both phase 0 of a run: the same key, and once the same bits."""
+    params = {"kernel": jnp.zeros((100, 200))}
+    mask = masks.ones(params)
+    ticket = Ticket(params, random_scores(Ticket(params, None, mask), context(7)), mask)
+    ticket = ticket._replace(mask=masks.keep_top(ticket.scores, 10_000))
+    weights = sanity.reinit(draw).update(ticket, (), context(7))[0].params["kernel"]
+    kept = np.asarray(weights)[np.asarray(ticket.mask["kernel"])]
+    assert abs(np.mean(kept > 0) - 0.5) < 0.025  # five standard deviations

@@ -270,3 +270,29 @@ def test_parts_compile_and_scan():
     (out, _), counts = jax.lax.scan(body, (ticket, transform.init(ticket)), jnp.arange(4))
     assert counts.tolist() == [5, 4, 4, 2]
     assert same(out.params, ticket.params)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: transforms.keep_top(-3), "num_kept: expected 0 or more, got -3"),
+        (lambda: transforms.keep_top(2, at_least=0.5), "at_least: expected an integer, got 0.5"),
+        (lambda: transforms.keep_top(2, at_least=-1), "at_least: expected 0 or more, got -1"),
+        (
+            lambda: transforms.keep_next([2, 0]),
+            r"counts: expected them to fall at every round, to 1 or more",
+        ),
+    ],
+)
+def test_counts_that_cannot_be(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_fraction_of_one_drops_no_more_than_there_is():
+    """Beyond 2^24 float32 rounds a layer's count up; a fraction above 1 stands for it."""
+    kept = jnp.arange(10) < 5
+    ticket = Ticket([jnp.ones(10)], [jnp.arange(10.0)], [kept])
+    move = transforms.drop_and_grow(lambda step: jnp.float32(1.3), lambda ticket, context: ticket.scores)
+    out, _ = move.update(ticket, (), Context(jnp.int32(0), jax.random.key(0), None, None))
+    assert masks.num_kept(out.mask) == 5

@@ -62,7 +62,10 @@ def main(args: list[str]) -> int:
     )
     rows = []
     for model in flags.models:
-        row = _measure(flags, model)
+        try:
+            row = _measure(flags, model)
+        except ValueError as error:  # such as images that are too small for the network
+            parser.error(str(error))
         rows.append(row)
         table.add_row(
             model, str(row["steps"]), f"{1e3 * row['seconds_per_step']:.2f}", f"{row['seconds_of_steps']:.3f}",

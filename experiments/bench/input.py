@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench.about import about
 from rare_gems.data import stream_batches
 from rare_gems.data.decode import usable_cores
 from rare_gems.data.device_batches import Batch
@@ -106,7 +107,8 @@ def main(args: list[str]) -> int:
                         "the step takes 1/load of the time of a batch (default 1)")  # fmt: skip
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     flags = parser.parse_args(args)
-    if min(flags.num_images, flags.batch_size, flags.image_size, flags.num_threads or 1) < 1:
+    threads = 1 if flags.num_threads is None else flags.num_threads
+    if min(flags.num_images, flags.batch_size, flags.image_size, threads) < 1:
         parser.error("expected positive numbers")
     if flags.num_images < 2 * flags.batch_size:
         parser.error(f"--num-images: expected two batches or more, {2 * flags.batch_size}, got {flags.num_images}")
@@ -155,10 +157,9 @@ def _measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
     jax.block_until_ready(step(example))
     step_seconds = time.perf_counter() - start
     busy = time_epoch(epoch(2), step)
-    device = jax.devices()[0]
-    packages = ("jax", "grain", "pillow", "numpy")
-    return {
-        "benchmark": "input",
+    facts = about("input")
+    facts["versions"] |= {name: metadata.version(name) for name in ("grain", "pillow")}
+    return facts | {
         "num_images": flags.num_images,
         "batch_size": flags.batch_size,
         "image_size": flags.image_size,
@@ -170,6 +171,4 @@ def _measure(flags: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "step_seconds": step_seconds,
         "wait_share": busy["waited"] / busy["seconds"],
         "wait_share_without_prefetch": batch_seconds / (batch_seconds + step_seconds),
-        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
     }

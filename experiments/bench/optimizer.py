@@ -71,7 +71,10 @@ def main(args: list[str]) -> int:
     rows = []
     for name in flags.sizes:
         for optimizer in flags.optimizers:
-            row = _measure(name, optimizer, flags.sparsity, flags.repeats)
+            try:
+                row = _measure(name, optimizer, flags.sparsity, flags.repeats)
+            except ValueError as error:  # a sparsity that keeps nothing
+                parser.error(str(error))
             rows.append(row)
             print(
                 f"{name:10} {row['weights']:>12,} {optimizer:>10} {row['bare_seconds']:>10.5f} "

@@ -62,7 +62,10 @@ def main(args: list[str]) -> int:
     for model in flags.models:
         for precision in flags.precisions:
             for runs in flags.runs:
-                row = _measure(flags, model, precision, runs, peaks[precision][0])
+                try:
+                    row = _measure(flags, model, precision, runs, peaks[precision][0])
+                except ValueError as error:  # such as images that are too small for the network
+                    parser.error(str(error))
                 rows.append(row)
                 minutes = row["seconds_150_epochs"] / 60
                 at_most = "at most " if row["peak_memory_is_of_an_earlier_row"] else ""

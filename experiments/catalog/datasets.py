@@ -17,7 +17,7 @@ from rare_gems.data.mnist import mnist
 from rare_gems.data.streamed_dataset import Streamed
 from rare_gems.data.tiny_imagenet import tiny_imagenet
 
-__all__ = ["DATASETS", "DatasetRow", "Facts", "Loaded", "Source"]
+__all__ = ["DATASETS", "DatasetRow", "Facts", "Loaded", "Source", "forget_folder"]
 
 
 class Source(NamedTuple):
@@ -87,6 +87,13 @@ def _folder_path(source: Source) -> Path:
 
 
 _scan = functools.lru_cache(maxsize=1)(folder.scan)
+
+
+def forget_folder() -> bool:
+    """Has the next command of this process look again at a folder of images. Returns whether one had been looked at."""
+    looked = _scan.cache_info().currsize > 0
+    _scan.cache_clear()
+    return looked
 
 
 def _folder_facts(source: Source) -> Facts:

@@ -144,4 +144,4 @@ def _check_out(out: Path | None) -> None:
 def _beside(networks: list[Network], names: list[str]) -> Path:
     """A folder beside the first run, whose name says which runs and analyses it is of."""
     told = "\n".join([*(f"{network.folder.resolve()} {network.round}" for network in networks), *names])
-    return networks[0].folder.parent / f"{paths.ANALYSIS}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    return networks[0].folder.resolve().parent / f"{paths.ANALYSIS}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"

@@ -19,7 +19,7 @@ from experiments.comparison import columns, make, rows
 from experiments.comparison.columns import Column, Speaks
 from experiments.comparison.expand import DENSE, Asked, Combination, Expanded, expand
 from experiments.config.config import Config
-from experiments.config.flags import read_flags
+from experiments.config.flags import read_flags, typed_by_name
 from experiments.problem.data import facts_of
 from experiments.run_folder import paths
 from experiments.terminal.errors import RunFailed, UsageError
@@ -67,7 +67,7 @@ class Comparison:
 
 
 _SPEAKS = Speaks(
-    flags=tuple(field.name for field in dataclasses.fields(Comparison)),
+    flags=typed_by_name(Comparison),
     instead={
         "pruner": "--pruners or --columns",
         "sparsity": "--sparsities",
@@ -150,7 +150,9 @@ def _make(console: Console, asked: Comparison, args: list[str], combinations: li
 
 def _digest(asked: Comparison, extra: list[str]) -> str:
     """Twelve hex digits of what is compared; flags that came later do not change the names of older folders."""
-    named = dataclasses.asdict(asked) | {"run_dir": None, "dry_run": None, "extra": sorted(extra)}
+    apart = any(not arg.startswith("--") for arg in extra)  # --epochs 1 in two words
+    typed = sorted(columns.paired(extra, _SPEAKS).items()) if apart else sorted(extra)
+    named = dataclasses.asdict(asked) | {"run_dir": None, "dry_run": None, "extra": typed}
     named.pop("launch")  # a worker's folder is its collector's
     named.pop("for_")
     named["pruners"] = asked.pruners or ("" if asked.columns else _USUAL)
@@ -209,6 +211,8 @@ def _columns(asked: Comparison) -> list[Column]:
 
 def _check_number(text: str) -> None:
     try:
-        float(text)
+        in_range = 0 <= float(text) < 1
     except ValueError:
-        raise UsageError(f"--sparsities: expected fractions removed, such as 0.95,0.9856, got {text!r}") from None
+        in_range = False
+    if not in_range:
+        raise UsageError(f"--sparsities: expected fractions removed in [0, 1), such as 0.95,0.9856, got {text!r}")

@@ -11,7 +11,7 @@ from experiments.compiled.kinds import Target, parse_target
 from experiments.compiled.program import check_divides, phases_of
 from experiments.config.config import Config
 from experiments.terminal.errors import RunFailed, UsageError
-from experiments.training import memory
+from experiments.training import grouping, memory
 
 __all__ = ["check_target", "print_fit", "print_fits", "runs_at_once"]
 
@@ -35,8 +35,7 @@ def runs_at_once(config: Config, num_runs: int) -> int:
     """How many of `num_runs` runs train at once on an accelerator, if they fit."""
     if config.at_once is not None:
         return min(config.at_once, num_runs)
-    alone = config.train_examples or config.validation_examples or config.stream or config.shard_params
-    return 1 if alone or config.data.streamed else max(1, num_runs)
+    return 1 if grouping.trains_alone(config) else max(1, num_runs)
 
 
 def print_fit(console: Console, config: Config, target: Target, runs: int = 1) -> None:

@@ -52,10 +52,12 @@ def run(command: str, args: list[str]) -> int:
       the exit status: 0; 2 for a mistake of the user (one line on standard error); 3 for a run that failed; 75
       after SIGTERM, or where another process of the run is lost, and 130 after Ctrl-C: there the same command goes on.
     """
-    from experiments.catalog.datasets import DATASETS
+    from experiments.catalog.datasets import DATASETS, forget_folder
     from experiments.commands import analyse, compare, evaluate, export, reproduce, sanity, train
+    from experiments.comparison import expand
     from experiments.distributed import processes
     from experiments.terminal import errors
+    from experiments.training import setups
 
     commands: dict[str, Callable[[list[str]], None]] = {
         "compare": compare.compare, "sanity": sanity.sanity, "analyse": analyse.analyse, "evaluate": evaluate.evaluate,
@@ -64,6 +66,9 @@ def run(command: str, args: list[str]) -> int:
     if command not in {*commands, *DATASETS}:
         known = ", ".join([*DATASETS, *commands, "bench"])
         return _complain("", f"expected a data set or a command, one of {known}, got {command!r}", 2)
+    if forget_folder():  # another command of this process may find other images there
+        setups.forget()
+        expand.forget()
     work = commands.get(command) or (lambda args: train.train(command, args))
     with _plain_warnings():
         try:

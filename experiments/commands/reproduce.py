@@ -16,7 +16,7 @@ from experiments.commands import reproduce_list
 from experiments.comparison import make
 from experiments.comparison.columns import Speaks, paired
 from experiments.comparison.expand import Combination
-from experiments.config.flags import read_flags
+from experiments.config.flags import read_flags, typed_by_name
 from experiments.reproduction import report
 from experiments.reproduction.choose import Chosen
 from experiments.reproduction.spread import PartRuns, Scale, Wanted, item_folder, item_of, spread, without_training
@@ -71,7 +71,7 @@ class _Place:
 # Methods and checks are the paper's.
 _CHANGES = "--columns, --sparsities, --dataset, --num-seeds, or flags of a run that its columns take, such as --epochs"
 _SPEAKS = Speaks(
-    flags=tuple(field.name for field in dataclasses.fields(Reproduce)),
+    flags=typed_by_name(Reproduce),
     instead=dict.fromkeys(("pruners",), _CHANGES),
     otherwise=_CHANGES,
     lists="one value, whose results have a folder of their own",

@@ -12,13 +12,13 @@ from experiments.commands.sanity_report import report_checks
 from experiments.config.config import Config
 from experiments.config.data_flags import with_data_dir
 from experiments.config.flags import read_flags
-from experiments.config.saved import differing, fields_of, from_fields
+from experiments.config.saved import differing, fields_of
 from experiments.config.validate import chosen_checks
 from experiments.problem.recipe import check_recipes
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
-from experiments.training.runner import check_folders, finish_checks
+from experiments.training.runner import check_folders, finish_checks, with_finished_checks
 
 __all__ = ["sanity"]
 
@@ -57,6 +57,9 @@ def sanity(args: list[str]) -> None:
     runs = []
     for folder in _run_folders(asked.run_dir):
         config = _configuration(folder)
+        if config.data.is_folder and asked.data_dir is not None:
+            told = "a run of `folder` is one of the images where they were; expected none, or a link there"
+            raise UsageError(f"--data-dir: {told}, got {asked.data_dir}")
         config = dataclasses.replace(with_data_dir(config, asked.data_dir), sanity=asked.checks, compare=False)
         if not config.method.removes:
             raise UsageError(f"{folder}: the dense network has no mask to check; expected the run of another pruner")
@@ -73,7 +76,8 @@ def sanity(args: list[str]) -> None:
                 raise UsageError(f"{folder}: expected the {what} of {first[1]}, {there}, got {here}")
         check_folders([config], [folder], names)
         runs.append((config, folder, names, ticket))
-    summaries = [[ticket, *finish_checks(config, folder, names)] for config, folder, names, ticket in runs]
+    shown = with_finished_checks(runs[0][2], [(config, folder) for config, folder, *_ in runs])
+    summaries = [[ticket, *finish_checks(config, folder, shown)] for config, folder, _, ticket in runs]
     report_checks(Console(markup=False, emoji=False), asked.run_dir, summaries)
 
 
@@ -87,7 +91,7 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def _configuration(folder: Path) -> Config:
-    try:
-        return from_fields(run_folders.read_fields(folder))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{folder / paths.CONFIG}: expected the configuration of a run ({error})") from None
+    config, check = run_folders.read_config(folder)
+    if check is not None:
+        raise UsageError(f"{folder}: expected the run that was checked, got its sanity check {check}")
+    return config

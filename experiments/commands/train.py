@@ -91,9 +91,10 @@ def _finish(console: Console, combinations: Sequence[Combination], names: Sequen
     means = []
     for combination, seeds in zip(combinations, runs, strict=True):
         summaries = []
+        shown = runner.with_finished_checks(names, seeds) if names else names
         for config, folder in seeds:
             ticket = tickets.get(folder) or runner.finish_tickets([config], [folder])[0]
-            rows = [ticket, *runner.finish_checks(config, folder, names)]
+            rows = [ticket, *runner.finish_checks(config, folder, shown)]
             title = f"{rows[0]['dataset_name']}, {config.model}, seed {config.seed}"
             title += f", data seed {config.data_seed}" if config.data_seed is not None and not combination.swept else ""
             run_tables.print_table(console, rows, title=title + _swept(combination))

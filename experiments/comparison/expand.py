@@ -18,7 +18,7 @@ from experiments.config.saved import digest, fields_of
 from experiments.config.validate import check_used, chosen_checks, why_unused
 from experiments.terminal.errors import UsageError
 
-__all__ = ["DENSE", "Asked", "Combination", "Expanded", "expand"]
+__all__ = ["DENSE", "Asked", "Combination", "Expanded", "expand", "forget"]
 
 DENSE = Column("dense", "dense", {})
 Place = Callable[[Config, Column, str | None], Path]  # sparsity as typed, None where nothing is removed
@@ -133,6 +133,11 @@ def _parsed(asked: Asked, column: Column, sparsity: str, args: Sequence[str], *,
 def _parse(dataset: str, args: tuple[str, ...]) -> Config:
     """Reading a command line takes a fortieth of a second, and columns of several comparisons are alike."""
     return parse(dataset, list(args), all_used=False)[0]
+
+
+def forget() -> None:
+    """Has the next comparison read its flags again: what they may be depends on the data."""
+    _parse.cache_clear()
 
 
 def _check_distinct(configs: dict[tuple[str, str], Config]) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import keyword
 import re
+import typing
 from typing import Any
 
 import tyro
@@ -12,7 +13,7 @@ import tyro
 from experiments.config.refusals import in_one_line
 from experiments.terminal.errors import UsageError
 
-__all__ = ["field_of", "read_flags"]
+__all__ = ["field_of", "read_flags", "typed_by_name"]
 
 
 def field_of(flag: str) -> str:
@@ -35,5 +36,11 @@ def read_flags(kind: Any, args: list[str], program: str, **options: Any) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        known = [*(field.name for field in dataclasses.fields(kind)), "help"]
-        raise UsageError(in_one_line(errors.getvalue(), args, known)) from None
+        raise UsageError(in_one_line(errors.getvalue(), args, [*typed_by_name(kind), "help"])) from None
+
+
+def typed_by_name(kind: Any) -> tuple[str, ...]:
+    """The fields of a dataclass that flags set; the others are told by their place."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return tuple(field.name for field in dataclasses.fields(kind)
+                 if tyro.conf.Positional not in typing.get_args(hints[field.name]))  # fmt: skip

@@ -53,7 +53,7 @@ def parse(
     program = f"python -m experiments.{dataset}"
     typed = {field_of(arg) for arg in args if arg.startswith("--")}
     default, told = _default(dataset, args, program, swept)
-    _check_known(default, typed)
+    _check_known(default, args)
     _check_switches(default, args)
     config, scaled = fitted(_with_typed(default, args, program), default, typed)
     inherited = {name: told.get(name) or told[f"training.{name.rpartition('.')[2]}"] for name in scaled}
@@ -87,14 +87,15 @@ def _groups(*pruners: str) -> dict[str, type]:
     return own | {"network": NetworkOptions} | dict.fromkeys(GROUPS, TrainingOptions)
 
 
-def _check_known(config: Config, typed: set[str]) -> None:
+def _check_known(config: Config, args: list[str]) -> None:
     """Refuses flags that there are not, naming the nearest that there is, and options of other methods."""
     known = known_fields(config.pruner)
-    for name in sorted(typed - known):
+    typed = {field_of(arg): arg.split("=")[0] for arg in args if arg.startswith("--")}
+    for name in sorted(typed.keys() - known):
         group = name.split(".")[0]
         if "." in name and group in PRUNERS and group != config.pruner:
             raise UsageError(why_unused(config, name) or name)
-        raise UsageError(no_such_flag(name, known if "pruner" in typed else known_fields()))
+        raise UsageError(no_such_flag(name, known if "pruner" in typed else known_fields(), typed[name]))
 
 
 def _check_switches(config: Config, args: list[str]) -> None:

@@ -66,7 +66,7 @@ def _left_over(said: str, args: Sequence[str], known: Iterable[str]) -> str | No
     found = re.match(r"Unrecognized options: (.*)", said)
     if not found:
         return None
-    first = next((arg for arg in args if found[1] == arg or found[1].startswith(f"{arg} ")), found[1])
+    first = next((arg for arg in args if found[1] == arg or found[1].startswith((f"{arg} ", f"{arg}, "))), found[1])
     if first.startswith("--"):
         return no_such_flag(first.removeprefix("--").partition("=")[0].replace("-", "_"), known)
     switch = next((arg for arg in args if arg.startswith("--") and arg.partition("=")[2] == first), None)

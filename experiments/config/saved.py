@@ -95,10 +95,8 @@ def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def digest(fields: Mapping[str, Any]) -> str:
     """Twelve hex digits of all fields that change what a run computes; for `folder`, where the images are, and for
     statistics per device, how many there are."""
-    dataset = DATASETS.get(fields.get("dataset", ""))
-    also = ("data_dir",) if dataset and dataset.is_folder else ()
-    also += ("devices",) if fields.get("batch_norm") == "per-device" else ()
-    decisive = {name: value for name, value in fields.items() if name not in FREE or name in also}
+    free = _free_in(fields)
+    decisive = {name: value for name, value in fields.items() if name not in free}
     for group in GROUPS:
         given = (fields.get(group) or {}).items()
         decisive[group] = {name: value for name, value in given if value is not None} or None
@@ -109,13 +107,19 @@ def digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def _free_in(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    dataset = DATASETS.get(fields.get("dataset", ""))
+    but = ("data_dir",) if dataset and dataset.is_folder else ()
+    but += ("devices",) if fields.get("batch_norm") == "per-device" else ()
+    return tuple(name for name in FREE if name not in but)
+
+
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name, value, the other's) of the fields in which two configurations differ, those of `FREE` last; none where
-    both compute the same."""
+    """(name, value, the other's) of the fields by which two configurations compute something else."""
     if digest(one) == digest(other):
         return []
     a, b = flat(one), flat(other)
-    names = sorted(a | b, key=lambda name: (name in FREE, name))
+    names = sorted(name for name in a | b if name not in _free_in(one) or name not in _free_in(other))
     return [(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)]
 
 

@@ -92,6 +92,9 @@ def _check_ranges(config: Config) -> None:
 def _check_at_once(config: Config) -> None:
     if config.shard_params:
         raise UsageError("--at-once: --shard-params spreads one run over all devices; expected 1 with it")
+    if config.batch_norm == "per-device":
+        raise UsageError("--at-once: runs that train at once do not share their batches out; expected 1 with "
+                         "--batch-norm=per-device")  # fmt: skip
     if config.data.streamed or config.stream:
         raise UsageError("--at-once: streamed images are read for one run; expected 1")
     for name in ("train_examples", "validation_examples"):
@@ -135,7 +138,7 @@ def why_unused(config: Config, name: str) -> str | None:
             f"{config.pruner} trains no weights in rounds; expected ticket, or one of {', '.join(_with_rounds())}",
         ),
         "for_": (not config.dry_run, "what a dry run is compiled for; expected --dry-run with it"),
-        "init": (config.pretrained is not None, "the weights are those of --pretrained"),
+        "init": (_why_given(config) != "", _why_given(config)),
         "replace_classifier": (
             config.pretrained is None, "there are no weights to leave one out of; expected --pretrained with it"
         ),
@@ -149,10 +152,17 @@ def why_unused(config: Config, name: str) -> str | None:
     return f"{flag}: {why}" if idle else None
 
 
+def _why_given(config: Config) -> str:
+    """Why no weights are drawn; empty if they are."""
+    if config.method.begins is not None:
+        return f"{config.pruner} begins with the weights of another run"
+    return "" if config.pretrained is None else "the weights are those of --pretrained"
+
+
 def _why_unscaled(config: Config) -> str:
     """Why --scale-fan would do nothing; empty if it does something."""
-    if config.pretrained is not None:
-        return "the weights are those of --pretrained"
+    if why := _why_given(config):
+        return why
     if config.init == "model":
         return "the network draws its weights itself with --init=model"
     return "" if config.sparsity else "a unit keeps all of its inputs at sparsity 0"
@@ -180,6 +190,9 @@ def _why_untrained(config: Config, group: str, option: str) -> str | None:
         return f"{flag}: there is no finetuning with --finetune-epochs=0"
     if not searches and config.finetune_epochs == 0:
         return f"{flag}: {config.pruner} trains no weights with --finetune-epochs=0"
+    if not searches and group == "training" and getattr(config.finetune, option) is not None:
+        other = flag_of(f"finetune.{option}")
+        return f"{flag}: the search of {config.pruner} trains no weights, and the finetuning has {other}"
     finetuning = inherited(config.finetune, config.training)
     used = [finetuning] if group == "finetune" else [config.training] if searches else [finetuning]
     whys = [why_idle(options, option) for options in used]
@@ -221,8 +234,9 @@ def chosen_checks(config: Config, flag: str = "--sanity") -> tuple[str, ...]:
 def _why_undefined(config: Config, name: str) -> str | None:
     """Why a method has nothing that a check would change, or None."""
     check = CHECKS[name]
-    if check.invert and not config.method.invertible:
-        return f"inversion is not defined for {config.pruner}; expected other checks"
+    if check.invert and not config.method.inverts(config.options):
+        some = " with these options" if callable(config.method.invertible) else ""
+        return f"inversion is not defined for {config.pruner}{some}; expected other checks"
     if check.corrupt and not config.method.reads(config.options):
         return f"it changes the data of the search, and that of {config.pruner} reads none; expected other checks"
     if check.redraws and config.init == "model":

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from experiments.config.config import Config
-from experiments.config.saved import from_fields
 from experiments.run_folder import folder as run_folders
 from experiments.run_folder import paths
 from experiments.terminal.errors import UsageError
@@ -17,13 +16,19 @@ __all__ = ["found_ticket", "of_network", "other_pixels", "rewound_to", "source_o
 
 
 def source_of(config: Config) -> Config | None:
-    """The configuration of the run that found the ticket of this one, if it is there."""
-    begins = config.method.begins
-    run: Path | None = begins(config.options) if begins else None
-    try:
-        return None if run is None else from_fields(run_folders.read_fields(run))
-    except (OSError, ValueError):
+    """The configuration of the run that found the ticket of this one; None where it finds its own.
+
+    Raises:
+      UsageError: if that run is not there, or its configuration cannot be read.
+    """
+    if config.method.begins is None:
         return None
+    run: Path = config.method.begins(config.options)
+    try:
+        return run_folders.read_config(run)[0]
+    except OSError:
+        told = f"expected the run that found the ticket, got {run}, without a {paths.CONFIG}"
+        raise UsageError(f"--{config.pruner}.run: {told}") from None
 
 
 def rewound_to(config: Config) -> int:

@@ -98,6 +98,11 @@ def training_phase(config: Config, steps_per_epoch: int, loss: Callable[..., Los
         return None
     check_training(config, "finetune", steps_per_epoch)
     first_step, last = rewound_to(config), config.finetune_epochs * steps_per_epoch - 1
+    if first_step > last and config.method.begins is not None:
+        raise UsageError(
+            f"--finetune-epochs: expected more than {first_step} steps, from where the ticket of "
+            f"{config.method.begins(config.options)} goes on, got {last + 1}"
+        )
     if first_step > last:
         raise UsageError(
             f"{flag_of(config.pruner)}.rewind-step: expected at most {last}, since the ticket trains from there to the "

@@ -53,9 +53,9 @@ def cost_of(planned: Sequence[tuple[Combination, Planned]], num_seeds: int) -> C
         forward = forward_flop(network_for(config, shape, facts.num_classes), shape)
         key = f"{config.model} {config.network} {shape} {config.batch_size} {config.precision}"
         held = facts.num_validation or facts.num_test
-        for share, phases in _trainings(each, plan):
+        for phases in _trainings(each, plan):
             runs += num_seeds
-            for phase in phases:
+            for share, phase in phases:
                 number = share * phase.num_steps
                 steps += round(num_seeds * number)
                 batch = config.batch_size if phase.uses_data else 1
@@ -67,13 +67,13 @@ def cost_of(planned: Sequence[tuple[Combination, Planned]], num_seeds: int) -> C
     return Cost(runs, steps, flop, passes, configs)
 
 
-def _trainings(each: Combination, plan: Planned) -> list[tuple[float, list[Phase]]]:
-    """The ticket's training and those of its checks, each with the share of the data that its phases see."""
+def _trainings(each: Combination, plan: Planned) -> list[list[tuple[float, Phase]]]:
+    """The phases of the ticket's training and of those of its checks, each with the share of the data that it sees."""
     whole = [phase for phase in plan.recipe if phase.num_steps]
-    tuning = [phase for phase in whole if phase.name == "finetune"]
-    return [(1.0, whole)] + [
-        (1.0, tuning) if CHECKS[name].edit else (CHECKS[name].share, whole) for name in each.checks
-    ]
+    tuning = [(1.0, phase) for phase in whole if phase.name == "finetune"]
+    search = [phase for phase in whole if phase.name != "finetune"]
+    again = lambda share: [(share, phase) for phase in search] + tuning  # noqa: E731
+    return [again(1.0), *(tuning if CHECKS[name].edit else again(CHECKS[name].share) for name in each.checks)]
 
 
 def known_hours(cost: Cost) -> float | None:

@@ -37,7 +37,7 @@ class RunResult(NamedTuple):
     `top5` the top-5 accuracy after it, of many classes; `best` the best validation epoch {epoch, validation, test} or
     None; `overlap` with the mask that a search which re-selects began with; `effective`: {sparsity, num_kept,
     cut_layers} of the weights that can matter, or None where the network cannot be followed; `cost` and `seconds` of
-    search and finetuning."""
+    search and finetuning; how many runs trained `at_once`, and shared these seconds."""
 
     ticket: Ticket
     model_state: ModelState
@@ -51,6 +51,7 @@ class RunResult(NamedTuple):
     effective: dict[str, Any] | None
     cost: dict[str, dict[str, float]]
     seconds: dict[str, float]
+    at_once: int
 
 
 class DataUsed(NamedTuple):
@@ -71,13 +72,11 @@ def write_results(
     result: RunResult,
     *,
     order: Sequence[str],
-    at_once: int = 1,
 ) -> dict[str, Any]:
     """Writes the files of a finished run.
 
     Args:
       fields: the configuration. name: what tables call the ticket. order: the names of the layers, from first to last.
-      at_once: runs that shared the seconds of this one.
     Returns:
       the summary, as in summary.json.
     """
@@ -89,7 +88,7 @@ def write_results(
     ticket_file.save(folder / paths.TICKET, ticket, metadata=header, initial=initial, model_state=result.model_state)
     counts = masks.layer_counts(mask)
     layers = [{"name": name, "num_kept": counts[name][0], "num_prunable": counts[name][1]} for name in order]
-    summary = _summary(fields, name, data, result, layers, at_once)
+    summary = _summary(fields, name, data, result, layers)
     title = f"{name}, {fields['model']} on {summary['dataset_name']}, seed {fields['seed']}"
     if result.rows:
         run_figures.plot_search(result.rows, paths.figure(folder, "accuracy_and_sparsity"), title)
@@ -104,7 +103,6 @@ def _summary(
     data: DataUsed,
     result: RunResult,
     layers: list[dict[str, Any]],
-    at_once: int,
 ) -> dict[str, Any]:
     mask = result.ticket.mask
     sparsity = masks.layer_sparsity(mask)
@@ -134,7 +132,7 @@ def _summary(
         "forward_backward_passes": {part: cost["passes"] for part, cost in result.cost.items()},
         "seconds": result.seconds | {"total": sum(result.seconds.values())},
         "skipped_images": list(data.skipped),
-        "runs_at_once": at_once,
+        "runs_at_once": result.at_once,
         "device": _device(),
         "versions": {"python": platform.python_version(), "rare_gems": __version__}
         | {p: _version(p) for p in _PACKAGES},

@@ -13,19 +13,24 @@ from experiments.training.run import Run
 from rare_gems.training import same_program
 from rare_gems.training.feeds import Feed, Stream
 
-__all__ = ["at_once", "groups_of"]
+__all__ = ["at_once", "groups_of", "trains_alone"]
 
 
 def at_once(config: Config, num_runs: int) -> int:
     """How many of `num_runs` runs may train at once.
 
-    Runs whose training images differ, streams, and runs that are spread over all devices train one by one. On a CPU,
-    where it gains nothing, only runs for which it is asked train at once.
+    What `trains_alone` trains one by one. On a CPU, where it gains nothing, only runs for which it is asked train at
+    once.
     """
     if config.at_once is not None:
         return min(config.at_once, num_runs)
-    alone = config.train_examples or config.validation_examples or config.stream or config.shard_params
-    return 1 if alone or jax.default_backend() == "cpu" or jax.process_count() > 1 else max(1, num_runs)
+    return 1 if trains_alone(config) or jax.default_backend() == "cpu" or jax.process_count() > 1 else max(1, num_runs)
+
+
+def trains_alone(config: Config) -> bool:
+    """Whether each run has images of its own, or all devices to itself, so that runs train one by one."""
+    own_images = config.train_examples or config.validation_examples or config.stream or config.data.streamed
+    return bool(own_images or config.shard_params or config.batch_norm == "per-device")
 
 
 def groups_of(config: Config, runs: Sequence[Run], problem: Problem) -> list[list[int]]:

@@ -76,8 +76,9 @@ def _whole(book: Logbook, moment: trainer.Moment) -> Params:
     return jax.tree.map(jnp.copy, trained.params) if all(jax.tree.leaves(stays)) else book.found.whole
 
 
-def result_of(book: Logbook) -> RunResult:
-    """What is left of a book that is over, and its accuracies on the test set."""
+def result_of(book: Logbook, at_once: int) -> RunResult:
+    """What is left of a book that is over, and its accuracies on the test set. at_once: how many books were written
+    together."""
     test, best, many_classes = book.problem.splits["test"], book.notes["best"], book.table.top5 is not None
     before = book.notes.get("before") or measure.accuracies_before(book.run, book.problem, book.found, book.ticket.mask)
     after, top5 = None, {}
@@ -100,6 +101,7 @@ def result_of(book: Logbook) -> RunResult:
         effective=_effective(book),
         cost={part: _cost(book.run, part) for part in ("search", "finetune")},
         seconds=book.notes["seconds"],
+        at_once=at_once,
     )
 
 

@@ -101,4 +101,4 @@ def train_together(
             book.table.close()
     for book in books:
         checkpoint.close(book.manager)
-    return [logbook_results.result_of(book) for book in books]
+    return [logbook_results.result_of(book, len(books)) for book in books]

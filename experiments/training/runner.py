@@ -20,7 +20,7 @@ from experiments.training.loop import train_together
 from experiments.training.run import Run
 from experiments.training.setups import Setup, edited_run, search_run, search_runs, setup_of, setups_of, tell_skipped
 
-__all__ = ["check_folders", "finish_checks", "finish_tickets"]
+__all__ = ["check_folders", "finish_checks", "finish_tickets", "with_finished_checks"]
 
 Summary = dict[str, Any]
 
@@ -111,6 +111,16 @@ def finish_checks(config: Config, run_folder: Path, names: Sequence[str]) -> lis
     return summaries
 
 
+def with_finished_checks(names: Sequence[str], runs: Sequence[tuple[Config, Path]]) -> tuple[str, ...]:
+    """The names of checks that are asked for, and of those that all runs have undergone, in the catalogue's order."""
+
+    def done(name: str) -> bool:
+        each = ((paths.check_folder(place, name), fields_of(config) | {"check": name}) for config, place in runs)
+        return all((own / paths.SUMMARY).is_file() and folder.finished(own, fields) for own, fields in each)
+
+    return processes.on_main(lambda: tuple(name for name in CHECKS if name in names or done(name)))
+
+
 def _groups(configs: Sequence[Config]) -> list[list[int]]:
     """Which train at once, by their numbers; runs that train one by one are not looked at before their turn."""
     if grouping.at_once(configs[0], len(configs)) == 1:
@@ -139,7 +149,6 @@ def _make(
                     DataUsed(note=note, mean=problem.data.mean, std=problem.data.std, skipped=problem.skipped),
                     result,
                     order=setups[0].layers.read + setups[0].layers.unread,
-                    at_once=len(runs),
                 )
                 for place, own, result in zip(places, fields, results, strict=True)
             ]

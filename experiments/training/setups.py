@@ -15,7 +15,7 @@ from experiments.catalog.sanity_checks import Check
 from experiments.config.config import Config
 from experiments.config.saved import of_problem, without_free
 from experiments.problem.data import load_data
-from experiments.problem.found_ticket import of_network
+from experiments.problem.found_ticket import of_network, source_of
 from experiments.problem.initial_ticket import data_key, last_kernel, run_key, start, weights_of
 from experiments.problem.network import layers_of, unread_layers
 from experiments.problem.problem import Problem, make_feed, make_loss, make_problem
@@ -32,7 +32,7 @@ from rare_gems.phase import ModelState, Phase, Recipe, Ticket
 from rare_gems.storage import ticket_file
 from rare_gems.training.programs import Programs
 
-__all__ = ["Setup", "edited_run", "search_run", "search_runs", "setup_of", "setups_of", "tell_skipped"]
+__all__ = ["Setup", "edited_run", "forget", "search_run", "search_runs", "setup_of", "setups_of", "tell_skipped"]
 
 
 class Setup(NamedTuple):
@@ -93,6 +93,12 @@ def _loaded(config: Config) -> Loaded:
         progress.note(line)
     tell_skipped(loaded.skipped)
     return loaded
+
+
+def forget() -> None:
+    """Has the next run read its data again, which may be others now."""
+    for cached in (setup_of, _problem, _loaded, _recipe, _finetuning):
+        cached.cache_clear()
 
 
 def tell_skipped(skipped: Sequence[str], most: int = 20) -> None:
@@ -180,6 +186,8 @@ def edited_run(setup: Setup, check: Check, run_folder: Path) -> Run:
     try:
         mask = ticket_file.load(run_folder / paths.TICKET, like=ticket).ticket.mask
     except ValueError as error:
+        if "does not match `like`" not in str(error):
+            raise UsageError(f"{run_folder}: it cannot be checked ({error})") from None
         told = "made when other leaves counted as prunable, or by another network of this name"
         raise UsageError(f"{run_folder}: {told}; it cannot be checked ({of_network(error, config.model)})") from None
     if check.afresh:
@@ -192,7 +200,10 @@ def edited_run(setup: Setup, check: Check, run_folder: Path) -> Run:
         )  # fmt: skip
         begin, state = Ticket(whole, search.ticket.scores, mask), search.model_state
     finetuning, programs = _finetuning(_asked(setup))
-    edit = check.edit(weights_of(config))
+    drawn_as = source_of(config) or config
+    if check.redraws and drawn_as.init == "model":
+        raise UsageError(f"{run_folder}: the network drew its weights itself; expected reinit_kaiming_normal")
+    edit = check.edit(weights_of(drawn_as))
     recipe = (transforms.edit(of_kernels(edit) if check.draws else edit), *([finetuning] if finetuning else []))
     title = f"{config.dataset} {config.pruner}, {check.what}"
     return Run(

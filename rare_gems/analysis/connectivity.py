@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from rare_gems import leaves
 from rare_gems.analysis.running_statistics import make_fresh_statistics
 from rare_gems.leaf_names import path_name
 from rare_gems.models.model import Apply, with_key
@@ -46,12 +47,14 @@ def path(a: Params, b: Params, alpha: Any) -> Params:
       params, in the dtypes of a. Leaves that are no floats (counters, PRNG keys) are those of a. Where both have zeros,
       as two tickets of one mask have, the point has them too.
     Raises:
-      ValueError: if the structures, shapes or dtypes differ.
+      ValueError: if the structures, shapes or dtypes differ, or JAX would cut a leaf.
     Example:
       >>> path({"w": jnp.array([0.0, 2.0])}, {"w": jnp.array([4.0, 2.0])}, 0.25)["w"].tolist()
       [1.0, 2.0]
     """
     check_structure("b", b, a, "a")
+    leaves.check_kept("a", a)
+    leaves.check_kept("b", b)
 
     def one(at: tuple, x: Any, y: Any) -> Any:
         x, y = (leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in (x, y))
@@ -61,7 +64,8 @@ def path(a: Params, b: Params, alpha: Any) -> Params:
         if not _is_float(x):
             return x
         t = jnp.asarray(alpha, x.dtype)
-        return (1 - t) * x + t * y
+        between = (1 - t) * x + t * y  # not finite at an end, if the other one is not
+        return jnp.where(t == 0, x, jnp.where(t == 1, y, between))
 
     return jax.tree_util.tree_map_with_path(one, a, b)
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rare_gems import masks
+from rare_gems.leaf_names import by_name, path_name
+from rare_gems.mask_counts import counted
 from rare_gems.phase import Mask, Params
 from rare_gems.structures import difference
 
@@ -56,7 +57,7 @@ def between(a: Params, b: Params, mask: Mask, *, others: bool = False) -> Distan
     2 atan2(|u - v|, |u + v|) of the unit vectors u and v, which is accurate also where it is small.
     """
     kept = _kept(a, b, mask)
-    return _distance(list(kept.values()) + (_unpruned(a, b, mask) if others else []))
+    return _distance([pair for _, pair in kept] + (_unpruned(a, b, mask) if others else []))
 
 
 def per_layer(a: Params, b: Params, mask: Mask) -> dict[str, Distance]:
@@ -68,7 +69,7 @@ def per_layer(a: Params, b: Params, mask: Mask) -> dict[str, Distance]:
       >>> per_layer({"x": np.ones(2)}, {"x": np.array([1.0, 3.0])}, {"x": np.array([False, True])})
       {'x': Distance(l2=2.0, angle=0.0)}
     """
-    return {name: _distance([pair]) for name, pair in _kept(a, b, mask).items()}
+    return by_name((name, _distance([pair])) for name, pair in _kept(a, b, mask))
 
 
 def stability_to_pruning(whole: Params, subnetwork: Params, mask: Mask) -> Distance:
@@ -115,14 +116,14 @@ def pairs(samples: Sequence[Params], mask: Mask) -> tuple[Distance, ...]:
     return tuple(between(a, b, mask) for a, b in itertools.combinations(samples, 2))
 
 
-def _kept(a: Params, b: Params, mask: Mask) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each prunable leaf the kept weights of both, as float64 vectors."""
-    masks.layer_counts(mask)  # refuses what is not bool, or traced
-    kept = {}
+def _kept(a: Params, b: Params, mask: Mask) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """The name of each prunable leaf, and the kept weights of both, as float64 vectors."""
+    counted(mask)  # refuses what is not bool, or traced
+    kept = []
     for (path, m), x, y in zip(_paths(mask), _leaves("a", a, mask), _leaves("b", b, mask), strict=True):
         if m is not None:
             m = np.asarray(m).ravel()
-            kept[masks.path_name(path)] = (_vector(x)[m], _vector(y)[m])
+            kept.append((path_name(path), (_vector(x)[m], _vector(y)[m])))
     return kept
 
 
@@ -149,7 +150,7 @@ def _leaves(name: str, tree: Params, mask: Mask) -> list[Any]:
         raise ValueError(f"{name}: expected params in the structure of the mask, got {told}") from None
     for (path, m), leaf in zip(_paths(mask), leaves, strict=True):
         if m is not None and np.shape(leaf) != m.shape:
-            at = f"{name} of {masks.path_name(path)}"
+            at = f"{name} of {path_name(path)}"
             raise ValueError(f"{at}: expected shape {m.shape} as its mask has, got {np.shape(leaf)}")
     return leaves
 

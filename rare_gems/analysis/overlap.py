@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rare_gems import masks
+from rare_gems.leaf_names import by_name
+from rare_gems.mask_counts import counted
 from rare_gems.phase import Mask
 
 __all__ = ["Overlap", "between", "by_chance", "by_chance_per_layer", "common", "per_layer"]
@@ -55,7 +57,7 @@ def between(a: Mask, b: Mask) -> Overlap:
     Source: eq7 is Lottery Jackpots, Eq. 7, where k is the number of weights of the network and h(m) the mask. The
     other two are not in the paper.
     """
-    return _overlap(_total(list(_layers(a, b).values())))
+    return _overlap(_total([counts for _, counts in _layers(a, b)]))
 
 
 def per_layer(a: Mask, b: Mask) -> dict[str, Overlap]:
@@ -65,7 +67,7 @@ def per_layer(a: Mask, b: Mask) -> dict[str, Overlap]:
       >>> per_layer({"x": np.array([True, True])}, {"x": np.array([True, False])})["x"].shared
       0.5
     """
-    return {name: _overlap(counts) for name, counts in _layers(a, b).items()}
+    return by_name((name, _overlap(counts)) for name, counts in _layers(a, b))
 
 
 def by_chance(a: Mask, b: Mask) -> Overlap:
@@ -82,7 +84,7 @@ def by_chance(a: Mask, b: Mask) -> Overlap:
       >>> by_chance([np.arange(4) < 2, np.arange(2) < 2], [np.arange(4) < 1, np.arange(2) < 1]).shared  # (0.5 + 1) / 4
       0.375
     """
-    return _overlap(_total([_expected(counts) for counts in _layers(a, b).values()]))
+    return _overlap(_total([_expected(counts) for _, counts in _layers(a, b)]))
 
 
 def by_chance_per_layer(a: Mask, b: Mask) -> dict[str, Overlap]:
@@ -92,7 +94,7 @@ def by_chance_per_layer(a: Mask, b: Mask) -> dict[str, Overlap]:
       >>> by_chance_per_layer({"x": np.arange(10) < 2}, {"x": np.arange(10) < 3})["x"].shared
       0.3
     """
-    return {name: _overlap(_expected(counts)) for name, counts in _layers(a, b).items()}
+    return by_name((name, _overlap(_expected(counts))) for name, counts in _layers(a, b))
 
 
 def common(a: Mask, b: Mask, where: Literal["equal", "both", "either"] = "equal") -> Mask:
@@ -111,9 +113,9 @@ def common(a: Mask, b: Mask, where: Literal["equal", "both", "either"] = "equal"
     """
     if where not in ("equal", "both", "either"):
         raise ValueError(f"where: expected 'equal', 'both' or 'either', got {where!r}")
-    different = {name: counts for name, counts in _layers(a, b).items() if not counts.a == counts.b == counts.both}
+    different = [name for name, counts in _layers(a, b) if not counts.a == counts.b == counts.both]
     if where == "equal" and different:
-        first, num = next(iter(different)), len(different)
+        first, num = different[0], len(different)
         which = f"in {first}" if num == 1 else f"in {num} layers, {first} first"
         shared = between(a, b).shared
         raise ValueError(
@@ -123,15 +125,15 @@ def common(a: Mask, b: Mask, where: Literal["equal", "both", "either"] = "equal"
     return jax.tree.map(jnp.logical_or if where == "either" else jnp.logical_and, a, b)
 
 
-def _layers(a: Mask, b: Mask) -> dict[str, _Counts]:
-    """The counts of each layer, by name."""
+def _layers(a: Mask, b: Mask) -> list[tuple[str, _Counts]]:
+    """The name and the counts of each layer."""
     masks.overlap(a, b)  # refuses two that do not fit
-    kept = zip(masks.layer_counts(a).items(), masks.layer_counts(b).values(), strict=True)
+    kept = zip(counted(a), counted(b), strict=True)
     leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return {
-        name: _Counts(num_a, num_b, int(np.count_nonzero(np.asarray(x) & np.asarray(y))), size)
-        for ((name, (num_a, size)), (num_b, _)), (x, y) in zip(kept, leaves, strict=True)
-    }
+    return [
+        (name, _Counts(num_a, num_b, int(np.count_nonzero(np.asarray(x) & np.asarray(y))), size))
+        for ((name, num_a, size), (_, num_b, _)), (x, y) in zip(kept, leaves, strict=True)
+    ]
 
 
 def _total(layers: list[_Counts]) -> _Counts:

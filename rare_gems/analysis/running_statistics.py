@@ -63,15 +63,22 @@ def make_fresh_statistics(apply: Apply) -> Callable[[Params, ModelState, Iterabl
         paths, treedef = jax.tree_util.tree_flatten_with_path(state)
         leaves = [leaf for _, leaf in paths]
 
-        def after(moving: dict[int, Any], images: Any) -> list[Any]:
-            given = [moving.get(i, leaf) for i, leaf in enumerate(leaves)]
+        def after(others: dict[int, Any], images: Any) -> list[Any]:
+            given = [others.get(i, leaf) for i, leaf in enumerate(leaves)]
             return jax.tree.leaves(step(params, treedef.unflatten(given), images))
+
+        def moving(images: Any) -> list[int]:
+            """The float leaves that a step moves, from what they are or, where that is this batch's own, from more."""
+            floats = [i for i, x in enumerate(leaves) if _is_float(x)]
+            moved = after({}, images)
+            still = {i: 2 * jnp.asarray(leaves[i]) + 1 for i in floats if not _differ(leaves[i], moved[i])}
+            moved_then = after(still, images) if still else moved
+            return [i for i in floats if i not in still or _differ(still[i], moved_then[i])]
 
         zeros, momenta, own = {}, {}, {}
         for images in batches if any(map(_is_float, leaves)) else ():
-            if not own:
-                moved = after({}, images)
-                zeros = {i: jnp.zeros_like(x) for i, x in enumerate(leaves) if _is_float(x) and _differ(x, moved[i])}
+            if not momenta:
+                zeros = {i: jnp.zeros_like(leaves[i]) for i in moving(images)}
                 momenta = _momenta(zeros, [path_name(at) for at, _ in paths], lambda given, x=images: after(given, x))
                 own = {i: [] for i in zeros}
             from_zero = after(zeros, images)

@@ -29,9 +29,9 @@ def train_image(content: bytes, index: int, image_size: int, seed: int, upright:
         size = upright_size(image, upright)
         box, flip = draw_crop(seed, index, *size)
         enough = [math.ceil(n * image_size / (b - a)) for n, a, b in zip(size, box[:2], box[2:], strict=True)]
-        made, (width, _) = picture(image, (enough[0], enough[1]), upright)
-        scale = size[0] / width  # 1, 2, 4 or 8
-        pixels = _resize(made, image_size, [side / scale for side in box])
+        made, lies = picture(image, (enough[0], enough[1]), upright)
+        scale = size[0] / (lies[2] - lies[0])  # 1, 2, 4 or 8
+        pixels = _resize(made, image_size, [side / scale + at for side, at in zip(box, 2 * lies[:2], strict=True)])
     return pixels[:, ::-1] if flip else pixels
 
 

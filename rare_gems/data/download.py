@@ -46,9 +46,13 @@ def whole_folder(target: Path, is_whole: Callable[[Path], bool], fill: Callable[
         may use scratch, another folder, which is removed.
     Returns:
       target.
+    Raises:
+      ValueError: target is there, and neither whole nor empty; nothing was filled.
     """
     if is_whole(target):
         return target
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(f"{target}: expected a whole data set or none, got a part; remove it, or copy it whole")
     with _made(target.parent), tempfile.TemporaryDirectory(prefix=".preparing-", dir=target.parent) as scratch:
         folder = Path(scratch) / target.name
         folder.mkdir()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rare_gems.data.decode import one_line
-from rare_gems.data.image_modes import UnusableImage, eight_bits, is_grey_mode, is_plain
+from rare_gems.data.image_modes import UnusableImage, eight_bits, is_grey_mode, is_plain, spread_transparency
 
 __all__ = [
     "FORMATS", "SUFFIXES", "check", "content_of", "is_grey", "opened", "picture", "upright_size", "without_warnings",
@@ -75,6 +75,7 @@ def opened(source: bytes | io.BufferedIOBase) -> Iterator[Any]:
                 raise too_many
             if _holds_several(image):
                 raise UnusableImage(f"{image.format} of several pictures", "expected one: save the one that is meant")
+            spread_transparency(image)
             yield image
     except (UnusableImage, MemoryError):
         raise
@@ -96,14 +97,15 @@ def upright_size(image: Any, upright: bool = True) -> tuple[int, int]:
 
 def picture(
     image: Any, at_least: tuple[int, int] | None = None, upright: bool = True
-) -> tuple[Any, tuple[float, float]]:
+) -> tuple[Any, tuple[float, float, float, float]]:
     """An opened image in Pillow's mode "L" or "RGB".
 
     Args:
       image: of `opened`. at_least: (width, height) that suffice: a JPEG is decoded at a half, a quarter or an eighth
         where that is as large. upright: whether it is turned as its EXIF data say.
     Returns:
-      (the image, its width and height before they were rounded up to whole pixels).
+      (the image, where the picture lies in it: left, top, right, bottom). A JPEG that is decoded smaller is rounded up
+      to whole pixels, at the end of the rows and columns that are stored: what is turned has that at its beginning.
     Raises:
       UnusableImage: it is of a mode that is refused.
     """
@@ -126,7 +128,10 @@ def picture(
         8: Transpose.ROTATE_90,
     }.get(orientation)
     made = made if turn is None else made.transpose(turn)
-    return made, size or made.size
+    width, height = size or made.size
+    left = made.width - width if orientation in (2, 3, 6, 7) else 0
+    top = made.height - height if orientation in (3, 4, 7, 8) else 0
+    return made, (left, top, left + width, top + height)
 
 
 def check(path: Path) -> None:

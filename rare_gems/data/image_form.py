@@ -39,10 +39,20 @@ def find_form(files: Sequence[Path], image_size: int | None, rgb: bool, skip_bro
                 raise ValueError(refusal(path, error)) from error
             first = first or f"{path}: {error.args[0]}"
             continue
-        if rgb or (channels == 1 and not all(map(is_grey, files))):
+        if rgb or (channels == 1 and any(_is_colour(path, image_size, skip_broken) for path in files)):
             channels = 3
         return Form((height, width, channels), path, image_size, fixed=rgb)
     raise ValueError(f"none of the {len(files)} training images can be used. The first: {first}")
+
+
+def _is_colour(path: Path, image_size: int | None, skip_broken: bool) -> bool:
+    """Whether a file is one of colour; with skip_broken, one that is not left out."""
+    if is_grey(path) or not skip_broken:
+        return not is_grey(path)
+    try:
+        return _pixels(path, image_size).shape[2] == 3
+    except UnusableImage:
+        return False
 
 
 def read_image(path: Path, form: Form) -> np.ndarray:
@@ -106,7 +116,8 @@ def _resized(image: Any, whole: tuple[int, int], size: int | None) -> Any:
         resized = max(size, round(length * size / min(whole)))
         begin = (resized - size) // 2
         box.append((begin / resized, (begin + size) / resized))
-    made, (width, height) = picture(image, at_least=(size, size))
+    made, lies = picture(image, at_least=(size, size))
     (left, right), (top, bottom) = box
-    part = (left * width, top * height, right * width, bottom * height)
+    shares = enumerate((left, top, right, bottom))
+    part = tuple(lies[i % 2] + share * (lies[i % 2 + 2] - lies[i % 2]) for i, share in shares)
     return made.resize((size, size), Image.Resampling.BILINEAR, box=part)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["UnusableImage", "eight_bits", "is_grey_mode", "is_plain"]
+__all__ = ["UnusableImage", "eight_bits", "is_grey_mode", "is_plain", "spread_transparency"]
 
 _GREY, _COLOUR, _GREY_ALPHA = ("1", "L"), ("RGB", "P", "YCbCr", "CMYK"), ("LA", "La")
 _ALPHA = (*_GREY_ALPHA, "PA", "RGBA", "RGBa")
+_PHOTOMETRIC = 262  # the tag of a TIFF file that says whether 0 is black
+_SPREAD = {"L;2": 85, "L;4": 17}
 _MIN_BRIGHTEST = 4096  # numbers of 12 bits, which many devices store in 16, would be nearly black
 
 
@@ -35,6 +37,13 @@ def is_plain(image: Any) -> bool:
 def is_grey_mode(image: Any) -> bool:
     """Whether `eight_bits` makes an image grey, by its mode alone."""
     return image.mode in _GREY + _GREY_ALPHA or _is_16_bit(image)
+
+
+def spread_transparency(image: Any) -> None:
+    """Has the transparent colour of a PNG of 2 or 4 bits that is not yet decoded at 8 bits, as its pixels will be."""
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and image.tile:
+        image.info["transparency"] = transparent * _SPREAD.get(str(image.tile[0][3]), 1)
 
 
 def eight_bits(image: Any) -> Any:
@@ -79,6 +88,8 @@ def _upper_bytes(image: Any) -> Any:
     from PIL import Image
 
     values = np.asarray(image).astype(np.uint16)  # NumPy 2.0 crashes where big-endian ones are compared with -1
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # a TIFF file where 0 is white; Pillow turns 8 bits alone
+        values = 65535 - values
     brightest, wrong = int(values.max()), None
     if 0 < brightest < _MIN_BRIGHTEST:
         wrong = f"16 bits and no value above {brightest}"

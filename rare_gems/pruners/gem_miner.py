@@ -12,7 +12,8 @@ import optax
 
 from rare_gems import masks, schedules, transforms, views
 from rare_gems.phase import Mask, Phase, Recipe, Rounds
-from rare_gems.pruners.parts.counts import check_floors, freezing_counts
+from rare_gems.pruners.parts import descent as descents
+from rare_gems.pruners.parts.counts import check_floors, check_positive, freezing_counts
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.training import hyperparams
 
@@ -109,19 +110,17 @@ def search(
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     masks.count_for(masks.num_prunable(mask), sparsity)  # raises for a sparsity outside [0, 1)
-    for name, value in [("num_epochs", num_epochs), ("steps_per_epoch", steps_per_epoch), ("period", period)]:
-        if value < 1:
-            raise ValueError(f"{name}: expected 1 or more, got {value}")
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
+    check_positive(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch, period=period)
+    descents.check_numbers(learning_rate=learning_rate, momentum=momentum)
     if not 0 <= l2 < math.inf:
         raise ValueError(f"l2: expected a finite number of 0 or more, got {l2}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
     if not freeze and finetune_mask == "frozen":
         raise ValueError(
             "finetune_mask: without freezing expected 'rounded', got 'frozen', which would keep everything"
         )
+    for name, value, idle in (("scope", scope, "global"), ("at_least", at_least, 0), ("invert", invert, False)):
+        if not freeze and value != idle:
+            raise ValueError(f"{name}: nothing is frozen without freezing; expected {idle!r}, got {value!r}")
     rounds = None
     if freeze:
         steps = tuple(epochs * steps_per_epoch for epochs in freezing_epochs(num_epochs, period, freeze_at))

@@ -7,6 +7,8 @@ Hypothesis, 2019, Algorithm 2; Renda et al., Comparing Rewinding and Fine-tuning
 import math
 from typing import Any
 
+import numpy as np
+
 from rare_gems import transforms
 from rare_gems.phase import Mask, Phase, Recipe
 from rare_gems.pruners.parts.counts import check_positive, falling_counts
@@ -82,20 +84,16 @@ def imp(
     rates of steps k to T, as in Stabilizing, section 2 (the code of Rare Gems restarts the schedule and trains T),
     and round 1 starts without momentum as all others do. All params are rewound, biases too.
     """
-    check_positive(round_epochs=round_epochs)
-    if not decay and training.get("milestones"):
-        raise ValueError(f"milestones: expected none without decay, got {training['milestones']}")
-    length: dict[str, Any] = {"num_epochs": round_epochs, "steps_per_epoch": steps_per_epoch, "name": "search"}
-    training |= {} if decay else {"milestones": ()}
-    whole = train(**length, **training)
-    if not 0 <= rewind_step < whole.num_steps:
+    how = _rounds_training(round_epochs, steps_per_epoch, decay, training)
+    whole = train(**how)
+    if not isinstance(rewind_step, int | np.integer) or not 0 <= rewind_step < whole.num_steps:
         raise ValueError(
             f"rewind_step: expected an integer from 0 to {whole.num_steps - 1} ({round_epochs} epochs of "
             f"{steps_per_epoch} steps a round), got {rewind_step}"
         )
-    counts = falling_counts(mask, sparsity, rounds_for(sparsity, rate) if rounds is None else rounds)
+    counts = _round_counts(mask, sparsity, rate, rounds)
     keep = transforms.keep_next(counts, transforms.magnitude, invert)
-    one = train(first_step=rewind_step, **length, **training)._replace(
+    one = train(first_step=rewind_step, **how)._replace(
         after=transforms.chain(keep, transforms.rewind()), rewind_state=rewind_batch_norm
     )
     first = (whole._replace(num_steps=rewind_step),) if rewind_step else ()
@@ -116,7 +114,7 @@ def lottery_ticket(
     and pruned (the code of Su et al. leaves the dense layers whole, yet counts them).
     """
     rewinding = {"rewind_step": rewind_step, "rewind_batch_norm": rewind_batch_norm}
-    return imp(mask, rounds=1, round_epochs=num_epochs, **rewinding, **options)
+    return imp(mask, rounds=1, round_epochs=num_epochs, rate=0.2, decay=True, **rewinding, **options)
 
 
 def lrr(
@@ -142,11 +140,23 @@ def lrr(
       mask, sparsity, steps_per_epoch, finetune, invert, training: as in `imp`.
     Source: Renda et al., 2020, Algorithm 3; Sanity-Checking Pruning, section 5 (one-shot). Deviations: as `imp`.
     """
-    recipe = imp(
-        mask, sparsity=sparsity, steps_per_epoch=steps_per_epoch, round_epochs=round_epochs, rate=rate, rounds=rounds,
-        decay=decay, invert=invert, **training,
-    )  # fmt: skip
-    # All rounds of `imp` are one phase; here its weights are not rewound.
-    counts = falling_counts(mask, sparsity, len(recipe))
-    one = recipe[0]._replace(after=transforms.keep_next(counts, transforms.magnitude, invert))
-    return (*(one,) * len(recipe), *(() if finetune is None else (finetune,)))
+    how = _rounds_training(round_epochs, steps_per_epoch, decay, training)
+    counts = _round_counts(mask, sparsity, rate, rounds)
+    one = train(first_step=0, **how)._replace(after=transforms.keep_next(counts, transforms.magnitude, invert))
+    return (*(one,) * len(counts), *(() if finetune is None else (finetune,)))
+
+
+def _rounds_training(round_epochs: int, steps_per_epoch: int, decay: bool, training: dict[str, Any]) -> dict[str, Any]:
+    check_positive(round_epochs=round_epochs)
+    if not decay and training.get("milestones"):
+        raise ValueError(f"milestones: expected none without decay, got {training['milestones']}")
+    length = {"num_epochs": round_epochs, "steps_per_epoch": steps_per_epoch, "name": "search"}
+    return training | length | ({} if decay else {"milestones": ()})
+
+
+def _round_counts(mask: Mask, sparsity: float, rate: float, rounds: int | None) -> tuple[int, ...]:
+    if rounds is None:
+        return falling_counts(mask, sparsity, rounds_for(sparsity, rate))
+    counts = falling_counts(mask, sparsity, rounds)
+    rounds_for(sparsity, rate)  # refuses a rate out of range also where it is not used
+    return counts

@@ -12,7 +12,7 @@ import jax
 
 from rare_gems.phase import Mask, Phase, Recipe
 from rare_gems.pruners.parts.depth import layers_by_depth
-from rare_gems.pruners.parts.smart_ratio_counts import Decay, smart_ratio_counts
+from rare_gems.pruners.parts.smart_ratio_counts import Decay, check_rule, smart_ratio_counts
 from rare_gems.pruners.random_mask import random_ticket
 from rare_gems.pruners.smart_ratio_search import smart_ratio_search
 
@@ -96,6 +96,7 @@ def smart_ratio(
         return random_ticket(mask, counts, finetune)
     if version not in ("v4", "v5", "v6"):
         raise ValueError(f"smart ratio version: expected one of v1, v2, v3, v4, v5, v6, got {version!r}")
+    check_rule(family, decay, linear, ends, version, takes_ends=version == "v5" and ratios is None)
     if ratios is None:
         if version != "v5":
             raise ValueError(f"smart ratio {version}: starts from IMP's ratios; expected ratios=, one a layer")

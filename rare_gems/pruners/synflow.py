@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rare_gems import leaves
 from rare_gems.models.model import Apply, with_key
@@ -126,9 +127,9 @@ def synflow(
     changes no ranking; in float64 (in the code float32, which overflows in deep networks); the kept count is exact. On
     TPUs float64 has float32's range.
     """
-    if not image_shape or not all(isinstance(size, int) and size > 0 for size in image_shape):
+    if not image_shape or not all(isinstance(size, int | np.integer) and size > 0 for size in image_shape):
         raise ValueError(f"image_shape: expected positive integers, got {image_shape}")
     search = saliency.iterative(
-        log_flow(apply, tuple(image_shape)), mask=mask, sparsity=sparsity, num_rounds=rounds, invert=invert
+        log_flow(apply, tuple(map(int, image_shape))), mask=mask, sparsity=sparsity, num_rounds=rounds, invert=invert
     )._replace(uses_data=False)
     return (search,) if finetune is None else (search, finetune)

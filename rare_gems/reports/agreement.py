@@ -59,7 +59,7 @@ def agreement(
       error: what the paper prints behind the ±, 0 or more.
       margin: a difference that does not matter, in the unit of the numbers: half a point for accuracies in percent.
       confidence: of Student's interval, in (0, 1).
-      exact: the number has no noise (epochs, weights kept): one value suffices, and only an equal one reproduces it.
+      exact: the number has no noise (epochs, weights kept): one value suffices, and only equal ones reproduce it.
     Raises:
       ValueError: a number that is not finite, an error or a margin below 0, or a confidence out of range.
     Example:
@@ -88,7 +88,9 @@ def agreement(
     noise = None if std is None or exact else math.hypot(std, printed)
     in_noise = difference / noise if noise else None
     if exact:
-        verdict, why = _decide(difference, 0.0, 0.0), "an exact number"
+        same = all(_within(number - float(paper), 0.0) for number in numbers)
+        verdict = "reproduced" if same else "undecided" if _within(difference, 0.0) else _decide(difference, 0.0, 0.0)
+        why = "an exact number"
     elif noise is None or interval is None or interval.high is None:
         verdict, why = "undecided", f"1 seed, {'' if _within(difference, margin) else 'not '}within {margin:.3g}"
     else:

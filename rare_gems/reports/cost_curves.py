@@ -1,5 +1,6 @@
 """Accuracy against what it costs to find the ticket."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -68,6 +69,7 @@ def _averaged(rows: Sequence[Row], x: samples.Axis) -> list[Row]:
     for row in rows:
         if "setting" in row:
             groups.setdefault((row["name"], row.get("panel"), row["setting"]), []).append(samples.number_of(row, x))
-    means = {key: sum(costs) / len(costs) for key, costs in groups.items()}
+    known = {key: [cost for cost in costs if math.isfinite(cost)] for key, costs in groups.items()}
+    means = {key: sum(costs) / len(costs) if costs else None for key, costs in known.items()}
     keys = [(row["name"], row.get("panel"), row.get("setting")) for row in rows]
     return [{**row, x.key: means[key]} if "setting" in row else row for row, key in zip(rows, keys, strict=True)]

@@ -52,7 +52,7 @@ def plot(
     any_chance = False
     for (panel, _), axes in placed.items():
         for line in list(axes.lines):
-            mine = [r for r in rows if r["name"] == line.get_label() and str(r.get("panel", "")) == panel]
+            mine = [r for r in rows if str(r["name"]) == line.get_label() and str(r.get("panel", "")) == panel]
             points = samples.summarize(mine, _AXES[x]._replace(gaps=False), chance)
             if points.x.size:
                 axes.plot(points.x, points.mean, color=line.get_color(), label="_by chance", **_DOTS)

@@ -143,7 +143,7 @@ def tally(rows: Sequence[Row]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
+    return text.replace("\n", " ").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 
 def _cells(rows: Sequence[Row], remarks: list[str]) -> tuple[list[str], list[list[str]]]:
@@ -171,7 +171,7 @@ def _digits(row: Row) -> int:
     """Digits behind the point: two for percent; else as many as the paper's number has, at most two."""
     if row.get("unit", "%") == "%":
         return 2
-    text = f"{row['paper']:g}" if row["paper"] is not None else "0.00"
+    text = f"{row['paper']:.12f}".rstrip("0") if row["paper"] is not None else "0.00"
     return min(len(text.partition(".")[2]) + (not row.get("exact", False)), 2)
 
 
@@ -190,4 +190,4 @@ def _label(row: Row) -> str:
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.7g}")
+    return value if value is None or value == int(value) else float(f"{value:.7g}")

@@ -133,8 +133,8 @@ def print_whole(console: Console, table: Table) -> None:
 
 
 def mean_of(values: list[Any]) -> Any:
-    """{"mean", "std", "n"} of the values that are not None, also in nested dicts; None where all are."""
-    present = [value for value in values if value is not None]
+    """{"mean", "std", "n"} of the values that are neither None nor NaN, also in nested dicts; None where all are."""
+    present = [value for value in values if value is not None and value == value]  # NaN is a gap as well
     if any(isinstance(value, Mapping) for value in present):
         keys = dict.fromkeys(key for value in present for key in value)
         return {key: mean_of([value.get(key) for value in present]) for key in keys}

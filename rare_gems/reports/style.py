@@ -100,7 +100,7 @@ def plain(axes: Axes, grid: bool = True) -> None:
 def save(figure: Figure, path: PathLike | None) -> Figure:
     """Writes the figure, whole or not at all and without a date; None writes nothing. Returns it."""
     if path is not None:
-        kind = Path(path).suffix.removeprefix(".") or "png"
+        kind = Path(path).suffix.removeprefix(".").lower() or "png"
         no_dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind)
         data = io.BytesIO()
         figure.savefig(data, format=kind, dpi=200, metadata=no_dates)
@@ -188,8 +188,9 @@ def short_count(n: float) -> str:
       >>> [short_count(n) for n in (0, 0.25, 150, 2850, 58650, 1_500_000, 3e15)]
       ['0', '0.25', '150', '2,850', '58.6 k', '1.5 M', '3 P']
     """
+    shown = float(f"{n:.3g}") if n >= 1e4 else n  # 999,960 is a million
     for size, unit in ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
-        if n >= size:
+        if shown >= size:
             return f"{n / (1e3 if unit == ' k' else size):.3g}{unit}"
     return f"{n:,.0f}" if n >= 100 else f"{n:.3g}"
 

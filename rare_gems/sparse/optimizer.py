@@ -59,8 +59,9 @@ def prune(
         structure, and where the optimizer is pruned already or cannot train these params (`optax.lookahead`, which
         wants pairs); in `update` without params, or without the extra arguments that the optimizer needs.
 
-    Weights that are NaN or infinite when they are removed stay so, since an update is added to them; use
-    `optax.apply_if_finite`, or refuse such gradients, where they can come.
+    Weights that are NaN or infinite when they are removed stay so, since an update is added to them. Where such
+    gradients can come, refuse them, or put `optax.apply_if_finite` around this: within it guards the weights alone, and
+    methods that score by gradients would rank NaN.
     Removed weights that are not zero at the start become zero at the first update, whose gradient has then seen them.
     To start from zero: `params = masks.apply(params, sparse.masks(state))`.
 

@@ -152,3 +152,29 @@ def test_barriers():
             connectivity.barrier([0.1, 0.2, 0.3], wrong)
     with pytest.raises(ValueError, match="examples: expected at least one batch"):
         connectivity.along(lambda p, s, x, t: (x, s), {}, {}, {}, alphas=[0.0], batches=[], examples=[])
+
+
+def test_the_ends_of_a_path_are_exact():
+    a, b = {"w": np.array([1.0, 2.0], np.float32)}, {"w": np.array([np.inf, 5.0], np.float32)}
+    for ends in ((a, b), (b, a)):
+        for alpha, end in zip((0.0, 1.0), ends, strict=True):
+            np.testing.assert_array_equal(connectivity.path(*ends, alpha)["w"], end["w"])
+    wide = {"w": np.array([0.0, 1 + 1e-12])}
+    with pytest.raises(ValueError, match=r"a/w: expected .*float64"):
+        connectivity.path(wide, wide, 0.0)
+
+
+def averaging(params, state, x, train):
+    """A normalization that keeps running averages, with momentum 0.9."""
+    moved = {"mean": 0.9 * state["mean"] + 0.1 * x.mean(0), "var": 0.9 * state["var"] + 0.1 * x.var(0)}
+    return x, moved if train else state
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("mean", [0.0, 2.0])
+def test_statistics_that_are_those_of_a_batch_already(order, mean):
+    """Once a leaf that the first batch left where it was counted as none that moves."""
+    batches = [jnp.array([[mean], [mean]]), jnp.array([[5.0], [7.0]])][::order]
+    found = fresh_statistics(averaging, {}, {"mean": jnp.full(1, mean), "var": jnp.zeros(1)}, batches)
+    np.testing.assert_allclose(found["mean"], [(mean + 6) / 2], rtol=1e-5)
+    np.testing.assert_allclose(found["var"], [0.5], rtol=1e-5)

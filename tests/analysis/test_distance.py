@@ -102,3 +102,15 @@ def test_other_trees_are_refused():
         distance.per_layer(a, {"conv": b["conv"]}, MASK)
     with pytest.raises(ValueError, match="expected dtype bool"):
         distance.between(a, a, a)
+
+
+def test_two_leaves_of_one_name():
+    mask = {"a": {"b": np.ones(3, bool)}, "a/b": np.ones(5, bool)}
+    a, b = ({"a": {"b": np.full(3, x)}, "a/b": np.full(5, x)} for x in (0.0, 1.0))
+    assert distance.between(a, b, mask).l2 == pytest.approx(math.sqrt(8))
+    assert overlap.between(mask, mask).shared == overlap.by_chance(mask, mask).eq7 == 1
+    for by_name in (
+        lambda: distance.per_layer(a, b, mask), lambda: overlap.per_layer(mask, mask), lambda: masks.layer_counts(mask)
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="expected leaves of different names, got two that are called a/b"):
+            by_name()

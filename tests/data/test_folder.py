@@ -138,6 +138,16 @@ def test_all_grey_gives_one_channel(made, mode):
     assert (set(np.unique(dataset.train.images)) == {0, 255}) == (mode == "1")
 
 
+def test_an_image_that_is_left_out_has_no_say_in_the_channels(made):
+    root, pixels = made
+    for place in pixels:
+        save(root / place, picture(channels=1))
+    Image.new("RGBA", (8, 8), (1, 2, 3, 0)).save(root / "train/cat/zz.png")
+    dataset, skipped = load(root, skip_broken=True)
+    assert (len(skipped), dataset.train.images.shape[1:]) == (1, (8, 8, 1))
+    assert folder.image_shape(root, None, True) == (8, 8, 1)
+
+
 @pytest.mark.parametrize("size", [None, 8])
 def test_grey_among_colour_becomes_colour(made, size):
     root, pixels = made

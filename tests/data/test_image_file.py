@@ -2,12 +2,14 @@
 
 import io
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rare_gems.data import crops, folder, folder_stream, image_file, image_modes, stream_batches
+from rare_gems.data import crops, folder, folder_stream, image_file, image_form, image_modes, stream_batches
 from rare_gems.data.image_modes import UnusableImage
 from tests.data.odd_images import BAD, COLOUR, GOOD, HEIGHT, WIDTH, saved
 
@@ -167,11 +169,28 @@ def test_a_jpeg_is_turned_where_it_is_decoded_small():
             assert np.abs(make(content).astype(int) - make(plain)).max() <= 4
         with image_file.opened(content) as image:
             assert image_file.upright_size(image) == (400, 240)
-            small, size = image_file.picture(image, at_least=(100, 50))
-            assert (small.size, size) == ((100, 60), (100.0, 60.0))
+            small, lies = image_file.picture(image, at_least=(100, 50))
+            assert (small.size, lies) == ((100, 60), (0.0, 0.0, 100.0, 60.0))
         with image_file.opened(content) as image:
             as_stored = image_file.picture(image, upright=False)[0].size
             assert as_stored == image_file.upright_size(image, upright=False) == image.size
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+def test_a_turned_jpeg_lies_where_it_lay_when_its_size_is_rounded_up(orientation):
+    """Of 803 pixels an eighth is 101 with the last one partly empty, which is the first one once it is turned."""
+    y, x = np.mgrid[:333, :803]
+    for edge in (x > 401, y > 166):  # where it is, the share of white tells
+        upright = np.repeat((edge * 255).astype(np.uint8)[..., None], 3, 2)
+        content, plain = turned(upright, orientation, "JPEG", quality=95), saved(Image.fromarray(upright), "PNG")
+        at = []
+        for each in (content, plain):
+            with image_file.opened(each) as image:
+                at.append(32 * np.mean(image_form._resized(image, image_file.upright_size(image), 32)) / 255)
+        assert abs(at[0] - at[1]) < 0.06  # pixels of 32; once up to 0.5
+        for index in range(4):
+            one, other = (16 * crops.train_image(each, index, 16, seed=0).mean() / 255 for each in (content, plain))
+            assert abs(one - other) < 0.12
 
 
 def test_the_size_of_a_folder_is_that_of_upright_pictures(tmp_path):
@@ -234,3 +253,40 @@ def test_every_suffix_is_one_that_pillow_knows_for_a_format_that_is_read():
     file = io.BytesIO(GOOD["paint.bmp"][0])
     with image_file.opened(file) as image:
         assert image.format == "BMP"
+
+
+def grey_tiff(values, white_is_zero):
+    """A TIFF file, uncompressed, whose numbers stand for grey, from black or from white on."""
+    bits, (height, width) = 8 * values.itemsize, values.shape
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 0 if white_is_zero else 1), (273, 200), (277, 1),
+            (278, height), (279, values.nbytes)]  # fmt: skip
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(struct.pack("<HHII", t, 4, 1, n) for t, n in tags)
+    return (head + b"\0" * 4).ljust(200, b"\0") + values.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["<u1", "<u2"])
+def test_zero_may_be_white_in_a_tiff(dtype):
+    top = np.iinfo(dtype).max
+    values = np.array([[0, top // 5, top // 2], [top, top // 3, 0]], dtype)
+    black, white = (read(grey_tiff(values, each)) for each in (False, True))
+    assert black.min() == 0
+    assert black.max() == 255
+    np.testing.assert_array_equal(white, 255 - black)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_grey_of_a_png_is_seen_at_every_depth(bits):
+    top = 2**bits - 1
+
+    def png(transparent):
+        def chunk(name, data):
+            return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+        rows = (b"\0" + b"\xff" * bits) * 2  # eight pixels of the brightest grey in each
+        return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0))
+                + chunk(b"tRNS", struct.pack(">H", transparent)) + chunk(b"IDAT", zlib.compress(rows))
+                + chunk(b"IEND", b""))  # fmt: skip
+
+    assert np.unique(read(png(0))).tolist() == [255]
+    with pytest.raises(UnusableImage, match="transparent pixels"):
+        read(png(top))

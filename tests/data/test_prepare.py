@@ -354,3 +354,12 @@ def test_archives_that_are_not_there_or_are_another(tmp_path):
     tiny.make_archive(tmp_path / "python.tar.gz", pickles, "cifar-10-batches-py")
     with pytest.raises(ValueError, match=r"^expected data_batch_1\.bin, .* archive, the binary version, got \[\]$"):
         cifar_archives.parse_cifar10(tmp_path / "python.tar.gz")
+
+
+def test_a_part_of_a_data_set_is_told_before_anything_is_downloaded(archive, tmp_path):
+    """Once at the end of each download, which was thrown away."""
+    path, digest = archive
+    folder = cifar.prepare_cifar10(tmp_path, url=path.as_uri(), sha256=digest)
+    (folder / "dataset_info.json").unlink()
+    with pytest.raises(ValueError, match="expected a whole data set or none, got a part; remove it, or copy it whole"):
+        cifar.prepare_cifar10(tmp_path, url="file:///nowhere", sha256=digest)

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -81,6 +82,11 @@ def test_pip_gets_what_is_missing_and_may_not_touch_jax(here, monkeypatch):
     here.update((prepare._name(each).partition("[")[0], "99") for each in wanted)
     del here["optax"]
     calls = []
+    there = prepare.importlib.metadata.distributions
+    nameless = SimpleNamespace(
+        name=None, version="1", files=(), read_text=lambda file: None
+    )  # what an interrupted pip leaves
+    monkeypatch.setattr(prepare.importlib.metadata, "distributions", lambda: [*there(), nameless])
 
     def pip(command, **_):
         (constraints,) = (word.partition("=")[2] for word in command if word.startswith("--constraint="))

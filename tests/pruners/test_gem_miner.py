@@ -275,6 +275,13 @@ def test_without_freezing_the_mask_stays_dense():
     assert {masks.num_kept(mask) for mask in simulate(phase, make_ticket())} == {100}
 
 
+@pytest.mark.parametrize("idle", [{"invert": True}, {"at_least": 3}, {"scope": "layer"}])
+def test_without_freezing_nothing_is_ranked(idle):
+    ((name, value),) = idle.items()
+    with pytest.raises(ValueError, match=f"{name}: nothing is frozen without freezing; expected .*, got {value!r}"):
+        gem_miner.search(dense_mask(), freeze=False, finetune_mask="rounded", **OPTIONS, **idle)
+
+
 def test_works_on_shapes():
     shapes = jax.eval_shape(dense_mask)
     for scope in ("global", "layer"):

@@ -146,6 +146,11 @@ def test_one_shot_is_one_round():
         ({"round_epochs": 0}, "round_epochs: expected 1 or more, got 0"),
         ({"decay": False, "milestones": [2]}, "milestones: expected none without decay, got"),
         ({"rate": 1.0}, "in \\(0, 1\\)"),
+        ({"rate": 7.0, "rounds": 3}, "rate: expected a fraction removed in \\(0, 1\\), got 7.0"),
+        ({"rewind_step": 1.5}, "an integer from 0 to 11 .*got 1.5"),
+        ({"momentum": -3.0}, "momentum: expected a number in \\[0, 1\\), got -3.0"),
+        ({"weight_decay": float("nan")}, "weight_decay: expected a finite number of 0 or more, got nan"),
+        ({"learning_rate": float("inf")}, "search learning rate: expected a positive number, got inf"),
         ({"sparsity": 0.999}, "keeps none"),
         ({"rounds": 200}, "expected fewer"),
         ({"learning_rate": 0.0}, "positive"),
@@ -155,3 +160,17 @@ def test_refuses(options, message):
     mask = make_toy().ticket.mask
     with pytest.raises(ValueError, match=message):
         imp(mask, **({"sparsity": 0.9} | TRAIN | options))
+
+
+@pytest.mark.parametrize("name", ["rewind_step", "rewind_batch_norm", "first_step"])
+def test_learning_rate_rewinding_rewinds_no_weights(name):
+    """Once the phase of k steps was taken for the round."""
+    with pytest.raises(TypeError, match=name):
+        lrr(make_toy().ticket.mask, sparsity=0.5, rounds=2, **{name: 1}, **TRAIN)
+
+
+@pytest.mark.parametrize("option", [{"rate": 7.0}, {"decay": False}])
+def test_a_lottery_ticket_of_one_round_takes_neither_rate_nor_decay(option):
+    ((name, _),) = option.items()
+    with pytest.raises(TypeError, match=name):
+        lottery_ticket(make_toy().ticket.mask, num_epochs=4, sparsity=0.5, **SHORT, **option)

@@ -257,3 +257,19 @@ def test_v5_starts_from_v2(resnet):
     want = jax.tree.leaves(smart_ratio_counts(resnet, 0.9856, version="v2"))
     for leaf, count in zip(jax.tree.leaves(out.scores), want, strict=True):
         np.testing.assert_allclose(leaf, np.full(leaf.shape, count / leaf.size), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version": "v4", "ratios": [0.3], "family": "nonsense"}, "smart ratio family: expected one of resnet, vgg"),
+        ({"version": "v6", "ratios": [0.3], "linear": 77}, r"linear: expected a number in \(0, 1\]"),
+        ({"version": "v5", "ratios": [0.3], "ends": (0.5, 0.5)}, "smart ratio v5: takes no ends"),
+        ({"version": "v1", "ends": (0.5, 0.5)}, "smart ratio v1: takes no ends; expected version v2, or v5 without"),
+        ({"version": "v3", "ends": (0.5, 0.5)}, "smart ratio v3: takes no ends"),
+    ],
+)
+def test_what_a_version_does_not_take(options, message):
+    mask = [jax.ShapeDtypeStruct((3, 3, 3, 16), bool)]
+    with pytest.raises(ValueError, match=message):
+        pruner.smart_ratio(mask, sparsity=0.7, **options)

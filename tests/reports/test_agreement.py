@@ -95,3 +95,9 @@ def test_equal_numbers_have_no_noise():
         assert (found.mean, found.std, found.in_noise, found.verdict) == (1.44, 0.0, None, "below")
     assert agreement(3, [2, 4], exact=True).in_noise is None
     assert verdicts.interval([1.44] * 3) == (1.44, 1.44, 1.44, 3)
+
+
+def test_an_exact_number_is_reproduced_by_equal_ones_alone():
+    assert agreement(100, [100, 100], exact=True).verdict == "reproduced"
+    assert agreement(100, [99, 101], exact=True).verdict == "undecided"
+    assert agreement(100, [100, 101], exact=True).verdict == "above"

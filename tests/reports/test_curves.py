@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rare_gems.reports import accuracy_curves, cost_curves, curves, overlap_curves, rewind_curves, samples
+from rare_gems.reports import accuracy_curves, cost_curves, curves, overlap_curves, rewind_curves, samples, style
 from rare_gems.reports.samples import Axis
 
 SPARSITIES = [0.5, 0.9, 0.99]
@@ -237,3 +237,25 @@ def test_rewinding():
         rewind_curves.plot(rows, None, "t", values=("speed",))
     with pytest.raises(ValueError, match=r"values: expected some, such as .*, got none"):
         rewind_curves.plot(rows, None, "t", values=())
+
+
+def test_costs_of_a_setting_are_averaged_where_they_are_known():
+    rows = [{"name": "a", "setting": 1, "search_epochs": epochs, "after": 0.7} for epochs in (10, None)]
+    (line,) = (line for line in cost_curves.plot(rows, None, "t").axes[0].lines if len(line.get_xdata()))
+    assert list(line.get_xdata()) == [10]
+
+
+def test_chance_is_drawn_for_names_that_are_numbers():
+    rows = [{"name": 5, "epochs": e, "overlap": 0.9, "by_chance": 0.8} for e in (0, 10)]
+    lines = overlap_curves.plot(rows, None, "t", "epochs").axes[0].lines
+    assert [line.get_label() for line in lines] == ["5", "_by chance"]
+
+
+def test_short_counts_take_the_unit_of_what_they_show():
+    assert [style.short_count(n) for n in (9_999, 999_400, 999_600, 999_960_000)] == ["9,999", "999 k", "1 M", "1 G"]
+
+
+def test_files_have_no_date_whatever_the_case_of_their_ending(tmp_path):
+    figure = curves.draw([{"name": "a", "x": 1, "y": 1}], "t", Axis("x", "x"), [Axis("y", "y")])[0]
+    style.save(figure, tmp_path / "x.PDF")
+    assert b"CreationDate" not in (tmp_path / "x.PDF").read_bytes()

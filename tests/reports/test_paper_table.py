@@ -80,3 +80,14 @@ def test_rows_that_lack_something_are_named():
     with pytest.raises(ValueError, match="row gm, after: expected finite numbers"):
         paper_table.compare({"name": "gm", "what": "after", "paper": 1.0, "ours": [float("nan")]})
     assert paper_table.tally([]) == "no rows"
+
+
+def test_large_exact_numbers_are_whole():
+    row = {"name": "ResNet-50", "unit": "weights", "paper": 25502912, "ours": [25502912], "exact": True}
+    (line,) = csv.DictReader(io.StringIO(paper_table.as_csv([row])))
+    assert float(line["ours"]) == 25502912
+    assert "25,502,912 | 25,502,912 |" in paper_table.as_markdown([row])
+
+
+def test_a_cell_of_two_lines_is_one_cell():
+    assert paper_table.grid(["what", "n"], [["x\ny", "1"]], ["what"]).splitlines()[-1] == "| x y | 1 |"

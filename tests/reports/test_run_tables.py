@@ -348,3 +348,8 @@ def test_table_on_a_terminal():
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     run_tables.print_table(console, [summary()])
     assert "gem_miner" in console.file.getvalue()
+
+
+def test_a_mean_leaves_nan_out():
+    assert run_tables.mean_of([0.5, math.nan, None]) == {"mean": 0.5, "std": None, "n": 1}
+    assert run_tables.mean_of([math.nan]) is None

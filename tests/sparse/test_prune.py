@@ -553,3 +553,26 @@ def test_rounds_of_a_phase_that_scores_are_taken():
     method = sparse.Method(lambda whole: (scoring,), keeps_scores=True)
     *_, (_, state) = train(sparse.prune(optax.sgd(0.1), method), num_steps=3)
     assert sparse.sparsity(state) == 1 - 5 / 40
+
+
+@pytest.mark.parametrize(
+    "method", [lambda: sparse.snip(0.9), lambda: sparse.gradual(0.9, stop=2, every=1, score="saliency")]
+)
+def test_a_guard_around_it_keeps_gradients_that_overflow_from_the_scores(method):
+    """As the guide says; within it a NaN in all scores would leave the order of the leaves to decide."""
+    rng = np.random.default_rng(0)
+    params = {f"l{i}": {"kernel": jnp.asarray(rng.normal(size=(16, 16)), jnp.float32)} for i in range(3)}
+    grads = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape), jnp.float32), params)
+    overflown = jax.tree.map(lambda g: g * jnp.inf, grads)
+
+    def masks_after(tx, steps):
+        state, at = tx.init(params), params
+        for step in steps:
+            updates, state = tx.update(step, state, at)
+            at = optax.apply_updates(at, updates)
+        return sparse.masks(state)
+
+    want = masks_after(sparse.prune(optax.sgd(0.1), method()), [grads] * 3)
+    got = masks_after(optax.apply_if_finite(sparse.prune(optax.sgd(0.1), method()), 5), [overflown, *[grads] * 3])
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, got, want))
+    assert all(leaf.sum() > 0 for leaf in jax.tree.leaves(got))

@@ -64,9 +64,10 @@ def _falling(mask: Mask, sparsity: float, num_epochs: int, options: Any) -> Roun
     return Rounds("rounds keep", counts, (0, *(options.period * (r + 1) for r in range(1, number))))
 
 
-def _without_freezing(options: Any, name: str) -> str | None:
-    idle = name in ("period", "scope", "at_least", "freeze_at") and not options.freeze
-    return "nothing is frozen with --gem-miner.no-freeze" if idle else None
+def _idle_in_gem_miner(options: Any, name: str) -> str | None:
+    if name in ("period", "scope", "at_least", "freeze_at") and not options.freeze:
+        return "nothing is frozen with --gem-miner.no-freeze"
+    return "there is no regulariser with --gem-miner.l2=0" if name == "norm" and not options.l2 else None
 
 
 def _without_gradual(options: Any, name: str) -> str | None:
@@ -84,8 +85,8 @@ ROWS = {
         what="learns scores, rounds them, freezes the lowest every period (Rare Gems)",
         make=_searching(gem_miner),
         options=options_of("gem_miner", search, without=_GIVEN),
-        trains="scores", length="epochs", invertible=True, follows_bound=True, rounds=_freezing,
-        why_idle=_without_freezing, with_momentum=lambda options: options.optimizer == "sgd",
+        trains="scores", length="epochs", invertible=lambda options: options.freeze, follows_bound=True,
+        rounds=_freezing, why_idle=_idle_in_gem_miner, with_momentum=lambda options: options.optimizer == "sgd",
     ),
     "gem_miner_auto": Pruner(
         what="GEM-MINER without knobs: steps of a given length, an exact count at every round, nothing frozen (ours)",

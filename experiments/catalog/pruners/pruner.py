@@ -101,7 +101,8 @@ class Pruner(NamedTuple):
 
     what: a line for those who choose. make: (setting, **options) -> recipe. options: a frozen dataclass, made of
     keyword arguments. trains: what its search trains. length: what its search takes: none, --epochs (or only under
-    some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down.
+    some options), or rounds with a length of their own. invertible: whether its scores can be turned upside down, or
+    options -> whether.
     takes_rate: whether a search with a length takes --learning-rate and --momentum, rather than steps of its own.
     with_momentum: options -> whether the steps of its scores have momentum, where they take a rate; None for always.
     reads_data: whether its search reads training data, or options -> whether it does. needs_weights: whether it
@@ -120,7 +121,7 @@ class Pruner(NamedTuple):
     options: type
     trains: Literal["scores", "weights"] | None = None
     length: Literal["epochs", "rounds"] | Callable[[Any], bool] | None = None
-    invertible: bool = False
+    invertible: bool | Callable[[Any], bool] = False
     takes_rate: bool = True
     with_momentum: Callable[[Any], bool] | None = None
     reads_data: bool | Callable[[Any], bool] = True
@@ -136,6 +137,10 @@ class Pruner(NamedTuple):
     def takes_epochs(self, options: Any) -> bool:
         """Whether the search trains for --epochs."""
         return self.length(options) if callable(self.length) else self.length == "epochs"
+
+    def inverts(self, options: Any) -> bool:
+        """Whether the scores of its search can be turned upside down."""
+        return self.invertible(options) if callable(self.invertible) else self.invertible
 
     def reads(self, options: Any) -> bool:
         """Whether the search reads training data."""

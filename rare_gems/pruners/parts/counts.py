@@ -117,10 +117,11 @@ def check_whole(least: int = 0, **counts: int) -> None:
 
 
 def check_positive(**counts: int) -> None:
-    """Raises ValueError, naming it, for a count below 1."""
+    """Raises ValueError, naming it, for a count that is no integer or below 1."""
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"{name}: expected 1 or more, got {count}")
+    check_whole(1, **counts)
 
 
 def falling_counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, ...]:
@@ -132,8 +133,7 @@ def falling_counts(mask: Mask, sparsity: float, num_rounds: int) -> tuple[int, .
       >>> falling_counts([jax.ShapeDtypeStruct((1000,), bool)], 0.9, 2)
       (316, 100)
     """
-    if num_rounds < 1:
-        raise ValueError(f"rounds: expected 1 or more, got {num_rounds}")
+    check_positive(rounds=num_rounds)
     if not 0 < sparsity < 1:
         raise ValueError(f"sparsity: expected a fraction in (0, 1), got {sparsity}")
     n = masks.num_prunable(mask)

@@ -60,6 +60,16 @@ class Descent(NamedTuple):
     weight_decay_of: Literal["all", "kernels"] = "all"
 
 
+def check_numbers(*, learning_rate: float, momentum: float, weight_decay: float = 0.0) -> None:
+    """Raises ValueError, naming it, for a rate that is not positive, a momentum outside [0, 1), or a negative decay."""
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay: expected a finite number of 0 or more, got {weight_decay}")
+
+
 def check(how: Descent, *, num_epochs: int, steps_per_epoch: int, learning_rate: float, momentum: float) -> None:
     """Refuses what cannot be trained for that long, naming the field.
 

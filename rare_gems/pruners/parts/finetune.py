@@ -1,5 +1,6 @@
 """Training the weights under a fixed mask: the last phase of every method, and all of `dense`."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,6 +9,7 @@ import optax
 from rare_gems import transforms, views
 from rare_gems.phase import LossFn, Phase, Recipe
 from rare_gems.pruners.parts import descent as descents
+from rare_gems.pruners.parts.counts import check_whole
 from rare_gems.pruners.parts.descent import Descent, sgd
 from rare_gems.training import hyperparams
 
@@ -56,8 +58,10 @@ def finetune(
         raise ValueError(
             f"{name} epochs and steps an epoch: expected 1 or more, got {num_epochs} and {steps_per_epoch}"
         )
-    if not learning_rate > 0:
+    check_whole(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
+    if not 0 < learning_rate < math.inf:
         raise ValueError(f"{name} learning rate: expected a positive number, got {learning_rate}")
+    descents.check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
     length = {"num_epochs": num_epochs, "steps_per_epoch": steps_per_epoch}
     num_steps = num_epochs * steps_per_epoch
     if not 0 <= first_step < num_steps:

@@ -1,13 +1,12 @@
 """What searches that train scores share: the phase, and scores that all start at one value."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from rare_gems import schedules, transforms
 from rare_gems.phase import Phase, Transform, View
+from rare_gems.pruners.parts import descent as descents
 from rare_gems.pruners.parts.counts import check_positive
 from rare_gems.pruners.parts.finetune import sgd
 from rare_gems.training import hyperparams
@@ -36,12 +35,7 @@ def score_phase(
         decay.
     """
     check_positive(num_epochs=num_epochs, steps_per_epoch=steps_per_epoch)
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"learning_rate: expected a positive number, got {learning_rate}")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: expected a number in [0, 1), got {momentum}")
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay: expected a finite number of 0 or more, got {weight_decay}")
+    descents.check_numbers(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay)
 
     def descent(learning_rate: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformation:
         return sgd(schedules.cosine(learning_rate, num_epochs, steps_per_epoch), momentum, weight_decay)

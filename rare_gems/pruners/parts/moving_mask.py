@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from rare_gems import masks, transforms
 from rare_gems.phase import Context, Mask, Phase, Recipe, Rounds, Scores, Step, Ticket
-from rare_gems.pruners.parts.counts import target_counts
+from rare_gems.pruners.parts.counts import check_whole, target_counts
 from rare_gems.pruners.parts.random_scores import random_scores
 from rare_gems.structures import check_structure
 from rare_gems.training import hyperparams
@@ -83,6 +83,7 @@ def random_start(
 
 def check_moves(every: int, end: float, **fractions: float) -> None:
     """Raises ValueError unless 1 <= every < end (in steps), and the fractions lie in (0, 1), naming what does not."""
+    check_whole(every=every)
     if not 1 <= every < end:
         raise ValueError(
             f"every: expected a number of steps from 1 to below {end:g}, where the mask stops, got {every}"

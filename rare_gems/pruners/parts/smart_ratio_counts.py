@@ -17,13 +17,24 @@ from rare_gems.keep_ratios import none_empty
 from rare_gems.masks import count_for
 from rare_gems.pruners.parts.depth import layers_by_depth
 
-__all__ = ["GEM_MINER_ENDS", "Decay", "smart_ratio_counts"]
+__all__ = ["GEM_MINER_ENDS", "Decay", "check_rule", "smart_ratio_counts"]
 
 Decay = Literal["quadratic", "linear", "cubic", "uniform", "ascending"]
 
 # The ratios of the first and last layer of GEM-MINER's ResNet-20 by sparsity, as published: 149 of 432 and 166 of
 # 640; 179 of 432 (the printed digits fall just short of it) and 350 of 640.
 GEM_MINER_ENDS = {0.9856: (0.3449074074074074, 0.259375), 0.9628: (0.4143518518518518, 0.546875)}
+
+
+def check_rule(family: str, decay: str, linear: float | None, ends: Any, version: str, takes_ends: bool) -> None:
+    """Raises ValueError for an unknown family or decay, a ratio out of range, and ends that are not taken."""
+    for name, value, known in [("family", family, ("resnet", "vgg")), ("decay", decay, get_args(Decay))]:
+        if value not in known:
+            raise ValueError(f"smart ratio {name}: expected one of {', '.join(known)}, got {value!r}")
+    if linear is not None and not 0 < linear <= 1:
+        raise ValueError(f"linear: expected a number in (0, 1] or None, got {linear}")
+    if ends is not None and not takes_ends:
+        raise ValueError(f"smart ratio {version}: takes no ends; expected version v2, or v5 without ratios")
 
 
 def smart_ratio_counts(
@@ -74,14 +85,9 @@ def smart_ratio_counts(
       >>> smart_ratio_counts(mask, 0.8), smart_ratio_counts(mask, 0.8, exact=False)
       ([145, 386, 48], [144, 386, 48])
     """
-    for name, value, known in [
-        ("version", version, ("v1", "v2", "v3")), ("family", family, ("resnet", "vgg")),
-        ("decay", decay, get_args(Decay)),
-    ]:  # fmt: skip
-        if value not in known:
-            raise ValueError(f"smart ratio {name}: expected one of {', '.join(known)}, got {value!r}")
-    if linear is not None and not 0 < linear <= 1:
-        raise ValueError(f"linear: expected a number in (0, 1] or None, got {linear}")
+    if version not in ("v1", "v2", "v3"):
+        raise ValueError(f"smart ratio version: expected one of v1, v2, v3, got {version!r}")
+    check_rule(family, decay, linear, ends, version, takes_ends=version == "v2")
     places = layers_by_depth(mask, order)
     leaves = jax.tree.leaves(mask)
     shapes = [leaves[place].shape for place in places]

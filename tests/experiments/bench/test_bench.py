@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from experiments.bench import step
+from experiments.bench import step, train
 from experiments.bench.__main__ import main
 from rare_gems.models.conv_net import conv2
 
@@ -94,6 +94,25 @@ def test_unknown_benchmark(capsys):
         main(["speed"])
     assert stop.value.code == 2
     assert "select" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --models inception_v3 --image-size 32 --precisions float32", "expected 75 x 75 pixels or more"),
+        ("epoch --models vgg16 --image-size 8", "expected 32 x 32 pixels or more"),
+        ("optimizer --sizes resnet20 --sparsity 0.9999999 --optimizers sgd", "keeps none"),
+        ("input --num-threads 0", "expected positive numbers"),
+    ],
+)
+def test_what_cannot_be_measured(line, message, capsys, monkeypatch):
+    monkeypatch.setattr(train, "measured_peak", lambda precision: (1.0, "as if"))
+    with pytest.raises(SystemExit) as stop:
+        main(line.split())
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in err
+    assert "Traceback" not in err
 
 
 def test_optimizer(tmp_path, capsys):

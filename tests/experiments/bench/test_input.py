@@ -30,7 +30,8 @@ def test_small_run(capsys, tmp_path, monkeypatch):
     assert 0 <= figures["wait_share"] <= 1
     assert (figures["num_threads"], figures["batch_size"], figures["benchmark"]) == (2, 4, "input")
     assert 60_000 < figures["file_bytes"] < 160_000
-    assert {"jax", "grain", "pillow", "python"} <= set(figures["versions"])
+    assert {"jax", "jaxlib", "grain", "pillow", "python"} <= set(figures["versions"])
+    assert {"date", "host", "device"} <= set(figures)
 
 
 def batches(count, seconds):

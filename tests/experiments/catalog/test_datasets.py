@@ -66,6 +66,19 @@ def test_help_lists_networks_and_methods(capsys):
     assert all(name in named for name in (*DATASETS, *NETWORKS, *PRUNERS, *CHECKS, "compare", "sanity", "bench"))
 
 
+def test_another_command_of_a_process_looks_at_the_folder_again(images, tmp_path, capsys):
+    """Cells of a notebook: once the listing of the first stayed, and a file that was gone was asked for for ever."""
+    copy = shutil.copytree(images, tmp_path / "copy")
+    flags, shown = [*SHORT, f"--data-dir={copy}"], []
+    for _ in range(2):
+        assert run("folder", [*flags, "--dry-run"]) == 0
+        shown.append((facts_of(parse("folder", flags)[0]).num_classes, capsys.readouterr().out))
+        for split in ("train", "test"):
+            shutil.copytree(next((copy / split).iterdir()), copy / split / "another class", dirs_exist_ok=True)
+    assert [number for number, _ in shown] == [2, 3]
+    assert shown[0][1] != shown[1][1]
+
+
 @pytest.mark.parametrize("flags", [[], ["--stream", "--image-size=8"]], ids=["memory", "stream"])
 def test_a_folder_of_images_to_the_ticket(flags, images, tmp_path):
     command = [*SHORT, f"--data-dir={images}", f"--run-dir={tmp_path}/run", "--sanity=random_data,half_data", *flags]

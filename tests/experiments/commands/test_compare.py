@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from experiments.commands import compare
 from experiments.commands.program import run
 from experiments.config.parse import parse
 from experiments.problem.initial_ticket import initial_ticket
@@ -220,3 +221,12 @@ def test_columns_undergo_sanity_checks(variants):
         check = json.loads((variants / row["folder"] / "sanity" / "shuffle" / "summary.json").read_text())
         assert float(row["shuffle_before"]) == pytest.approx(check["accuracy"]["before_finetune"], abs=1e-6)
     assert (variants / "signs" / "0.5" / "sanity.csv").exists()
+
+
+def test_flags_in_two_words_are_other_comparisons_than_their_values_the_other_way_round():
+    """Once the words were sorted before they were hashed: both had one folder."""
+    asked = compare.Comparison("digits")
+    names = [compare._digest(asked, words.split()) for words in (
+        "--epochs 1 --finetune-epochs 2", "--epochs 2 --finetune-epochs 1", "--finetune-epochs 2 --epochs 1"
+    )]  # fmt: skip
+    assert names[0] == names[2] != names[1]

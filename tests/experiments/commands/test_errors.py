@@ -54,6 +54,7 @@ MISTAKES = {
     "--gem-miner.no-freeze": "rounded",
     "--no-gem-miner.freeze": "the nearest is --gem-miner.no-freeze",
     "--no-seed=3": "--no-seed: there is no such flag; the nearest is --seed",
+    "--no-such": "--no-such: there is no such flag; --help-all lists all",
     "--no-help": "--no-help: there is no such flag; the nearest is --help",
 }
 

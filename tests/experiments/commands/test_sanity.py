@@ -190,3 +190,22 @@ def test_mistakes_in_the_folder(two_seeds, tmp_path, capsys):
     assert "got none" in capsys.readouterr().err
     assert run("sanity", [str(two_seeds), f"--data-dir={tmp_path}"]) == 2
     assert "--data-dir: digits has no use for it" in capsys.readouterr().err
+
+
+def test_checks_of_before_stay_in_the_report(two_seeds, tmp_path, capsys):
+    """Once sanity.csv had the checks alone that were asked for last."""
+    folder = shutil.copytree(two_seeds / "seed-42", tmp_path / "run")
+    assert run("sanity", [str(folder), "--checks=shuffle"]) == 0
+    with (folder / "sanity.csv").open() as file:
+        named = [row["check"] for row in csv.DictReader(file)]
+    assert len(named) == len(set(named))
+    assert set(named) == {"ticket", *(path.name for path in (folder / "sanity").iterdir())}
+    capsys.readouterr()
+    assert run("sanity", [str(folder / "sanity" / "shuffle")]) == 2
+    assert "expected the run that was checked, got its sanity check shuffle" in capsys.readouterr().err
+    (folder / "ticket.safetensors").write_bytes((folder / "ticket.safetensors").read_bytes()[:2000])
+    shutil.rmtree(folder / "sanity" / "reinit")
+    assert run("sanity", [str(folder), "--checks=reinit"]) == 2
+    err = capsys.readouterr().err
+    assert "it cannot be checked (" in err
+    assert "another network" not in err

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 from experiments.commands import reproduce_list
+from experiments.comparison.expand import Combination
+from experiments.config.parse import parse
 from experiments.papers.item import Column, Item, Part, Small, cells
 from experiments.papers.table import ITEMS
 from experiments.problem import network
+from experiments.problem.recipe import plan_of
 from experiments.problem.training import spelled
+from experiments.reproduction import cost
 from experiments.reproduction.analyses import TOGETHER as TOGETHER_KINDS
 from experiments.reproduction.spread import Wanted, item_folder, item_of, spread, without_training
 from experiments.terminal.errors import UsageError
@@ -136,3 +140,13 @@ def test_an_unknown_item_is_told_the_nearest():
 def test_what_needs_no_training_is_known():
     assert without_training(ITEMS["rare-gems-v1-table-8"])
     assert not without_training(ITEMS["rare-gems-table-5"])
+
+
+def test_a_check_on_half_of_the_data_searches_half_as_long_and_finetunes_as_long():
+    config = parse("digits", ["--pruner=lrr", "--lrr.rounds=2", "--sparsity=0.5"])[0]
+    each = Combination(config, Path("run"), "LRR", "0.5", checks=("half_data", "shuffle_weights"))
+    plan = plan_of(each.config)
+    rounds = [phase.num_steps for phase in plan.recipe if phase.name != "finetune"]
+    search, half = sum(rounds), sum(round(steps / 2) for steps in rounds)
+    tuning = plan.recipe[-1].num_steps
+    assert cost.cost_of([(each, plan)], 1).steps == search + tuning + half + tuning + tuning

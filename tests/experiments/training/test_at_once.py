@@ -13,6 +13,7 @@ from experiments.commands.program import run
 from experiments.config import sweep
 from experiments.terminal import signals
 from experiments.terminal.errors import UsageError
+from experiments.training import grouping
 from rare_gems.storage import ticket_file
 from tests.experiments.conftest import SMALL, made_once
 
@@ -106,8 +107,16 @@ def test_a_run_that_is_behind_is_trained_by_itself(alone, tmp_path, monkeypatch)
         (["--at-once=0"], "--at-once: expected 1 or more, got 0"),
         (["--at-once=2", "--train-examples=200"], "--at-once: --train-examples gives each seed training images"),
         (["--at-once=2", "--validation-examples=20"], "--at-once: --validation-examples gives"),
+        (["--at-once=2", "--batch-norm=per-device", "--devices=2"], "--at-once: runs that train at once do not share"),
     ],
 )
 def test_what_cannot_train_at_once(flags, message):
     with pytest.raises(UsageError, match=message):
         sweep.expand("digits", [*FLAGS, *flags])
+
+
+def test_statistics_per_device_are_of_runs_that_share_their_batches_out():
+    """Runs at once have a device each, and once took the statistics of the whole batch without a word."""
+    config = sweep.expand("digits", [*FLAGS, "--batch-norm=per-device", "--devices=2"])[0].config
+    assert grouping.trains_alone(config)
+    assert not grouping.trains_alone(sweep.expand("digits", FLAGS)[0].config)

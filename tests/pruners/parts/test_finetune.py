@@ -104,3 +104,17 @@ def test_training_by_hand(milestones, falls):
 def test_errors(changes, match):
     with pytest.raises(ValueError, match=match):
         finetune(**{"num_epochs": 2, "steps_per_epoch": 3, "learning_rate": 0.1, **changes})
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"momentum": 2.0}, r"momentum: expected a number in \[0, 1\), got 2.0"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a finite number of 0 or more, got -1.0"),
+        ({"learning_rate": float("inf")}, "finetune learning rate: expected a positive number, got inf"),
+        ({"num_epochs": 2.5}, "num_epochs: expected an integer of 0 or more, got 2.5"),
+    ],
+)
+def test_numbers_out_of_range(option, message):
+    with pytest.raises(ValueError, match=message):
+        finetune(**{"num_epochs": 2, "steps_per_epoch": 3, "learning_rate": 0.1} | option)
