@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.analyses.networks import Network
+from experiments.problem.found_ticket import check_source
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.analysis import distance, overlap
@@ -70,10 +71,11 @@ def have_one_mask(a: Network, b: Network) -> bool:
 
 
 def check_trained(what: str, networks: Sequence[Network]) -> None:
-    """Raises UsageError for a ticket whose weights were never trained under its mask."""
+    """Raises UsageError for a ticket whose weights were never trained under its mask, or whose finder is gone."""
     for network in networks:
         if network.round is None and network.config.finetune_epochs == 0:
             raise UsageError(f"{what}: expected a ticket that was trained, got {network.folder} of --finetune-epochs=0")
+        check_source(network.config, network.folder)
 
 
 def _pairs(what: str, networks: Sequence[Network]) -> list[tuple[Network, Network]]:

@@ -12,14 +12,15 @@ from experiments.terminal.errors import UsageError
 from rare_gems.phase import ModelState, Ticket
 from rare_gems.storage import ticket_file
 
-__all__ = ["found_ticket", "of_network", "other_pixels", "rewound_to", "source_of"]
+__all__ = ["check_source", "found_ticket", "of_network", "other_pixels", "rewound_to", "source_of"]
 
 
 def source_of(config: Config) -> Config | None:
-    """The configuration of the run that found the ticket of this one; None where it finds its own.
+    """The configuration of the run that found the ticket of this one; None where it finds its own, and where that run
+    is not there (yet).
 
     Raises:
-      UsageError: if that run is not there, or its configuration cannot be read.
+      UsageError: if its configuration cannot be read.
     """
     if config.method.begins is None:
         return None
@@ -27,8 +28,17 @@ def source_of(config: Config) -> Config | None:
     try:
         return run_folders.read_config(run)[0]
     except OSError:
-        told = f"expected the run that found the ticket, got {run}, without a {paths.CONFIG}"
-        raise UsageError(f"--{config.pruner}.run: {told}") from None
+        return None
+
+
+def check_source(config: Config, folder: Path) -> None:
+    """Raises UsageError if the run that found the ticket of the run in `folder` is gone, so that it cannot be asked."""
+    if config.method.begins is not None and source_of(config) is None:
+        run = config.method.begins(config.options)
+        raise UsageError(
+            f"{folder}: trains the ticket of {run}, and no run is there; expected it, or the command in the folder "
+            "from which that name leads to it"
+        )
 
 
 def rewound_to(config: Config) -> int:

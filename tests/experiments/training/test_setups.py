@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -48,7 +49,11 @@ def test_a_check_of_a_ticket_of_another_run_draws_as_that_run_did(tmp_path):
 def test_the_run_that_found_a_ticket_is_read_or_said_to_be_gone(tmp_path):
     flags = [*LENET, "--sparsity=0.5", "--pruner=ticket"]
     gone = parse("digits", [*flags, f"--ticket.run={tmp_path}"])[0]
-    with pytest.raises(UsageError, match=r"--ticket.run: expected the run that found the ticket, got .* without"):
+    assert found_ticket.rewound_to(gone) == 0  # of a plan, whose ticket is to be found yet
+    with pytest.raises(UsageError, match=r"again: trains the ticket of .*, and no run is there"):
+        found_ticket.check_source(gone, Path("again"))
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UsageError, match=r"config.json: expected the configuration of a run"):
         found_ticket.rewound_to(gone)
     config = parse("digits", [*LENET, "--sparsity=0.5", "--pruner=imp", "--imp.rewind-step=20", "--imp.rounds=1"])[0]
     fields = fields_of(config) | {"check": "shuffle"}
