@@ -22,11 +22,10 @@ def source_of(config: Config) -> Config | None:
     Raises:
       UsageError: if its configuration cannot be read.
     """
-    if config.method.begins is None:
-        return None
-    run: Path = config.method.begins(config.options)
+    begins = config.method.begins
+    run: Path | None = begins(config.options) if begins else None
     try:
-        return run_folders.read_config(run)[0]
+        return None if run is None else run_folders.read_config(run)[0]
     except OSError:
         return None
 

@@ -125,7 +125,7 @@ def grid(
     """
     lines = ["| " + " | ".join(heading.replace("\n", " ").strip() for heading in headings) + " |"]
     lines.append("|" + "".join("---|" if heading in left else "---:|" for heading in headings))
-    lines += ["| " + " | ".join(_escape(cell) for cell in line) + " |" for line in cells]
+    lines += ["| " + " | ".join(_escape(cell).replace("\n", " ") for cell in line) + " |" for line in cells]
     return "\n\n".join([*([f"**{_escape(title)}**"] if title else []), *above, "\n".join(lines)]) + "\n"
 
 
@@ -143,7 +143,7 @@ def tally(rows: Sequence[Row]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("\n", " ").replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
+    return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 
 def _cells(rows: Sequence[Row], remarks: list[str]) -> tuple[list[str], list[list[str]]]:

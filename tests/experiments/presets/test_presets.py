@@ -342,6 +342,6 @@ def test_dsr_moves_as_many_weights_as_its_code():
 
 
 def test_flags_override():
-    config, sources = parse("cifar10", ["--gem-miner.l2=0", "--gem-miner.period=10", "--gem-miner.norm=l1"])
-    assert (config.options.l2, config.options.period, config.options.norm) == (0, 10, "l1")
+    config, sources = parse("cifar10", ["--gem-miner.l2=1", "--gem-miner.period=10", "--gem-miner.norm=l1"])
+    assert (config.options.l2, config.options.period, config.options.norm) == (1, 10, "l1")
     assert sources["gem_miner.l2"] == sources["gem_miner.norm"] == "command line"

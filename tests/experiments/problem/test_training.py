@@ -20,6 +20,7 @@ from experiments.config.saved import digest, fields_of, from_fields
 from experiments.problem.problem import make_loss
 from experiments.problem.recipe import plan_of
 from experiments.problem.training import spelled
+from experiments.terminal.errors import UsageError
 from rare_gems.data.device_batches import Batch
 from rare_gems.models.model import Model
 
@@ -46,7 +47,14 @@ def test_every_method_that_trains_weights_takes_them(pruner):
     own = ["--hybrid.linear=None"] if pruner == "hybrid" else []
     own += ["--sparsity=0.9"] if PRUNERS[pruner].removes else []
     flags = [f"--pruner={pruner}", *own, "--training.optimizer=adam", "--training.label-smoothing=0.1"]
-    recipe = plan_of(config_of(*flags, "--finetune.optimizer=sgd", "--finetune.label-smoothing=0")).recipe
+    both = [*flags, "--finetune.optimizer=sgd", "--finetune.label-smoothing=0"]
+    if pruner == "dense":  # it has no search, and is trained by the finetuning
+        with pytest.raises(
+            UsageError, match="the search of dense trains no weights, and the finetuning has --finetune"
+        ):
+            config_of(*both)
+        both = [flag for flag in both if not flag.startswith("--training.")]
+    recipe = plan_of(config_of(*both)).recipe
     trained = [phase for phase in recipe if phase.num_steps and moves(phase)]
     assert len(trained) == (1 if pruner == "dense" else len(trained))
     for phase in trained:
