@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from rare_gems import keep_ratios, masks, transforms
 from rare_gems.phase import Mask, Phase, Recipe, Rounds
+from rare_gems.pruners.parts.counts import check_whole
 from rare_gems.pruners.parts.finetune import finetune as train
 
 __all__ = ["cubic_counts", "gmp"]
@@ -95,6 +96,7 @@ def gmp(
     if not 0 <= start < stop <= 1:
         raise ValueError(f"start, stop: expected 0 <= start < stop <= 1, got {start} and {stop}")
     first, last = round(start * search.num_steps), round(stop * search.num_steps)
+    check_whole(every=every)
     if not 1 <= every <= last - first:
         raise ValueError(
             f"every: expected 1 to {last - first} steps, for a pruning between the steps {first} and {last} of "

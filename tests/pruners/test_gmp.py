@@ -120,6 +120,7 @@ def test_works_on_shapes():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"every": 2.5}, r"every: expected an integer of 0 or more, got 2.5"),
         ({"every": 31}, r"every: expected 1 to 30 steps, for a pruning between the steps 0 and 30 of 40, got 31"),
         ({"every": 0}, r"every: expected 1 to 30 steps"),
         ({"start": 0.8}, r"expected 0 <= start < stop <= 1, got 0.8 and 0.75"),

@@ -155,3 +155,11 @@ def test_counts_are_an_argument(method):
 def test_errors(method, changes, match):
     with pytest.raises(ValueError, match=match):
         method(dense_mask(), **{"every": 4, **OPTIONS, **changes})
+
+
+@pytest.mark.parametrize("method", [rigl, sparse_evolutionary_training])
+def test_moves_come_after_whole_numbers_of_steps(method):
+    """2.5 was taken, and the mask moved after every fifth step."""
+    mask = [jax.ShapeDtypeStruct((100, 10), bool)]
+    with pytest.raises(ValueError, match=r"every: expected an integer of 0 or more, got 2.5"):
+        method(mask, sparsity=0.9, num_epochs=10, steps_per_epoch=5, every=2.5, learning_rate=0.1)
