@@ -47,8 +47,10 @@ def find_form(files: Sequence[Path], image_size: int | None, rgb: bool, skip_bro
 
 def _is_colour(path: Path, image_size: int | None, skip_broken: bool) -> bool:
     """Whether a file is one of colour; with skip_broken, one that is not left out."""
-    if is_grey(path) or not skip_broken:
-        return not is_grey(path)
+    if is_grey(path):
+        return False
+    if not skip_broken:
+        return True
     try:
         return _pixels(path, image_size).shape[2] == 3
     except UnusableImage:
