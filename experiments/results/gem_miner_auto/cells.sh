@@ -1,11 +1,13 @@
 #!/bin/bash
 # The cells for reporting of PROTOCOL.md, without (b): bash experiments/results/gem_miner_auto/cells.sh RUN_DIR
-# and those that its second version adds: UNSEEN=1 bash .../cells.sh RUN_DIR; that of CIFAR-10: CIFAR=1 bash .../cells.sh RUN_DIR
+# and those that its second version adds: UNSEEN=1 bash .../cells.sh RUN_DIR; that of CIFAR-10: CIFAR=1 bash .../cells.sh RUN_DIR;
+# those of Conv-2: CONV=1 bash .../cells.sh RUN_DIR
 # Started again it goes on where it was stopped. (b) is the grid of the same cells, seed 1: GRID=1 bash .../cells.sh RUN_DIR
-# and then, of each cell, the best of its grid with five seeds: TUNED=1 bash .../cells.sh RUN_DIR; both also with CIFAR=1
+# and then, of each cell, the best of its grid with five seeds: TUNED=1 bash .../cells.sh RUN_DIR; both also with CIFAR=1 or CONV=1
 set -e
 runs=${1:?"expected a folder for the runs"}
-[ -n "$UNSEEN" ] && [ -n "$GRID$TUNED$CIFAR" ] && { echo "UNSEEN: expected none of GRID, TUNED and CIFAR with it" >&2; exit 2; }
+[ -n "$UNSEEN" ] && [ -n "$GRID$TUNED$CIFAR$CONV" ] && { echo "UNSEEN: expected none of GRID, TUNED, CIFAR and CONV with it" >&2; exit 2; }
+[ -n "$CIFAR" ] && [ -n "$CONV" ] && { echo "CIFAR: expected no CONV with it" >&2; exit 2; }
 sgd="--training.optimizer=sgd --training.schedule=multistep --init=kaiming_normal"
 
 # gem_miner OPTIMIZER PERIOD LAMBDA
@@ -85,9 +87,17 @@ cifar10() {
   cell cifar10 "cifar10-$((313 * $1))" "$1" "$2" "$3" --model=resnet20 --image-size=16 --train-examples=10000 --batch-size=32 --finetune-epochs=5 $held
 }
 
+conv2() {
+  held=${GRID:+--validation-examples=10000}
+  cell mnist "conv2-$((100 * $1))" "$1" "$2" "$3" --model=conv2 --image-size=14 --train-examples=10000 --batch-size=100 \
+    --finetune-epochs=3 --finetune-learning-rate=0.1 $held
+}
+
 rate="--learning-rate=0.1 $sgd"
 if [ -n "$CIFAR" ]; then
   cifar10 4 0.9856 "$(methods 1 4 1 2 "$rate --finetune-learning-rate=0.1")"
+elif [ -n "$CONV" ]; then
+  conv2 6 0.995,0.9 "$(methods 1 3 2 2 "$rate")"
 elif [ -n "$UNSEEN" ]; then
   lenet 6 0.95,0.998 "$(methods 1 3 2 2 "$rate")"
   resnet 5 0.95,0.998 "$(methods 1 5 1 2 "$rate --finetune-learning-rate=0.1")"
