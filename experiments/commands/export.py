@@ -89,11 +89,16 @@ def export(args: list[str]) -> None:
     kept, size = found.metadata["num_kept"], found.metadata["num_prunable"]
     console = Console()
     for line in (
-        f"{output}: {weights} weights, {kept:,} of {size:,} prunable ones kept ({1 - kept / size:.2%} removed)",
+        f"{output}: {_whose(file, weights)}, {kept:,} of {size:,} prunable ones kept ({1 - kept / size:.2%} removed)",
         *_scaling(file.parent),
         *told,
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _whose(file: Path, weights: str) -> str:
+    """What the weights are: those of a ticket that a search found, or of a round, are not finetuned yet."""
+    return f"weights of {file.name}" if weights == "trained" and file.name != paths.TICKET else f"{weights} weights"
 
 
 def _written(to: str, what: Exported, output: Path, file: Path) -> list[str]:

@@ -198,9 +198,10 @@ def _make(
         if wanted not in columns or wanted in (*above, name):
             others = [other for other in columns if other not in (*above, name)]
             raise UsageError(f"{flag}: expected another column, one of {', '.join(others) or 'none'}, got {wanted!r}")
-        there = sparsity if columns[wanted].removes else "0.0"
-        if (wanted, there) not in configs:
-            raise UsageError(f"{flag}: expected {wanted} at sparsity {there} in the comparison, where {name} needs it")
+        at = float(sparsity) if columns[wanted].removes else 0.0
+        there = next((typed for other, typed in configs if other == wanted and float(typed) == at), None)
+        if there is None:
+            raise UsageError(f"{flag}: expected {wanted} at sparsity {at} in the comparison, where {name} needs it")
         needed = _make(columns, configs, checks, place, made, (wanted, there, seed), (*above, name))
         needs.append(needed)
         config = _replaced(config, field, needed.folder)

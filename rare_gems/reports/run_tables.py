@@ -107,7 +107,8 @@ def summary_table(rows: Sequence[Row], columns: Sequence[str] | None = None, tit
     table.caption_justify = "left"
     for column in cells:
         justify: Any = "left" if column == "ticket" else "right"
-        table.add_column(COLUMNS[column][0], justify=justify, no_wrap=True)
+        two_masks = ", q" if column == "before" and "before_rounded" in cells else ""
+        table.add_column(COLUMNS[column][0] + two_masks, justify=justify, no_wrap=True)
     for values in zip(*cells.values(), strict=True):
         table.add_row(*(Text(value) for value in values))
     return table
@@ -207,7 +208,7 @@ COLUMNS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "sparsity": ("\ngot %", lambda row: _sparsity(row.get("sparsity"))),
     "effective": ("\neff. %", lambda row: _sparsity(row.get("effective_sparsity"))),
     "num_kept": ("weights\nkept", lambda row: _count(row.get("num_kept"))),
-    "before": ("accuracy %\nbefore, q", _before),
+    "before": ("accuracy %\nbefore", _before),
     "before_rounded": ("\nq and r(p)", _rounded),
     "after": ("\nafter", lambda row: accuracy_cell(_get(row, "accuracy", "after_finetune"))),
     "top5": ("\ntop-5", _top5),

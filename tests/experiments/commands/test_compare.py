@@ -5,13 +5,17 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from experiments.commands import compare
 from experiments.commands.program import run
+from experiments.comparison.columns import read_columns
+from experiments.comparison.expand import Asked, expand
 from experiments.config.parse import parse
 from experiments.problem.initial_ticket import initial_ticket
+from experiments.terminal.errors import UsageError
 from rare_gems.models.lenet import lenet_300_100
 from rare_gems.storage import ticket_file
 from tests.experiments.conftest import made_once
@@ -212,6 +216,16 @@ def test_columns_are_variants_with_flags_of_their_own(variants):
     assert (fields["dense"]["init"], fields["signs"]["init"]) == ("kaiming_normal", "signed_constant")
     assert fields["dense"]["finetune_epochs"] == 1  # the common flag, which the others replace
     assert fields["searched"]["pretrained"] == str(variants / "dense" / "seed-42")
+
+
+def test_a_column_is_found_at_its_sparsity_however_that_is_typed():
+    """0.90 for one and 0.9 for the other were two sparsities."""
+    columns = "A: random --sparsities=0.9; B: copied_ratios --copied-ratios.ticket=@A --sparsities=0.90"
+    asked = Asked("digits", read_columns(columns), ["0.5"], range(1), {})
+    runs = expand(asked, lambda config, column, sparsity: Path(column.name, sparsity)).combinations
+    assert [(run.column, run.config.options.ticket) for run in runs if run.needs] == [("B", Path("A", "0.9"))]
+    with pytest.raises(UsageError, match=r"expected A at sparsity 0\.8 in the comparison, where B needs it"):
+        expand(asked._replace(columns=read_columns(columns.replace("0.90", "0.8"))), lambda *_: Path())
 
 
 def test_columns_undergo_sanity_checks(variants):

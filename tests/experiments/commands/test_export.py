@@ -55,6 +55,12 @@ def test_torch(small_run, ticket, tmp_path, capsys):
     assert sorted(load_file(file)) == [f"fc{i}.{leaf}" for i in (1, 2, 3) for leaf in ("bias", "weight")]
 
 
+def test_weights_that_are_not_finetuned_yet_are_not_called_trained(small_copy, ticket, capsys):
+    file = small_copy / "search.safetensors"
+    ticket_file.save(file, ticket.ticket, metadata=ticket.metadata, initial=ticket.initial, model_state={})
+    assert f"{small_copy}/export.npz: weights of search.safetensors, 25,100 of" in exported(capsys, file, "--to=numpy")
+
+
 def test_the_winning_ticket_with_masks_of_torch(small_run, ticket, tmp_path, capsys):
     file = tmp_path / "ticket.safetensors"
     out = exported(capsys, small_run, "--to=torch", "--weights=initial", "--masks=prune", f"--output={file}")
