@@ -88,16 +88,16 @@ cifar10() {
 }
 
 conv2() {
-  held=${GRID:+--validation-examples=10000}
-  cell mnist "conv2-$((100 * $1))" "$1" "$2" "$3" --model=conv2 --image-size=14 --train-examples=10000 --batch-size=100 \
-    --finetune-epochs=3 --finetune-learning-rate=0.1 $held
+  finetuned="--finetune-epochs=3 --finetune-learning-rate=0.01"
+  [ -n "$GRID" ] && finetuned="--finetune-epochs=0 --validation-examples=10000"
+  cell mnist "conv2-$((100 * $1))" "$1" "$2" "$3" --model=conv2 --image-size=14 --train-examples=10000 --batch-size=100 $finetuned
 }
 
 rate="--learning-rate=0.1 $sgd"
 if [ -n "$CIFAR" ]; then
   cifar10 4 0.9856 "$(methods 1 4 1 2 "$rate --finetune-learning-rate=0.1")"
 elif [ -n "$CONV" ]; then
-  conv2 6 0.995,0.9 "$(methods 1 3 2 2 "$rate")"
+  conv2 6 0.995,0.9 "$(methods 1 3 2 2 "--learning-rate=0.01 $sgd" | sed "s/ first: [^;]*;//")"
 elif [ -n "$UNSEEN" ]; then
   lenet 6 0.95,0.998 "$(methods 1 3 2 2 "$rate")"
   resnet 5 0.95,0.998 "$(methods 1 5 1 2 "$rate --finetune-learning-rate=0.1")"
