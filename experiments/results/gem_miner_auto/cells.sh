@@ -89,7 +89,7 @@ cifar10() {
 
 conv2() {
   finetuned="--finetune-epochs=3 --finetune-learning-rate=0.01"
-  [ -n "$GRID" ] && finetuned="--finetune-epochs=0 --validation-examples=10000"
+  [ -n "$GRID" ] && finetuned="--finetune-epochs=1 --finetune-learning-rate=0.01 --validation-examples=10000"
   cell mnist "conv2-$((100 * $1))" "$1" "$2" "$3" --model=conv2 --image-size=14 --train-examples=10000 --batch-size=100 $finetuned
 }
 
