@@ -62,8 +62,8 @@ def _mask(each: Combination) -> Mask:
 def _stabilities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[Cell, dict[str, float]]:
     """Of one ticket that several columns train, under orders of the data of their own: values of the first column.
 
-    order_*: the mean over all pairs of them. pruning_*: the mean distance to `asked.against`, the whole network, of
-    those that see the data in its order. With `asked.check` of what that check makes of the tickets, such as the random
+    order_*: the mean over all pairs of them. pruning_*: the mean distance to the whole network (`_whole`) of those that
+    see the data in its order. With `asked.check` of what that check makes of the tickets, such as the random
     subnetwork: one mask of one seed, as the check draws by the seed alone.
     """
     found = {}
@@ -72,21 +72,30 @@ def _stabilities(by_cell: Mapping[Cell, Combination], asked: Analysis) -> dict[C
         if column != first:
             continue
         some = [by_cell[name, sparsity, seed] for name in asked.columns if (name, sparsity, seed) in by_cell]
+        whole, order = _whole(some[0], by_cell.get((asked.against, "0.0", seed)))
         if check:
             some = [each._replace(folder=paths.check_folder(each.folder, check)) for each in some]
         tickets = [(each, _ticket(each)) for each in some if (each.folder / paths.SUMMARY).exists()]
-        whole = by_cell.get((asked.against, "0.0", seed))
-        if whole is not None and not (whole.folder / paths.SUMMARY).exists():
-            whole = None
         values = stability(
             [ticket for _, ticket in tickets],
-            [ticket for each, ticket in tickets if whole is not None and _order(each) == _order(whole)],
-            None if whole is None else _ticket(whole),
+            [ticket for each, ticket in tickets if whole is not None and _order(each) == order],
+            whole,
         )
         if values:
             named = {f"{check}_{name}": value for name, value in values.items()} if check else values
             found[column, sparsity, seed] = named
     return found
+
+
+def _whole(first: Combination, dense: Combination | None) -> tuple[Ticket | None, int | None]:
+    """The whole network that trained as a ticket did, and its order of the data: from the weights W_k that the ticket
+    was rewound to, by a new optimizer, it is what the first round of the search trained, if that was kept; the dense
+    run goes through step k with its momentum. None if neither is there."""
+    if 1 in (kept := paths.round_files(first.folder)):
+        return ticket_file.load(kept[1]).ticket, _order(first)
+    if dense is None or not (dense.folder / paths.SUMMARY).exists():
+        return None, None
+    return _ticket(dense), _order(dense)
 
 
 def stability(tickets: Sequence[Ticket], pruned: Sequence[Ticket], whole: Ticket | None) -> dict[str, float]:

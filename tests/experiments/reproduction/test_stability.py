@@ -11,7 +11,9 @@ from experiments.papers.stabilizing_networks import stability
 from experiments.papers.table import ITEMS
 from experiments.reproduction import analyses, figures
 from experiments.reproduction.spread import PartRuns
+from experiments.run_folder import paths
 from rare_gems.phase import Ticket
+from rare_gems.storage import ticket_file
 
 MASK = {"w": np.array([[True, False], [True, True]]), "b": None}
 
@@ -87,6 +89,23 @@ def test_stability_of_what_a_check_makes_of_the_tickets(tmp_path, monkeypatch):
     np.testing.assert_allclose(values["stability.shuffle_order_l2"], l2(first, second))
     np.testing.assert_allclose(values["stability.shuffle_pruning_l2"], l2(first, tickets[tmp_path / "dense"]))
     assert values["stability.order_l2"] != values["stability.shuffle_order_l2"]
+
+
+def test_a_rewound_ticket_is_compared_with_the_whole_network_that_began_at_the_same_weights(tmp_path, monkeypatch):
+    """What the first round trained from W_k by a new optimizer; the dense run has its momentum at step k."""
+    whole, cells = ticket(3), []
+    whole = whole._replace(mask={"w": np.ones((2, 2), bool), "b": None})
+    for name in ("IMP", "dense"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text("{}")
+        config = SimpleNamespace(seed=0, data_seed=1)
+        cells.append(Combination(config, tmp_path / name, name, "0.0" if name == "dense" else "0.9"))
+    ticket_file.save(paths.round_file(tmp_path / "IMP", 1), whole, metadata={}, model_state={})
+    monkeypatch.setattr(analyses, "_ticket", lambda each: ticket({"IMP": 1, "dense": 2}[each.column]))
+    part = Part("digits", "m", (), ("0.9",), Small("", ""), analyses=(stability("IMP", 2),))
+    values = analyses.computed(part, cells)["IMP", "0.9", 0]
+    np.testing.assert_allclose(values["stability.pruning_l2"], l2(ticket(1), whole))
+    assert values["stability.pruning_l2"] != pytest.approx(l2(ticket(1), ticket(2)))
 
 
 @pytest.mark.parametrize("item", [f"stabilizing-figure-{number}" for number in (4, 7, 11, 12)])
