@@ -10,7 +10,7 @@ from experiments.analyses.arrays import like
 from experiments.analyses.image_batches import image_batches
 from experiments.analyses.measures import Row, check_trained, common_mask
 from experiments.analyses.networks import Network
-from experiments.analyses.stability import check_one_mask, label, order_pairs
+from experiments.analyses.stability import check_one_mask, labels, order_pairs
 from experiments.config.data_flags import with_data_dir
 from experiments.problem.data import load_data
 from experiments.problem.found_ticket import rewound_to
@@ -66,11 +66,11 @@ def lines(
     moving = [images for images, _ in image_batches(data, "train", statistics, config.batch_size)]
     tested = list(image_batches(data, "test", examples, None))
     rows = []
-    for a, b in pairs:
+    for (a, b), ticket in zip(pairs, labels([a for a, _ in pairs]), strict=True):
         mask, over = common_mask(a, b)
         ends = [like(params, masks.apply(network.params, mask)) for network in (a, b)]
         line = along(*ends, like(state, a.state), alphas=np.linspace(0, 1, points), batches=moving, examples=tested)
-        shared: Row = {"first": a.name, "second": b.name, "over": over, "ticket": label(a)}
+        shared: Row = {"first": a.name, "second": b.name, "over": over, "ticket": ticket}
         shared |= {"rewound_to": rewound_to(a.config)}
         rows += [shared | {"alpha": float(alpha), "loss": float(loss), "accuracy": float(accuracy)}
                  for alpha, loss, accuracy in zip(line.alphas, line.loss, line.accuracy, strict=True)]  # fmt: skip

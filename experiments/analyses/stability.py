@@ -6,7 +6,8 @@ Source: Stabilizing the Lottery Ticket Hypothesis, section 2.
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,14 +15,14 @@ import numpy as np
 
 from experiments.analyses.measures import Row, check_trained, common_mask, have_one_mask
 from experiments.analyses.networks import Network
-from experiments.config.saved import digest, fields_of
+from experiments.config.saved import FREE, digest, fields_of, flat
 from experiments.problem.found_ticket import rewound_to, source_of
 from experiments.problem.training import Part, descent_for, smoothing_for
 from experiments.terminal.errors import UsageError
 from rare_gems import masks
 from rare_gems.analysis import distance, overlap
 
-__all__ = ["order_pairs", "pruning_pairs", "samples", "summary"]
+__all__ = ["check_one_mask", "labels", "order_pairs", "pruning_pairs", "samples", "summary"]
 
 Pair = tuple[Network, Network]
 
@@ -50,10 +51,11 @@ def samples(networks: Sequence[Network], wholes: Sequence[Network] = (), *, inte
             f"{len(networks)} without such a pair{why and f'; {why}'}"
         )
     rows = []
+    names = labels([b for _, b in (*orders, *pruned)])
     for kind, pairs in (("data order", orders), ("pruning", pruned)):
         for a, b in pairs:
             mask = b.mask if kind == "pruning" else common_mask(a, b)[0]
-            shared: Row = {"stability": kind, "ticket": label(b), "rewound_to": rewound_to(b.config)}
+            shared: Row = {"stability": kind, "ticket": next(names), "rewound_to": rewound_to(b.config)}
             both: Row = {"first": a.name, "second": b.name}
             rows.append(shared | both | distance.between(a.params, b.params, mask)._asdict())
     return rows
@@ -110,8 +112,32 @@ def check_one_mask(what: str, a: Network, b: Network, intersect: bool) -> None:
         )
 
 
-def label(network: Network) -> str:
-    """What the samples of one stability have in common, whatever their seeds."""
+def labels(networks: Sequence[Network]) -> Iterator[str]:
+    """What the samples of one stability have in common, whatever their seeds; of several recipes under one such name
+    also in what they differ."""
+    groups: dict[tuple[str, int], list[Row]] = {}
+    told = [(_label(network), rewound_to(network.config), _recipe(network)) for network in networks]
+    for name, step, recipe in told:
+        groups.setdefault((name, step), []).append(recipe)
+    for name, step, recipe in told:
+        fields = dict.fromkeys(field for each in groups[name, step] for field in each)
+        apart = [field for field in fields if any(each.get(field) != recipe.get(field) for each in groups[name, step])]
+        yield ", ".join([name, *(f"{field} {recipe.get(field)}" for field in apart)])
+
+
+def _recipe(network: Network) -> Row:
+    """How a ticket was found and trained, but for seeds, and for other runs that it names, which have seeds of their
+    own."""
+    config = source_of(network.config) or network.config
+    options = {f"{config.pruner}.{name}": value for name, value in vars(config.options).items()}
+    left = {*FREE, "seed", "data_seed", *(name for name, value in (vars(config) | options).items()
+                                          if isinstance(value, Path))}  # fmt: skip
+    found = {name: value for name, value in flat(fields_of(config)).items()
+             if name not in left and not name.startswith("finetune")}  # fmt: skip
+    return found | _training(network)  # whose finetuning counts is that of the network
+
+
+def _label(network: Network) -> str:
     config, parts = network.config, []
     source = source_of(config)
     parts.append(config.pruner if source is None else source.pruner)

@@ -20,6 +20,7 @@ from experiments.comparison.columns import Column, Speaks
 from experiments.comparison.expand import DENSE, Asked, Combination, Expanded, expand
 from experiments.config.config import Config
 from experiments.config.flags import read_flags, typed_by_name
+from experiments.config.saved import FREE
 from experiments.problem.data import facts_of
 from experiments.run_folder import paths
 from experiments.terminal.errors import RunFailed, UsageError
@@ -149,9 +150,11 @@ def _make(console: Console, asked: Comparison, args: list[str], combinations: li
 
 
 def _digest(asked: Comparison, extra: list[str]) -> str:
-    """Twelve hex digits of what is compared; flags that came later do not change the names of older folders."""
-    apart = any(not arg.startswith("--") for arg in extra)  # --epochs 1 in two words
-    typed = sorted(columns.paired(extra, _SPEAKS).items()) if apart else sorted(extra)
+    """Twelve hex digits of what is compared, without flags that change nothing in a run; flags that came later do not
+    change the names of older folders."""
+    given = {name: args for name, args in columns.paired(extra, _SPEAKS).items() if name not in FREE}
+    apart = any(len(args) > 1 for args in given.values())  # --epochs 1 in two words
+    typed = sorted(given.items()) if apart else sorted(arg for args in given.values() for arg in args)
     named = dataclasses.asdict(asked) | {"run_dir": None, "dry_run": None, "extra": typed}
     named.pop("launch")  # a worker's folder is its collector's
     named.pop("for_")

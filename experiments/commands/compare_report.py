@@ -20,7 +20,8 @@ def report(console: Console, folder: Path, rows: list[dict[str, Any]], chance: f
     own stand for the methods."""
     rows = [row | {"pruner": row.get("column", row["pruner"])} for row in rows]
     seeds = len({row["seed"] for row in rows})
-    title = f"{rows[0]['model']} on {rows[0]['dataset']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+    models = ", ".join(dict.fromkeys(str(row["model"]) for row in rows))
+    title = f"{models} on {rows[0]['dataset']}, {seeds} {'seed' if seeds == 1 else 'seeds'}"
     run_tables.print_whole(console, comparison_tables.comparison_table(rows, title))
     for value in ("after", "before"):
         if all(row[value] is None for row in rows):

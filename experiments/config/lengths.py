@@ -53,16 +53,17 @@ def _length(config: Config, part: str) -> int:
 
 
 def _scaled(value: Any, was: int, now: int) -> Any:
-    """Epochs of a training of `was` epochs in one of `now`: milestones, which stay apart, or the warm-up.
+    """Epochs of a training of `was` epochs in one of `now`: milestones, which stay apart, or the warm-up, of one at
+    least where there is another epoch.
 
     Example:
-      >>> _scaled("30,60,80", 90, 9), _scaled("30,60,80", 90, 2), _scaled(5, 90, 45)
-      ('3,6,8', '1', 2)
+      >>> _scaled("30,60,80", 90, 9), _scaled("30,60,80", 90, 2), _scaled(5, 90, 45), _scaled(5, 90, 9)
+      ('3,6,8', '1', 2, 1)
     """
     if was == now:
         return value
     if isinstance(value, int):
-        return min(round(value * now / was), now - 1)
+        return min(max(round(value * now / was), 1), now - 1)
     stops: list[int] = []
     for stop in map(int, value.split(",")):
         stops += [max(round(stop * now / was), stops[-1] + 1 if stops else 1)]

@@ -47,14 +47,15 @@ def _item(
     )
 
 
-def _whole(name: str, pruner: str, epochs: int) -> Column:
+def _whole(name: str, pruner: str, epochs: int, batch_size: int) -> Column:
     """A method whose search is its training."""
-    return Column(name, f"{pruner} --epochs={epochs} --finetune-epochs=0", small="--finetune-epochs=0")
+    flags = f"{pruner} --epochs={epochs} --finetune-epochs=0 --batch-size={batch_size}"
+    return Column(name, flags, small="--finetune-epochs=0")
 
 
 # Tables 1 and 2
 _COLUMNS = (
-    Column("OBD", "obd"), _whole("SET", "set", 160), Column("Deep-R", "deep_r"), Column("SNIP", "snip"),
+    Column("OBD", "obd"), _whole("SET", "set", 160, 64), Column("Deep-R", "deep_r"), Column("SNIP", "snip"),
     Column("GraSP", "grasp"), Column("LT", "lottery_ticket"),
     Column("Jackpot, 30 epochs", f"{_SEARCHED} --epochs=30", small="--epochs=5"),
     Column("Jackpot, 160 epochs", f"{_SEARCHED} --epochs=160", small="--epochs=10"),
@@ -97,9 +98,9 @@ _J_60 = Column("Jackpot, 60 epochs", f"{_SEARCHED} --epochs=60", small="--epochs
 _TABLE_3 = Part(
     dataset="imagenet", model="resnet50", sparsities=_IMAGENET,
     columns=(
-        _whole("SET", "set", 100), Column("Deep-R", "deep_r"), Column("Sparse Momentum", "snfs"),
+        _whole("SET", "set", 100, 256), Column("Deep-R", "deep_r"), Column("Sparse Momentum", "snfs"),
         Column("Dynamic Sparse", "dsr"), Column("SNIP", "snip --finetune-epochs=100"),
-        Column("GraSP", "grasp --finetune-epochs=150"), _whole("RigL", "rigl", 100), _J_30, _J_60,
+        Column("GraSP", "grasp --finetune-epochs=150"), _whole("RigL", "rigl", 100, 256), _J_30, _J_60,
     ),
     printed=merged(
         {("dense", "0.0"): {"after": 76.15, "top5": 92.95}},
@@ -162,7 +163,7 @@ _FIGURE_4 = Part(
     analyses=(Analysis("overlap", columns=("magnitude", "snip", "grasp", "random"), against="Jackpot, 30 epochs"),),
 )
 _FIGURE_1 = _TABLE_3._replace(sparsities=("0.9",), columns=(
-    Column("SNIP", "snip --finetune-epochs=100"), _whole("SET", "set", 100), _whole("RigL", "rigl", 100),
+    Column("SNIP", "snip --finetune-epochs=100"), _whole("SET", "set", 100, 256), _whole("RigL", "rigl", 100, 256),
     Column("Jackpot, 10 epochs", f"{_SEARCHED} --epochs=10", small="--epochs=2"), _J_30,
 ), printed={}, claims=(
     Claim("10 epochs give more than 70 %", "Jackpot, 10 epochs", "", at_least=70.0, sparsity="0.9"),
@@ -189,7 +190,10 @@ _FIGURE_6 = Part("imagenet", "resnet50", (
 ), ("0.5", "0.7", "0.8", "0.9"), _STAND_IN._replace(sparsities=("0.5", "0.9")))  # fmt: skip
 _FIGURE_7 = Part("cifar10", "resnet32", (
     Column("Jackpot", f"{_SEARCHED} --epochs=30", small="--epochs=5"),
-    Column("finetuned", f"{_SEARCHED} --epochs=30 --finetune-epochs=150", small="--epochs=5 --finetune-epochs=20"),
+    Column(
+        "finetuned", f"{_SEARCHED} --epochs=30 --finetune-epochs=150 --finetune-learning-rate=0.1 --weight-decay=5e-4",
+        small="--epochs=5 --finetune-epochs=20",
+    ),
 ), ("0.5", "0.8", "0.9", "0.95"), _DIGITS._replace(sparsities=_BOTH), flags=_NETWORK["resnet32"], claims=(
     Claim("finetuning gives less than half a point", "Jackpot", "finetuned", at_least=-0.5),
 ))  # fmt: skip

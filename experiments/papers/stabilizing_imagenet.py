@@ -20,7 +20,7 @@ _DIGITS = Small(
     "milestones, rewound to the same epochs",
     flags="--batch-size=32 --finetune-epochs=15 --imp.round-epochs=15 --learning-rate=0.1 --finetune-learning-rate=0.1 "
     "--training.optimizer=sgd --training.schedule=multistep --training.warmup-epochs=1 --training.milestones=8,12 "
-    "--imp.decay",
+    "--imp.decay --imp.rewind-batch-norm",
     dataset="digits",
     model="resnet20",
 )

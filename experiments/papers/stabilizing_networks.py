@@ -26,7 +26,8 @@ _RESNET = (
 )
 _VGG = (
     "--validation-examples=5000 --batch-size=64 --finetune-epochs=159 --imp.round-epochs=159 --imp.rewind-step=0 "
-    "--init=kaiming_normal --weight-decay=1e-4 --network.affine --network.bias --training.milestone-steps=56000,84000"
+    "--imp.rewind-batch-norm --init=kaiming_normal --weight-decay=1e-4 --network.affine --network.bias "
+    "--training.milestone-steps=56000,84000"
 )
 _STANDARD = "--learning-rate=0.1 --finetune-learning-rate=0.1"
 _LOW = "--learning-rate=0.01 --finetune-learning-rate=0.01"

@@ -24,7 +24,7 @@ from experiments.presets import (
     sparse_training,
     stabilizing,
 )
-from experiments.presets.rows import Row, Table, join
+from experiments.presets.rows import WITHOUT_SEARCH, Row, Table, join
 
 __all__ = ["TABLES", "VARIANTS", "Preset", "lookup", "usual_pruner"]
 
@@ -56,6 +56,7 @@ TABLES = _merged(
 
 
 VARIANTS = stabilizing.VARIANTS
+_VARIED = ("dense", "imp")  # which the variants train
 
 
 def usual_pruner(model: str, dataset: str, meant: str | None = None) -> tuple[str, str]:
@@ -91,7 +92,8 @@ def lookup(
       options: of the pruner, as typed; some of them (`defaults.BY_OPTION`) come with fields of their own.
       variant: a name in `VARIANTS`, whose values take the place of the preset's.
     Raises:
-      ValueError: for a variant that the network has not on that data set.
+      ValueError: for a variant that the network has not on that data set, and of a method with a search of its own,
+        whose length is that of another paper.
     """
     base = _of_tables(pruner, model, dataset, sparsity)
     chosen = [row for (name, option, value), row in defaults.BY_OPTION.items()
@@ -103,6 +105,9 @@ def lookup(
     if variant not in known:
         told = f"one of {', '.join(known)}" if known else "none"
         raise ValueError(f"expected {told} for {model} on {dataset}, got {variant!r}")
+    if pruner not in (*_VARIED, *WITHOUT_SEARCH):
+        told = f"none for {pruner}, whose search is another paper's; it is for {', '.join(_VARIED)} and methods"
+        raise ValueError(f"expected {told} without a search, got {variant!r}")
     values, sources = known[variant]
     mine = [field for field in values if "." not in field or field.split(".")[0] in (*_GROUPS, pruner)]
     return Preset(*join(preset, ({f: values[f] for f in mine}, {f: sources[f] for f in mine})))

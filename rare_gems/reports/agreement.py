@@ -81,15 +81,16 @@ def agreement(
     interval = verdicts.interval(numbers, confidence) if n > 1 else None
     std = statistics.stdev(numbers) if n > 1 else None
     if paper is None or mean is None:
-        why = "the paper prints no number" if paper is None else "no runs"
+        why = "the paper prints no number" if paper is None else "no runs" if not ours else "no run has this number"
         return Agreement(mean, std, n, None, None, None, None if paper is None else "undecided", why)
 
     difference, printed = mean - float(paper), float(error or 0)
     noise = None if std is None or exact else math.hypot(std, printed)
     in_noise = difference / noise if noise else None
     if exact:
-        same = all(_within(number - float(paper), 0.0) for number in numbers)
-        verdict = "reproduced" if same else "undecided" if _within(difference, 0.0) else _decide(difference, 0.0, 0.0)
+        same = all(math.isclose(number, paper) for number in numbers)
+        apart: Verdict = "below" if difference < 0 else "above"
+        verdict = "reproduced" if same else "undecided" if math.isclose(mean, paper) else apart
         why = "an exact number"
     elif noise is None or interval is None or interval.high is None:
         verdict, why = "undecided", f"1 seed, {'' if _within(difference, margin) else 'not '}within {margin:.3g}"

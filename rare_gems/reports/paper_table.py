@@ -13,9 +13,10 @@ A row is a dict, all of its numbers in the unit that the paper prints (accuracie
 """
 
 import csv
+import functools
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -153,11 +154,11 @@ def _cells(rows: Sequence[Row], remarks: list[str]) -> tuple[list[str], list[lis
     cells = []
     for row in rows:
         found, unit = compare(row), row.get("unit", "%")
-        digits = _digits(row)
+        show = _exact if row.get("exact", False) else functools.partial(_rounded, _digits(row))
         mark = f" [{remarks.index(str(row['remark'])) + 1}]" if row.get("remark") else ""
-        paper = _number(row["paper"], row.get("error"), digits) + mark
-        ours = _number(found.mean, found.std, digits)
-        difference = NONE if found.difference is None else f"{found.difference:+,.{digits}f}"
+        paper = _number(row["paper"], row.get("error"), show) + mark
+        ours = _number(found.mean, found.std, show)
+        difference = NONE if found.difference is None else show(found.difference, "+")
         in_noise = NONE if found.in_noise is None else f"{found.in_noise:+.1f}"
         line = [str(row["name"]), str(row.get("what") or ""), str(unit), paper, ours, str(found.n), difference]
         cells.append([*line, in_noise, found.verdict or NONE, found.why])
@@ -168,17 +169,31 @@ def _cells(rows: Sequence[Row], remarks: list[str]) -> tuple[list[str], list[lis
 
 
 def _digits(row: Row) -> int:
-    """Digits behind the point: two for percent; else as many as the paper's number has, at most two."""
+    """Digits behind the point: two for percent; else one more than the paper's number has, at most two."""
     if row.get("unit", "%") == "%":
         return 2
     text = f"{row['paper']:.12f}".rstrip("0") if row["paper"] is not None else "0.00"
-    return min(len(text.partition(".")[2]) + (not row.get("exact", False)), 2)
+    return min(len(text.partition(".")[2]) + 1, 2)
 
 
-def _number(value: Any, error: Any, digits: int) -> str:
+def _rounded(digits: int, value: float, sign: str = "") -> str:
+    return f"{value:{sign},.{digits}f}"
+
+
+def _exact(value: float, sign: str = "") -> str:
+    """A number that has no noise: whole, or with four digits that count, since it may be as small as a lambda of 1e-8.
+
+    Example:
+      >>> _exact(268336.0), _exact(1e-8), _exact(0.1), _exact(-0.25, "+")
+      ('268,336', '1e-08', '0.1', '-0.25')
+    """
+    return f"{value:{sign},.0f}" if value == int(value) else f"{value:{sign},.4g}"
+
+
+def _number(value: Any, error: Any, show: Callable[..., str]) -> str:
     if value is None:
         return NONE
-    return f"{value:,.{digits}f}" + ("" if error is None else f"±{error:,.{digits}f}")
+    return show(value) + ("" if error is None else f"±{show(error)}")
 
 
 def _numbered(remarks: list[str]) -> list[str]:

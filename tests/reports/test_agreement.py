@@ -61,7 +61,7 @@ def test_undecided_ends_where_students_interval_ends(n):
 
 def test_what_is_missing():
     assert agreement(70.0, [])[:7] == (None, None, 0, None, None, None, "undecided")
-    assert agreement(70.0, [None, None]).why == "no runs"
+    assert (agreement(70.0, []).why, agreement(70.0, [None, None]).why) == ("no runs", "no run has this number")
     assert agreement(70.0, [71.0, None]) == agreement(70.0, [71.0])
     assert agreement(70.0, [71.0]).why == "1 seed, not within 0.5"
     assert agreement(70.0, [71.0])[:6] == (71.0, None, 1, 1.0, None, None)
@@ -72,6 +72,8 @@ def test_what_is_missing():
 def test_exact_numbers_need_one_value_and_have_no_margin():
     found = [agreement(2850, [value], exact=True).verdict for value in (2850, 2851, 2849)]
     assert found == ["reproduced", "above", "below"]
+    assert [agreement(1e-8, [ours], exact=True).verdict for ours in (1e-8, 9.1e-9)] == ["reproduced", "below"]
+    assert agreement(0.0, [9e-10], exact=True).verdict == "above"
 
 
 def test_mistakes():

@@ -82,6 +82,12 @@ def test_rows_that_lack_something_are_named():
     assert paper_table.tally([]) == "no rows"
 
 
+def test_small_exact_numbers_have_the_digits_that_count():
+    """A lambda of 3e-5 beside one of 1e-4 was 0.00 beside 0.00."""
+    row = {"name": "GEM-MINER", "unit": "", "paper": 1e-4, "ours": [3e-5], "exact": True}
+    assert printed(paper_table.table([row]))[2] == f"GEM-MINER 0.0001 3e-05 1 -7e-05 {DASH} below an exact number"
+
+
 def test_large_exact_numbers_are_whole():
     row = {"name": "ResNet-50", "unit": "weights", "paper": 25502912, "ours": [25502912], "exact": True}
     (line,) = csv.DictReader(io.StringIO(paper_table.as_csv([row])))

@@ -99,6 +99,23 @@ def test_n_orders_are_n_over_two_pairs(runs, tmp_path):
     assert {row["rewound_to"] for row in stability.samples(networks_of([tmp_path]))} == {0}
 
 
+def test_trainings_of_two_recipes_are_two_rows(tmp_path):
+    """Their mean was told as that of one ticket."""
+    again = ["--pruner=ticket", "--data-seed=1"]
+    for i, rate in enumerate(("0.1", "0.001")):
+        flags = ["--pruner=imp", f"--finetune-learning-rate={rate}"]
+        for seed in (1, 2):
+            of = make_run(tmp_path / f"imp-{rate}-{seed}", [*flags, f"--seed={seed}"], moved(1), mask_of(1))
+            for order in (1, 2):
+                again = ["--pruner=ticket", f"--ticket.run={of}", f"--seed={seed}", f"--data-seed={order}"]
+                place, weights = tmp_path / f"{rate}-{seed}-{order}", moved(10 * i + 2 * seed + order)
+                make_run(place, [*again, *flags[1:]], weights, mask_of(1))
+    networks = networks_of([path for path in sorted(tmp_path.iterdir()) if path.name[0] == "0"])
+    means = stability.summary(stability.samples(networks))
+    assert [mean["pairs"] for mean in means] == [2, 2]  # samples of two seeds are one row
+    assert [mean["ticket"] for mean in means] == [f"imp, 25 % kept, learning rate {rate}" for rate in (0.001, 0.1)]
+
+
 WHY = {
     "other order": (["--data-seed=2", *LIKE], START, "--data-seed is 1 and 2"),
     "no data seed": (LIKE, START, "without --data-seed every training has an order of its own"),

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from experiments.commands import compare
+from experiments.commands import compare, compare_report
 from experiments.commands.program import run
 from experiments.comparison.columns import read_columns
 from experiments.comparison.expand import Asked, expand
@@ -244,3 +245,20 @@ def test_flags_in_two_words_are_other_comparisons_than_their_values_the_other_wa
         "--epochs 1 --finetune-epochs 2", "--epochs 2 --finetune-epochs 1", "--finetune-epochs 2 --epochs 1"
     )]  # fmt: skip
     assert names[0] == names[2] != names[1]
+
+
+def test_flags_that_change_nothing_in_a_run_leave_the_folder_as_it_is():
+    """`--at-once` and `--checkpoint-every` had the comparison begin again in another folder."""
+    asked = compare.Comparison("digits")
+    names = [compare._digest(asked, ["--epochs=2", *more]) for more in (
+        [], ["--at-once=2", "--checkpoint-every", "2"], ["--on-collapse=error"], ["--weight-decay=0"]
+    )]  # fmt: skip
+    assert names[0] == names[1] == names[2] != names[3]
+
+
+def test_the_title_names_every_network(tmp_path, capsys):
+    row = {"dataset": "digits", "sparsity": 0.9, "seed": 1, "num_kept": 5, "num_prunable": 50}
+    row |= {"before": 0.1, "after": 0.2}
+    rows = [row | {"pruner": "random", "column": name, "model": name} for name in ("conv2", "lenet_300_100")]
+    compare_report.report(Console(), tmp_path, rows, 0.1)
+    assert "conv2, lenet_300_100 on digits, 1 seed" in " ".join(capsys.readouterr().out.split())

@@ -95,9 +95,17 @@ def test_the_three_ways_of_stabilizing(model, variant, words, rewound):
     assert "Stabilizing, Figure 2" in sources["training.milestones"]
     steps = -(-45_000 // config.batch_size) * config.finetune_epochs
     assert abs(steps - {"resnet20": 30_000, "vgg19": 112_000}[model]) < 1000
-    for pruner in ("dense", "snip", "gem_miner"):  # it is how weights train, and takes nothing from other methods
+    for pruner in ("dense", "snip", "random"):  # it is how weights train, and takes nothing from other methods
         other, _ = parse("cifar10", [f"--pruner={pruner}", *flags])
         assert spelled(other, "finetune") == spelled(config, "finetune")
+
+
+@pytest.mark.parametrize("pruner", ["lrr", "hybrid", "lottery_ticket", "rigl", "gem_miner"])
+def test_a_search_of_another_length_takes_no_variant(pruner, capsys):
+    """Its rounds of 160 epochs fell at epochs 57 and 71, and scores had the rate of weights."""
+    assert run("cifar10", [f"--pruner={pruner}", "--model=resnet20", "--variant=stabilizing-low"]) == 2
+    told = f"--variant: expected none for {pruner}, whose search is another paper's; it is for dense, imp and methods"
+    assert f"{told} without a search, got 'stabilizing-low'" in capsys.readouterr().err
 
 
 def test_an_unknown_variant_is_told_the_known(capsys):
@@ -112,7 +120,7 @@ def test_milestones_and_warm_up_of_a_preset_go_with_the_length():
     imp = ["--pruner=imp", "--model=resnet50", "--sparsity=0.7"]
     config, sources = parse("imagenet", [*imp, "--imp.round-epochs=18", "--finetune-epochs=9", "--imp.rewind-step=0"])
     assert (config.training.milestones, config.training.warmup_epochs) == ("6,12,16", 1)
-    assert (config.finetune.milestones, config.finetune.warmup_epochs) == ("3,6,8", 0)
+    assert (config.finetune.milestones, config.finetune.warmup_epochs) == ("3,6,8", None)  # the search's, of 1
     assert sources["training.milestones"] == "Stabilizing, Figure 6; scaled from 90 to 18 epochs"
     assert sources["finetune.milestones"] == "Stabilizing, Figure 6; scaled from 90 to 9 epochs"
     config, _ = parse("imagenet", [*imp, "--finetune-epochs=9", "--finetune.milestones=2", "--finetune.warmup-steps=3"])
