@@ -16,6 +16,7 @@ import numpy as np
 from rare_gems.leaves import as_jax
 from rare_gems.masks import num_prunable, path_name
 from rare_gems.phase import Key, Mask, Params, Scores
+from rare_gems.structures import check_shape
 
 __all__ = ["kaiming_normal", "kaiming_uniform_scores", "signed_constant", "uniform", "uniform_scores"]
 
@@ -34,7 +35,7 @@ def signed_constant(key: Key, params: Params, mask: Mask, keep_ratio: float = 1.
       [-0.5, 0.5]
 
     Raises:
-      ValueError: if keep_ratio is not in (0, 1].
+      ValueError: if keep_ratio is not in (0, 1], or a mask has another shape than its parameter.
 
     Source: Rare Gems (v1), Appendix A; Ramanujan et al., section 4.2. Deviation: edge-popup's code scales the fan by
     the fraction that it removes, which agrees at one half only.
@@ -87,7 +88,10 @@ def _redraw(params: Params, mask: Mask, draw: Callable[[tuple[int]], jax.Array],
     drawn = _split(draw((num_prunable(mask),)), mask)
 
     def one(path: tuple, m: Any, unit: Any, leaf: Any) -> Any:
-        if m is None or leaf.size == 0:
+        if m is None:
+            return leaf
+        check_shape("mask", path, m, leaf)
+        if leaf.size == 0:
             return leaf
         leaf = as_jax(f"params of {path_name(path)}", leaf)
         return (math.sqrt(2 / (math.prod(leaf.shape[:-1]) * keep_ratio)) * unit).astype(leaf.dtype)

@@ -39,7 +39,7 @@ from rare_gems.mask_counts import (
     sparsity,
 )
 from rare_gems.prunable import LeafReport, is_prunable, report
-from rare_gems.structures import check_prefix, check_structure
+from rare_gems.structures import check_prefix, check_shape, check_structure
 
 __all__ = [
     "LeafReport", "apply", "check", "count_for", "flattened", "is_prunable", "keep_top", "laid_like", "layer_counts",
@@ -137,8 +137,7 @@ def apply(params: PyTree, mask: PyTree) -> PyTree:
 
 def _masked(path: tuple, mask: Any, leaf: Any) -> Any:
     check_bool("mask", path, mask)
-    if mask.shape != np.shape(leaf):
-        raise ValueError(f"mask of {path_name(path)}: expected shape {np.shape(leaf)}, got {mask.shape}")
+    check_shape("mask", path, mask, leaf)
     if cut_dtype(leaf) and is_concrete(mask):
         return np.where(np.asarray(mask), leaf, np.zeros((), leaf.dtype))
     leaf = as_jax(f"params of {path_name(path)}", leaf)

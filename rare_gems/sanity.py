@@ -24,6 +24,7 @@ import numpy as np
 
 from rare_gems import masks
 from rare_gems.phase import Context, Key, Mask, Params, State, Ticket, Transform
+from rare_gems.structures import check_shape
 
 __all__ = ["random_ticket", "reinit", "shuffle", "shuffle_weights"]
 
@@ -74,7 +75,7 @@ def shuffle_weights(within: Literal["kept", "all"] = "kept") -> Transform:
       within: "kept" permutes the kept weights among the kept positions, and leaves the others alone; "all" permutes
         the dense layer, so that the mask then keeps other weights of it.
     Raises:
-      ValueError: `within` is something else.
+      ValueError: `within` is something else; in an update, a mask of another shape than its parameter.
     Example:
       >>> ticket = Ticket([jnp.array([1.0, 2.0, 3.0])], [None], [jnp.array([True, False, True])])
       >>> context = Context(0, jax.random.key(0), None, None)
@@ -122,11 +123,13 @@ def _permuted(key: Key, params: Params, mask: Mask, only_kept: bool) -> Params:
         for piece, start, leaf in zip(jnp.split(source, ends[:-1]), [0, *ends[:-1].tolist()], leaves, strict=True)
     ]
 
-    def one(m: Any, index: Any, w: Any) -> Any:
+    def one(path: tuple, m: Any, index: Any, w: Any) -> Any:
         if m is None:
             return w
+        check_shape("mask", path, m, w)
         if isinstance(w, np.ndarray) and not isinstance(index, jax.core.Tracer):
             return w.reshape(-1)[index]  # NumPy's stay NumPy's
         return masks.laid_like(masks.flattened(w)[index], w)
 
-    return jax.tree.map(one, mask, treedef.unflatten(pieces), params, is_leaf=lambda leaf: leaf is None)
+    taken = treedef.unflatten(pieces)
+    return jax.tree_util.tree_map_with_path(one, mask, taken, params, is_leaf=lambda leaf: leaf is None)

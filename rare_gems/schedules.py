@@ -80,7 +80,7 @@ def every(period: int) -> Callable[[Any], Any]:
 
 
 def cosine(learning_rate: Any, num_epochs: int, steps_per_epoch: int) -> Callable[[Any], Any]:
-    """lr (1 + cos(pi e / E)) / 2 with e = floor(step / steps_per_epoch); the rate may be traced.
+    """lr (1 + cos(pi e / E)) / 2 with e = floor(step / steps_per_epoch) <= E; the rate may be traced.
 
     Source: Rare Gems (v1), Appendix A, as its code does it: once an epoch, and never quite zero.
     """
@@ -120,7 +120,7 @@ def stairs(values: Any, milestones: Sequence[int], steps_per_epoch: int) -> Call
 
 
 def falling(kind: str, num_steps: int, unit: int = 1) -> Callable[[Any, Any, Any], jax.Array]:
-    """(step, first, last) -> a rate that falls from the first value to the last over T steps, x = step / T.
+    """(step, first, last) -> a rate that falls from the first value to the last over T steps, x = step / T <= 1.
 
       linear: first + (last - first) x;  exponential: first (last / first)^x;
       cosine: last + (first - last) (1 + cos(pi x)) / 2
@@ -129,11 +129,15 @@ def falling(kind: str, num_steps: int, unit: int = 1) -> Callable[[Any, Any, Any
       kind: "linear", "exponential" or "cosine". num_steps: T. unit: it changes once in so many steps.
     Returns:
       a function of an int32 step and two float32 rates, all of which may be traced.
+    Raises:
+      ValueError: for another kind.
     Example:
       >>> linear = falling("linear", 4)
       >>> [float(linear(step, 1.0, 0.0)) for step in range(4)]
       [1.0, 0.75, 0.5, 0.25]
     """
+    if kind not in ("linear", "exponential", "cosine"):
+        raise ValueError(f"kind: expected linear, exponential or cosine, got {kind!r}")
 
     def rate(step: Any, first: Any, last: Any) -> jax.Array:
         share = (jnp.asarray(step) // unit * unit).astype(jnp.float32) / jnp.float32(num_steps)

@@ -147,7 +147,10 @@ def _flatten(scores: PyTree, within: PyTree) -> tuple[list, list, Any]:
 def _as_count(num_kept: Count) -> jax.Array:
     if isinstance(num_kept, int | np.integer | np.ndarray):
         num_kept = min(max(int(num_kept), 0), 2**31 - 1)
-    return jnp.maximum(jnp.asarray(num_kept).astype(jnp.int32), 0)
+    count = jnp.asarray(num_kept)
+    if jnp.iinfo(count.dtype).max > 2**31 - 1:  # no count wraps
+        count = jnp.minimum(count, jnp.asarray(2**31 - 1, count.dtype))
+    return jnp.maximum(count.astype(jnp.int32), 0)
 
 
 @jax.jit

@@ -1,12 +1,13 @@
-"""Trees that should have one structure: what differs is told by the names of leaves. Needs JAX only."""
+"""Trees that should have one structure: what differs is told by the names of leaves. Needs JAX and NumPy only."""
 
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from rare_gems.leaf_names import path_name
 
-__all__ = ["check_prefix", "check_structure", "difference"]
+__all__ = ["check_prefix", "check_shape", "check_structure", "difference"]
 
 PyTree = Any
 
@@ -38,6 +39,18 @@ def check_prefix(name: str, mask: PyTree, tree: PyTree, of: str) -> None:
             raise ValueError(f"{of}: expected the structure of the {name}, got None") from None
         told = difference(mask, tree, prefix="tree")
         raise ValueError(f"{name}: expected the structure of {of}, got {told}") from None
+
+
+def check_shape(name: str, path: tuple, leaf: Any, like: Any) -> None:
+    """Raises ValueError, naming the leaf at `path`, unless it has the shape of another.
+
+    Example:
+      >>> check_shape("mask", (jax.tree_util.DictKey("w"),), np.ones((2, 3)), np.ones((3, 2)))
+      Traceback (most recent call last):
+      ValueError: mask of w: expected shape (3, 2), got (2, 3)
+    """
+    if np.shape(leaf) != np.shape(like):
+        raise ValueError(f"{name} of {path_name(path)}: expected shape {np.shape(like)}, got {np.shape(leaf)}")
 
 
 def difference(tree: PyTree, like: PyTree, prefix: Literal["", "tree", "like"] = "") -> str:

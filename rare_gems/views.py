@@ -98,7 +98,8 @@ def reselected(invert: bool = False) -> View:
 def support(view: View, ticket: Ticket, step: Step, key: Key) -> Mask:
     """The effective mask: where the view lets a weight through, whatever its value.
 
-    Found by looking at weights of one, so it holds for every view.
+    Found by looking at weights of one, so it holds for every view that chooses by scores, mask, step and key, and not
+    by the weights themselves.
     """
     shown = masks.map_kept(jnp.ones_like, ticket.params, ticket.mask)
     whole = jax.tree.map(lambda m, one, w: w if m is None else one, ticket.mask, shown, ticket.params, is_leaf=_is_none)

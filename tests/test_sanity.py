@@ -186,3 +186,11 @@ def test_a_redrawn_weight_owes_nothing_to_a_mask_that_was_drawn_from_the_same_ke
     weights = sanity.reinit(draw).update(ticket, (), context(7))[0].params["kernel"]
     kept = np.asarray(weights)[np.asarray(ticket.mask["kernel"])]
     assert abs(np.mean(kept > 0) - 0.5) < 0.025  # five standard deviations
+
+
+@pytest.mark.parametrize("edit", [sanity.reinit(init.kaiming_normal), sanity.shuffle_weights()])
+def test_a_mask_of_another_shape_than_its_parameter_is_refused(edit):
+    """Weights came in the shape of the mask, or were permuted by place."""
+    ticket = Ticket({"w": jnp.ones((3, 2))}, {"w": None}, {"w": jnp.ones((2, 3), bool)})
+    with pytest.raises(ValueError, match=r"mask of w: expected shape \(3, 2\), got \(2, 3\)"):
+        edit.update(ticket, (), context(0))

@@ -143,3 +143,8 @@ def test_multi_step():
 )  # fmt: skip
 def test_milestones_for(num_epochs, milestones):
     assert schedules.milestones_for(num_epochs) == milestones
+
+
+def test_a_kind_of_fall_that_there_is_not():
+    with pytest.raises(ValueError, match="kind: expected linear, exponential or cosine, got 'step'"):
+        schedules.falling("step", 4)

@@ -280,3 +280,11 @@ HUGE = [jax.ShapeDtypeStruct((2**16, 2**14), jnp.float16)] * 2
 def test_static_mistakes(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.int32, np.uint8])
+def test_a_traced_count_of_any_dtype_is_at_most_all(dtype):
+    """One above 2^31 wrapped, and nothing was kept."""
+    count = np.iinfo(dtype).max
+    (mask,) = jax.jit(lambda k: selection.top_mask([jnp.array([0.9, 0.8])], k))(jnp.asarray(count, dtype))
+    assert mask.tolist() == [True, True]

@@ -44,7 +44,7 @@ class Evaluate:
     """
 
     ticket: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TICKET")]
-    """a run folder, or a .json of experiments.export --to=seed"""
+    """a run folder or its ticket.safetensors, or a .json of experiments.export --to=seed"""
     data_dir: Path | None = None
     """where TFDS keeps its data sets, or where the images are, if not where the run found them"""
     fresh_statistics: int = 0
@@ -70,8 +70,11 @@ def evaluate(args: list[str]) -> None:
     asked = read_flags(Evaluate, args, "python -m experiments.evaluate")
     if asked.fresh_statistics < 0:
         raise UsageError(f"--fresh-statistics: expected 1 or more training images, or 0, got {asked.fresh_statistics}")
-    read = _of_run if asked.ticket.is_dir() else _of_seed
-    config, weights = read(asked.ticket, asked.data_dir)
+    ticket = asked.ticket
+    if ticket.name == paths.TICKET and ticket.is_file():  # of a run, whose configuration stands beside it
+        ticket = ticket.parent
+    read = _of_run if ticket.is_dir() else _of_seed
+    config, weights = read(ticket, asked.data_dir)
     problem = _problem(config)
     if asked.fresh_statistics:
         weights = _with_fresh(config, problem, weights, asked.fresh_statistics)

@@ -49,8 +49,9 @@ class Export:
     """a run folder, or a ticket.safetensors"""
     to: Literal["torch", "numpy", "flax", "keras-names", "compact", "seed"]
     """whose file it is to be"""
-    weights: Literal["trained", "initial"] = "trained"
-    """the weights after finetuning, or those that it began with (the winning ticket)"""
+    weights: Literal["trained", "initial"] | None = None
+    """trained, after finetuning, which is usual; or initial, those that it began with (the winning ticket), as seed has
+    them always"""
     masks: Literal["zeros", "prune"] = "zeros"
     """removed weights are zeros; or (torch) weight_orig and weight_mask, as torch.nn.utils.prune has them"""
     fill: bool = False
@@ -75,12 +76,15 @@ def export(args: list[str]) -> None:
     file = finished_ticket(asked.run)
     output = _output(asked, file, suffixes)
     found = ticket_file.load(file)
-    weights = "initial" if asked.to == "seed" else asked.weights
+    usual = "initial" if asked.to == "seed" else "trained"
+    weights = asked.weights or usual
+    if asked.to == "seed" and weights != usual:
+        raise UsageError("--weights: a seed draws initial weights; expected no such flag with --to=seed")
     params, state = (found.ticket.params, found.model_state) if weights == "trained" else _initial(file, found)
     if asked.masks == "zeros":
         params = jax.tree.map(on_host, masks.apply(params, found.ticket.mask))
     what = Exported(
-        model=str(found.metadata.get("model")), params=params, state=state, mask=found.ticket.mask,
+        model=_model(file, found), params=params, state=state, mask=found.ticket.mask,
         prune=asked.masks == "prune", fill=asked.fill,
     )  # fmt: skip
     told = (
@@ -94,6 +98,14 @@ def export(args: list[str]) -> None:
         *told,
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _model(file: Path, found: TicketFile) -> str:
+    """The network's name; what a search or a round left does not say it, but the run beside it does."""
+    for config in (file.with_name(paths.CONFIG), file.parent.with_name(paths.CONFIG)):
+        if "model" not in found.metadata and config.is_file():
+            return str(json.loads(config.read_text()).get("model"))
+    return str(found.metadata.get("model"))
 
 
 def _whose(file: Path, weights: str) -> str:

@@ -1,7 +1,7 @@
 """Weights, statistics and masks as the bytes of other frameworks' files."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ def _torch(what: Exported) -> tuple[dict[str, np.ndarray], str]:
     try:
         shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(what.params)}
         whose = counterpart_of(what.model, shapes).whose
-        add = _leaves_with_everything(what.model) if what.fill else ()
+        add = _leaves_with_everything(what.model, shapes) if what.fill else ()
         tensors = to_torch(what.model, what.params, what.state, what.mask, prune=what.prune, add=add)
     except ValueError as error:
         raise UsageError(f"--to=torch: {error}; --to=numpy, --to=flax and --to=keras-names take any network") from None
@@ -61,10 +61,13 @@ def _torch(what: Exported) -> tuple[dict[str, np.ndarray], str]:
     return tensors, "; ".join(told)
 
 
-def _leaves_with_everything(model: str) -> list[str]:
-    """The paths of the network's params, had it all the scales and biases that it can have."""
+def _leaves_with_everything(model: str, there: Collection[str]) -> list[str]:
+    """The paths of the network's params, had it all the scales and biases that it can have beside those that are
+    there."""
     row = NETWORKS[model]
-    flags = {"affine": True} if "affine" in row.options else {}
+    flags: dict[str, Any] = {"affine": True} if "affine" in row.options else {}
+    if "shortcut" in row.options and any("/downsample/" in path for path in there):
+        flags["shortcut"] = "B"
     params, _ = jax.eval_shape(row.make(use_bias=True, **flags).init, jax.random.key(0))
     return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
@@ -72,7 +75,7 @@ def _leaves_with_everything(model: str) -> list[str]:
 def _lacking(what: Exported) -> list[str]:
     paths = {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path((what.params, what.state))}
     there = {path.partition("/")[2] for path in paths}
-    wanted = set(_leaves_with_everything(what.model)) - there
+    wanted = set(_leaves_with_everything(what.model, there)) - there
     kinds = {
         "scales and biases of BatchNorm": [p for p in wanted if f"{p.rpartition('/')[0]}/mean" in there],
         "biases of layers": [p for p in wanted if f"{p.rpartition('/')[0]}/kernel" in there],
@@ -85,8 +88,13 @@ def _keras_names(what: Exported) -> tuple[dict[str, np.ndarray], str]:
         arrays = to_keras_names(what.params, what.state, what.mask)
     except ValueError as error:
         raise UsageError(f"--to=keras-names: {error}") from None
-    told = "names LAYER/kernel, bias, gamma, beta, moving_mean, moving_variance of Keras 3; BatchNorm's epsilon is 1e-5"
-    return {name: _of_numpy(array) for name, array in arrays.items()}, f"{told}; masks as LAYER/kernel_mask"
+    named = {name: _of_numpy(array) for name, array in arrays.items()}
+    if what.model not in NETWORKS:
+        told = "names of your own network, paths joined by _; kernel, scale, bias, mean, var are called as in Keras 3"
+        return named, f"{told}, other leaves keep their names and layout; masks as NAME_mask"
+    epsilon = "1e-3" if what.model == "inception_v3" else "1e-5"
+    told = "names LAYER/kernel, bias, gamma, beta, moving_mean, moving_variance of Keras 3; "
+    return named, f"{told}BatchNorm's epsilon is {epsilon}; masks as LAYER/kernel_mask"
 
 
 def _numpy(what: Exported) -> tuple[dict[str, np.ndarray], str]:
@@ -96,7 +104,8 @@ def _numpy(what: Exported) -> tuple[dict[str, np.ndarray], str]:
         for group, tree in trees.items()
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    return arrays, "names params/..., state/..., mask/... with our key paths; layout of JAX and Keras"
+    named = "names params/..., state/..., mask/... with our key paths; layout of "
+    return arrays, named + ("JAX and Keras" if what.model in NETWORKS else "your own network")
 
 
 def _of_numpy(leaf: Any) -> np.ndarray:

@@ -103,7 +103,8 @@ def _momenta(zeros: dict[int, Any], names: list[str], after: Callable[[dict[int,
         if not (0 <= momenta[i] < 1 - 1e-6 and np.abs(each - momenta[i]).max() < 1e-4):
             raise ValueError(
                 f"state of {names[i]}: expected a running average, m s + (1 - m) s_batch with one m from 0 to 1, got a "
-                f"leaf that moves with m from {each.min():.4g} to {each.max():.4g}"
+                f"leaf that moves with m from {each.min():.4g} to {each.max():.4g}; averages that are corrected for "
+                "their start, as Haiku's, are none"
             )
     return momenta
 

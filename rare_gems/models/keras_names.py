@@ -26,7 +26,8 @@ def to_keras_names(params: Params, state: PyTree, mask: Mask | None = None) -> d
     are those of `Conv2D(groups=channels)`, and with the last two axes swapped those of `DepthwiseConv2D`.
 
     Args:
-      params, state: as from `Model.init`; networks of your own will do.
+      params, state: as from `Model.init`; of networks of your own, too: leaves that are called otherwise than those of
+        Flax (Haiku's `w` and `b`, Equinox's `weight`) keep their names, and all keep their layouts.
       mask: removed weights become zero, and the mask is written as bool arrays `LAYER/kernel_mask`.
 
     Returns:
@@ -93,10 +94,17 @@ def _leaves(tree: PyTree) -> list[tuple[str, Any]]:
 def _names(params: Params, state: PyTree) -> tuple[dict[str, str], dict[str, str]]:
     """The name in Keras of each leaf of params, and of state, by its path."""
     paths = [path for path, _ in _leaves(params)], [path for path, _ in _leaves(state)]
-    norms = {layer for some in paths for layer, leaf in map(_split, some) if leaf in ("scale", "mean")}
+    layers = {_split(path)[0] for path in paths[0]}
+
+    def split(path: str) -> tuple[str, str]:
+        layer, leaf = _split(path)
+        inner = layer.removeprefix("batch_stats/")  # Linen's collection is no part of the layer's name
+        return (inner if inner in layers else layer), leaf
+
+    norms = {layer for some in paths for layer, leaf in map(split, some) if leaf in ("scale", "mean")}
 
     def name(path: str) -> str:
-        layer, leaf = _split(path)
+        layer, leaf = split(path)
         return f"{layer.replace('/', '_')}/{_OF_NORMS.get(leaf, leaf) if layer in norms else leaf}".removeprefix("/")
 
     of_params, of_state = ({path: name(path) for path in some} for some in paths)

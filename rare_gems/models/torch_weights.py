@@ -148,6 +148,8 @@ def read_torch(
     ours = {path_name(p[1:]): leaf.shape for p, leaf in jax.tree_util.tree_leaves_with_path(like)}
     kernels = [leaf.name for leaf in report(like[0]) if leaf.prunable]
     last = replace_classifier if isinstance(replace_classifier, str) else kernels[-1]
+    if last not in kernels:
+        raise ValueError(f"replace_classifier: expected a kernel, one of {', '.join(kernels)}, got {last!r}")
     leaves = _fresh_layer(key, last, ours) if replace_classifier else {}
     try:
         found = find_state_dict(read_tensors(path), ours, may_be)

@@ -52,6 +52,16 @@ def test_names_by_hand():
         from_keras_names({"a/w": np.ones(3)}, {"a": {"w": np.ones(2)}}, {})
 
 
+def test_linen_s_collection_of_statistics_is_no_part_of_a_layer_s_name():
+    params = {"BatchNorm_0": {"scale": np.ones(2)}, "Dense_0": {"kernel": np.ones((3, 2))}}
+    state = {"batch_stats": {"BatchNorm_0": {"mean": np.zeros(2), "var": np.full(2, 3.0)}}}
+    arrays = to_keras_names(params, state)
+    assert sorted(arrays) == [
+        "BatchNorm_0/gamma", "BatchNorm_0/moving_mean", "BatchNorm_0/moving_variance", "Dense_0/kernel"
+    ]  # fmt: skip
+    same(from_keras_names(arrays, params, state), (params, state))
+
+
 def test_a_tree_of_nnx_has_the_same_names():
     params = {"bn": {"scale": {"value": np.ones(2)}}, "conv": {"kernel": {"value": np.ones((1, 1, 3, 2))}}}
     state = {"bn": {"mean": {"value": np.zeros(2)}}}

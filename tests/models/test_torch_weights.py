@@ -358,6 +358,15 @@ def test_another_network(lenet, resnet, tmp_path):
     assert message.endswith(" and 102 more)")  # without hints
 
 
+@pytest.mark.parametrize("name", ["linear", "linaer/kernel", "linear/bias", "fc.weight"])
+def test_what_is_to_be_replaced_is_a_kernel(name, resnet, tmp_path):
+    """Another name was ignored, and the file's classifier kept."""
+    options, tensors = resnet
+    told = rf"^replace_classifier: expected a kernel, one of conv1/kernel, .*, linear/kernel, got '{name}'$"
+    with pytest.raises(ValueError, match=told):
+        from_torch(saved(tmp_path, tensors), resnet20(**options), replace_classifier=name)
+
+
 @pytest.mark.parametrize("with_classifier", [True, False])
 def test_replace_classifier(with_classifier, resnet, loaded, tmp_path):
     options, tensors = resnet

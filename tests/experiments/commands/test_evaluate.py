@@ -128,12 +128,16 @@ def test_a_damaged_configuration(text, small_copy, capsys):
     assert "config.json: expected the configuration of a run" in refused(capsys, "evaluate", small_copy)
 
 
+def test_the_ticket_in_a_run_folder_is_that_of_the_run(small_run, capsys):
+    assert evaluated(capsys, small_run / "ticket.safetensors") == evaluated(capsys, small_run)
+
+
 def test_mistakes(small_run, tmp_path, capsys):
     assert "got nothing there" in refused(capsys, "evaluate", tmp_path / "nowhere")
     assert "expected a run folder, with a config.json" in refused(capsys, "evaluate", tmp_path)
     assert "expected a ticket by its seed" in refused(capsys, "evaluate", small_run / "summary.json")
-    assert "expected a ticket by its seed" in refused(capsys, "evaluate", small_run / "ticket.safetensors")
     shutil.copy(small_run / "ticket.safetensors", tmp_path / "alone.safetensors")
+    assert "expected a ticket by its seed" in refused(capsys, "evaluate", tmp_path / "alone.safetensors")
     assert "--data-dir: digits has no use for it" in refused(capsys, "evaluate", small_run, f"--data-dir={tmp_path}")
     message = refused(capsys, "export", tmp_path / "alone.safetensors", "--to=seed", f"--output={tmp_path}/a.json")
     assert "expected a run folder" in message

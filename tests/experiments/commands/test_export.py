@@ -15,6 +15,7 @@ from experiments.commands.export_formats import FORMATS, Exported
 from experiments.commands.program import run
 from experiments.config.parse import parse
 from experiments.problem.data import load_data
+from experiments.run_folder import paths
 from rare_gems import masks
 from rare_gems.models import from_torch, read_torch
 from rare_gems.models.compact_file import load_compact
@@ -53,6 +54,42 @@ def test_torch(small_run, ticket, tmp_path, capsys):
     assert f"images for it: (pixels in [0, 1] - [{data.mean[0]:.4f}]) / [{data.std[0]:.4f}]" in out
     same(from_torch(file, MODEL)[0], ticket.ticket.params)
     assert sorted(load_file(file)) == [f"fc{i}.{leaf}" for i in (1, 2, 3) for leaf in ("bias", "weight")]
+
+
+def test_a_seed_has_no_trained_weights(small_run, capsys):
+    told = "--weights: a seed draws initial weights; expected no such flag with --to=seed"
+    assert refused(capsys, small_run, "--to=seed", "--weights=trained").startswith(told)
+
+
+def test_what_a_search_left_is_of_the_network_of_the_run_beside_it(small_copy, ticket, tmp_path, capsys):
+    """It blamed the network "None"."""
+    for file in (small_copy / "search.safetensors", paths.round_file(small_copy, 1)):
+        ticket_file.save(file, ticket.ticket, metadata={"num_kept": 25100, "num_prunable": 50200}, model_state={})
+        output = tmp_path / f"{file.stem}.safetensors"
+        exported(capsys, file, "--to=torch", f"--output={output}")
+        assert sorted(load_file(output)) == [f"fc{i}.{leaf}" for i in (1, 2, 3) for leaf in ("bias", "weight")]
+
+
+def test_fill_has_the_norms_of_projecting_shortcuts(tmp_path):
+    model = resnet20(shortcut="B", width=0.25)
+    params, state = jax.jit(model.init)(jax.random.key(0))
+    what = Exported("resnet20", params, state, masks.ones(params), prune=False, fill=True)
+    tensors, _ = FORMATS["torch"].arrays(what)
+    file = tmp_path / "full.safetensors"
+    file.write_bytes(FORMATS["torch"].files[".safetensors"][0](tensors))
+    full = resnet20(shortcut="B", width=0.25, affine=True, use_bias=True)
+    read, _ = from_torch(file, full)
+    assert read["layer2"][0]["downsample"]["bn"]["scale"].tolist() == [1.0] * 8
+
+
+def test_a_keras_model_is_told_the_epsilon_of_the_network():
+    told = [FORMATS["keras-names"].arrays(Exported(name, {}, {}, {}, False, False))[1] for name in (
+        "inception_v3", "resnet20", "my_networks:linen"
+    )]  # fmt: skip
+    assert "epsilon is 1e-3" in told[0]
+    assert "epsilon is 1e-5" in told[1]
+    assert "names of your own network" in told[2]
+    assert "epsilon" not in told[2]
 
 
 def test_weights_that_are_not_finetuned_yet_are_not_called_trained(small_copy, ticket, capsys):
