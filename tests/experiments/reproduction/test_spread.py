@@ -158,7 +158,8 @@ TRAINED = {  # item, column -> fields of its runs, as the papers print them
     ("rare-gems-v1-table-16", "SR v3"): {"smart_ratio.exact": False},  # 1.75
     ("rare-gems-table-1", "IMP"): {"imp.round_epochs": 150, "imp.rewind_step": 0},  # 19 rounds are 2850 epochs
     ("rare-gems-table-1", "Renda et al."): {"lrr.round_epochs": 150},
-    ("rare-gems-table-5", "IMP (warm)"): {"imp.round_epochs": 150},
+    ("rare-gems-table-5", "IMP (warm)"): {"imp.round_epochs": 150, "finetune_epochs": 150},
+    ("rare-gems-table-5", "Renda et al."): {"lrr.round_epochs": 150, "finetune_epochs": 150},  # 3000 in all
     ("lottery-jackpots-table-1", "SET"): {"batch_size": 64, "epochs": 160, "finetune_epochs": 0},
     ("lottery-jackpots-table-3", "SET"): {"batch_size": 256, "epochs": 100, "finetune_epochs": 0},
     ("lottery-jackpots-table-3", "RigL"): {"batch_size": 256, "epochs": 100, "finetune_epochs": 0},
