@@ -211,8 +211,7 @@ def overlap(a: PyTree, b: PyTree) -> Any:
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
         check_bool("a", path, x)
         check_bool("b", path, y)
-        if x.shape != y.shape:
-            raise ValueError(f"b of {path_name(path)}: expected shape {x.shape}, got {y.shape}")
+        check_shape("b", path, y, x)
     both = num_kept(jax.tree.map(jnp.logical_and, a, b))
     kept = num_kept(a)
     if isinstance(both, int) and isinstance(kept, int):

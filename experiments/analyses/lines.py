@@ -65,12 +65,12 @@ def lines(
     along = connectivity.make_along(model.apply)
     moving = [images for images, _ in image_batches(data, "train", statistics, config.batch_size)]
     tested = list(image_batches(data, "test", examples, None))
-    rows = []
-    for (a, b), ticket in zip(pairs, labels([a for a, _ in pairs]), strict=True):
+    rows, names = [], labels([a for a, _ in pairs])
+    for a, b in pairs:
         mask, over = common_mask(a, b)
         ends = [like(params, masks.apply(network.params, mask)) for network in (a, b)]
         line = along(*ends, like(state, a.state), alphas=np.linspace(0, 1, points), batches=moving, examples=tested)
-        shared: Row = {"first": a.name, "second": b.name, "over": over, "ticket": ticket}
+        shared: Row = {"first": a.name, "second": b.name, "over": over, "ticket": names[a.folder, a.round]}
         shared |= {"rewound_to": rewound_to(a.config)}
         rows += [shared | {"alpha": float(alpha), "loss": float(loss), "accuracy": float(accuracy)}
                  for alpha, loss, accuracy in zip(line.alphas, line.loss, line.accuracy, strict=True)]  # fmt: skip

@@ -101,7 +101,7 @@ def check_alike(networks: Sequence[Network]) -> None:
 def _runs(place: Path) -> list[tuple[Path, int | None]]:
     """The run folders, with the number of a round where a file names one."""
     if place.is_file():
-        folder = place.parent.parent if place.parent.name == paths.ROUNDS else place.parent
+        folder = paths.folder_of(place)
         number = next((n for n, file in paths.round_files(folder).items() if file == place), None)
         if (number is None and place.name != paths.TICKET) or number == 0:
             wanted = f"a run folder, or a file of {paths.ROUNDS}/ from 01 on"

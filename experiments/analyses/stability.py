@@ -6,7 +6,7 @@ Source: Stabilizing the Lottery Ticket Hypothesis, section 2.
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def samples(networks: Sequence[Network], wholes: Sequence[Network] = (), *, inte
     for kind, pairs in (("data order", orders), ("pruning", pruned)):
         for a, b in pairs:
             mask = b.mask if kind == "pruning" else common_mask(a, b)[0]
-            shared: Row = {"stability": kind, "ticket": next(names), "rewound_to": rewound_to(b.config)}
+            shared: Row = {"stability": kind, "ticket": names[b.folder, b.round], "rewound_to": rewound_to(b.config)}
             both: Row = {"first": a.name, "second": b.name}
             rows.append(shared | both | distance.between(a.params, b.params, mask)._asdict())
     return rows
@@ -112,17 +112,21 @@ def check_one_mask(what: str, a: Network, b: Network, intersect: bool) -> None:
         )
 
 
-def labels(networks: Sequence[Network]) -> Iterator[str]:
-    """What the samples of one stability have in common, whatever their seeds; of several recipes under one such name
-    also in what they differ."""
-    groups: dict[tuple[str, int], list[Row]] = {}
-    told = [(_label(network), rewound_to(network.config), _recipe(network)) for network in networks]
-    for name, step, recipe in told:
-        groups.setdefault((name, step), []).append(recipe)
-    for name, step, recipe in told:
-        fields = dict.fromkeys(field for each in groups[name, step] for field in each)
-        apart = [field for field in fields if any(each.get(field) != recipe.get(field) for each in groups[name, step])]
-        yield ", ".join([name, *(f"{field} {recipe.get(field)}" for field in apart)])
+def labels(networks: Sequence[Network]) -> dict[tuple[Path, int | None], str]:
+    """By folder and round, what the samples of one stability have in common, whatever their seeds; of several recipes
+    under one such name also in what they differ."""
+    groups: dict[tuple[str, int], dict[tuple[Path, int | None], Row]] = {}
+    for place, network in {(network.folder, network.round): network for network in networks}.items():
+        alike = groups.setdefault((_label(network), rewound_to(network.config)), {})
+        alike[place] = _recipe(network)
+    found = {}
+    for (name, _), recipes in groups.items():
+        first, *others = recipes.values()
+        fields = dict.fromkeys(field for recipe in recipes.values() for field in recipe)
+        apart = [field for field in fields if any(each.get(field) != first.get(field) for each in others)]
+        for place, recipe in recipes.items():
+            found[place] = ", ".join([name, *(f"{field} {recipe.get(field)}" for field in apart)])
+    return found
 
 
 def _recipe(network: Network) -> Row:

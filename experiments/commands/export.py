@@ -102,10 +102,10 @@ def export(args: list[str]) -> None:
 
 def _model(file: Path, found: TicketFile) -> str:
     """The network's name; what a search or a round left does not say it, but the run beside it does."""
-    for config in (file.with_name(paths.CONFIG), file.parent.with_name(paths.CONFIG)):
-        if "model" not in found.metadata and config.is_file():
-            return str(json.loads(config.read_text()).get("model"))
-    return str(found.metadata.get("model"))
+    config = paths.folder_of(file) / paths.CONFIG
+    if "model" in found.metadata or not config.is_file():
+        return str(found.metadata.get("model"))
+    return str(json.loads(config.read_text()).get("model"))
 
 
 def _whose(file: Path, weights: str) -> str:

@@ -16,8 +16,8 @@ from rare_gems.storage.ticket_file import FILE_NAME
 __all__ = [
     "ANALYSIS", "CHECKPOINTS", "COMPACT", "COMPARE_CSV", "CONFIG", "EXPORT", "JOBS", "LOCK", "METRICS", "PLOTS",
     "PROFILE", "ROUNDS", "RUNS", "SANITY", "SANITY_CSV", "SANITY_JSON", "SEARCH", "SEED", "SEEDS", "SUMMARY",
-    "SWEEP_CSV", "TENSORBOARD", "TICKET", "check_folder", "compared_folder", "figure", "round_file", "round_files",
-    "run_folder", "seed_folder", "seeds_folder",
+    "SWEEP_CSV", "TENSORBOARD", "TICKET", "check_folder", "compared_folder", "figure", "folder_of", "round_file",
+    "round_files", "run_folder", "seed_folder", "seeds_folder",
 ]  # fmt: skip
 
 RUNS = Path("runs")  # where folders go that are named by a digest
@@ -54,6 +54,11 @@ def round_file(folder: Path, number: int) -> Path:
     """The file of the network that a round trained (0: what the first began with), whose folder is made."""
     (folder / ROUNDS).mkdir(exist_ok=True)
     return folder / ROUNDS / f"{number:02d}.safetensors"
+
+
+def folder_of(file: Path) -> Path:
+    """The run folder in which a ticket, or the file of a round, lies."""
+    return file.parent.parent if file.parent.name == ROUNDS else file.parent
 
 
 def round_files(folder: Path) -> dict[int, Path]:

@@ -4,11 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rare_gems import masks
 from rare_gems.phase import Mask, Params, Ticket
-from rare_gems.structures import check_structure
+from rare_gems.structures import check_shape, check_structure
 
 __all__ = ["check_alike", "difference", "shaped_like", "to_zero"]
 
@@ -17,8 +16,7 @@ def check_alike(name: str, tree: Any, params: Params) -> None:
     """Raises ValueError, in one line, unless a tree has the structure and the shapes of the params."""
     check_structure(name, tree, params, "the params")
     for (path, w), leaf in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(tree), strict=True):
-        if np.shape(leaf) != np.shape(w):
-            raise ValueError(f"{name} of {masks.path_name(path)}: expected shape {np.shape(w)}, got {np.shape(leaf)}")
+        check_shape(name, path, leaf, w)
 
 
 def shaped_like(name: str, tree: Any, like: Any, of: str) -> Any:
